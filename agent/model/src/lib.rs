@@ -1,1 +1,28 @@
-//! x
+//! Events, alerts and identities of the defender agent, and their encodings.
+//!
+//! Nothing here opens a file, reads a clock or starts a thread: the crate is the vocabulary the other rooms share.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`event`] | [`event::Event`] and the list of what can happen |
+//! | [`process`] | programs started and ended |
+//! | [`authentication`] | logins, failed or not, and logouts |
+//! | [`finding`] | what detection concluded |
+//! | [`remediation`] | what the agent did about it |
+//! | [`health`] | what the agent says of itself |
+//! | [`identity`] | which device, which boot |
+//! | [`severity`], [`time`] | the scales everything is measured on |
+//! | [`text`] | bytes from outside to text, and text to a terminal |
+//! | [`ocsf`] | the JSON encoding, both ways |
+
+pub mod authentication;
+pub mod event;
+pub mod finding;
+pub mod health;
+pub mod identity;
+pub mod ocsf;
+pub mod process;
+pub mod remediation;
+pub mod severity;
+pub mod text;
+pub mod time;

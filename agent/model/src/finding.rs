@@ -1,0 +1,89 @@
+//! What detection concluded: an alert.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::authentication::Authentication;
+use crate::process::Process;
+use crate::severity::Severity;
+use crate::time::Timestamp;
+
+/// The rule behind a finding: what stays the same from finding to finding.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleInfo {
+    /// The rule's UUID.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its description.
+    pub description: String,
+    /// ATT&CK technique ids (`T1110.001`) from the rule's tags.
+    pub techniques: Vec<String>,
+    /// ATT&CK tactic names (`credential-access`) from the rule's tags.
+    pub tactics: Vec<String>,
+    /// A correlation over several events rather than a single-event rule.
+    pub correlation: bool,
+}
+
+/// What the agent is to do about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Response {
+    /// Report only.
+    #[default]
+    None,
+    /// Drop all packets from and to the source address of the events.
+    BlockSource,
+}
+
+impl Response {
+    /// The word used in rules (`defender: {response: block_source}`) and in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::BlockSource => "block_source",
+        }
+    }
+
+    /// The response of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::None, Self::BlockSource].into_iter().find(|r| r.name() == name)
+    }
+}
+
+/// One thing a finding rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Evidence {
+    /// A process, with its parent.
+    Process(Box<Process>),
+    /// A login attempt.
+    Authentication(Box<Authentication>),
+}
+
+/// Detection concluded something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Unique in this boot and stable in a replay: rule id and a number.
+    pub uid: String,
+    /// The rule that fired.
+    pub rule: Arc<RuleInfo>,
+    /// How bad.
+    pub severity: Severity,
+    /// One sentence a person can act on, with the particulars (`8 failed logins from 198.51.100.7 in 41 s`).
+    pub message: String,
+    /// Events the finding stands for.
+    pub count: u32,
+    /// Time of the first of them.
+    pub first_seen: Timestamp,
+    /// Time of the last of them.
+    pub last_seen: Timestamp,
+    /// What the correlation grouped by, as name and value; empty for single-event rules.
+    pub group: Vec<(String, String)>,
+    /// Address the activity came from, when there is one.
+    pub source: Option<IpAddr>,
+    /// What it rests on: the event that completed it, bounded.
+    pub evidence: Vec<Evidence>,
+    /// What the agent is asked to do.
+    pub response: Response,
+}

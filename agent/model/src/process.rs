@@ -1,0 +1,139 @@
+//! Programs started and ended.
+
+use std::sync::Arc;
+
+use crate::time::Timestamp;
+
+/// A process as a sensor saw it. Text fields are empty where the source could not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Process id in the initial PID namespace.
+    pub pid: u32,
+    /// Absolute path of the executable file as the kernel resolved it.
+    pub executable: Arc<str>,
+    /// Argument vector, `argv[0]` first.
+    pub argv: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Effective user id.
+    pub euid: Option<u32>,
+    /// Real group id.
+    pub gid: Option<u32>,
+    /// Audit login user id: who logged in, kept through `su` and `sudo`. `None` when unset (4294967295).
+    pub auid: Option<u32>,
+    /// Name of the real user, where the account database knows it.
+    pub user: Option<Arc<str>>,
+    /// Audit session id. `None` when unset.
+    pub session: Option<u32>,
+    /// Controlling terminal, such as `pts0`; `None` without one.
+    pub tty: Option<String>,
+    /// The process that started this one.
+    pub parent: Option<Ancestor>,
+}
+
+impl Process {
+    /// The argument vector joined by single spaces: Sigma's `CommandLine`, OCSF's `cmd_line`.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        self.argv.join(" ")
+    }
+
+    /// Last component of the executable's path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.executable.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// What is kept of a parent process: enough for a rule to judge the child by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ancestor {
+    /// Process id.
+    pub pid: u32,
+    /// Absolute path of its executable; empty when unknown.
+    pub executable: Arc<str>,
+    /// Its arguments joined by spaces, possibly cut to the process table's bound.
+    pub command_line: Arc<str>,
+}
+
+/// What a process did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It became a new program: execve(2), execveat(2).
+    Exec {
+        /// The `argv` was cut to a bound of the agent's (never by the kernel's own records).
+        truncated: bool,
+    },
+    /// It ended.
+    Exit(ExitReason),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// exit(2), exit_group(2) or return from `main`, with the status the parent sees (0 to 255).
+    Code(u8),
+    /// Killed by this signal.
+    Signal(u8),
+    /// It is gone and the source does not tell how (a source without exit status, or a missed record).
+    Unknown,
+}
+
+/// Which kernel interface supplied an event: consumers weigh evidence by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Audit netlink: complete, from inside the system call.
+    Audit,
+    /// Proc connector: the kernel tells of the exec, the details are read from `/proc` afterwards.
+    Connector,
+    /// Polling of `/proc`: short-lived processes are missed.
+    Poll,
+    /// `/proc` as it stood when the agent started.
+    Snapshot,
+    /// Read from a recording.
+    Replay,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 5] = [Self::Audit, Self::Connector, Self::Poll, Self::Snapshot, Self::Replay];
+
+    /// The word used in status, events and configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Connector => "connector",
+            Self::Poll => "poll",
+            Self::Snapshot => "snapshot",
+            Self::Replay => "replay",
+        }
+    }
+
+    /// The source of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+}
+
+impl core::fmt::Display for Source {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A process started or ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessActivity {
+    /// The process.
+    pub process: Process,
+    /// What it did.
+    pub change: Change,
+    /// Who says so.
+    pub source: Source,
+    /// When the process was seen to start, for exits.
+    pub started: Option<Timestamp>,
+}

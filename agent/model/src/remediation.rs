@@ -1,0 +1,56 @@
+//! What the agent did about a finding, or was told to do.
+
+use std::net::IpAddr;
+
+use crate::severity::Severity;
+
+/// The action taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// An address was put in the drop set.
+    Block,
+    /// An address was taken out of it.
+    Unblock,
+    /// Blocks from before a restart or a reboot were put back, or the table was repaired.
+    Restore,
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, and read back from the kernel.
+    Verified,
+    /// Not done because policy forbids it, such as an address on the allow-list.
+    Refused(String),
+    /// Tried and failed: the threat is not contained.
+    Failed(String),
+}
+
+/// The agent acted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remediation {
+    /// What was done.
+    pub action: Action,
+    /// To which address; `None` for actions on the whole table.
+    pub address: Option<IpAddr>,
+    /// For how long, in seconds; `None` where that has no meaning.
+    pub seconds: Option<u64>,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Why: the finding's title or the operator's words.
+    pub reason: String,
+    /// The finding that asked for it.
+    pub finding: Option<String>,
+}
+
+impl Remediation {
+    /// A failed block is high: the operator believes in a protection that is not there.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self.outcome {
+            Outcome::Verified => Severity::Informational,
+            Outcome::Refused(_) => Severity::Low,
+            Outcome::Failed(_) => Severity::High,
+        }
+    }
+}
