@@ -1,12 +1,16 @@
 //! One thing that happened.
 
-use crate::authentication::Authentication;
+use crate::authentication::{Activity, Authentication, Outcome};
 use crate::finding::Finding;
 use crate::health::Health;
-use crate::process::ProcessActivity;
-use crate::remediation::Remediation;
+use crate::process::{Change, ExitReason, ProcessActivity};
+use crate::remediation::{self, Action, Remediation};
 use crate::severity::Severity;
+use crate::text::{printable, truncate};
 use crate::time::Timestamp;
+
+/// Longest attacker-supplied text in a one-line summary, in bytes.
+const SUMMARY_TEXT: usize = 200;
 
 /// One thing that happened on the device, or that the agent concluded or did.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +54,80 @@ impl Event {
             EventKind::Finding(f) => f.severity,
             EventKind::Remediation(r) => r.severity(),
             EventKind::Health(h) => h.severity,
+        }
+    }
+}
+
+impl core::fmt::Display for Event {
+    /// One line for people and for syslog: bounded, and free of control characters whatever the event holds.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let safe = |text: &str| printable(truncate(text, SUMMARY_TEXT)).into_owned();
+        match &self.kind {
+            EventKind::Process(activity) => {
+                let process = &activity.process;
+                match activity.change {
+                    Change::Exec { .. } => write!(f, "exec pid={} ", process.pid)?,
+                    Change::Exit(ExitReason::Code(code)) => {
+                        write!(f, "exit pid={} code={code} ", process.pid)?
+                    }
+                    Change::Exit(ExitReason::Signal(signal)) => {
+                        write!(f, "exit pid={} signal={signal} ", process.pid)?
+                    }
+                    Change::Exit(ExitReason::Unknown) => write!(f, "exit pid={} ", process.pid)?,
+                }
+                write!(f, "{}: {}", safe(&process.executable), safe(&process.command_line()))
+            }
+            EventKind::Authentication(login) => {
+                let what = match (login.activity, login.outcome) {
+                    (Activity::Logon, Outcome::Success) => "login",
+                    (Activity::Logon, Outcome::Failure) => "failed login",
+                    (Activity::Logoff, _) => "logout",
+                    (Activity::AccountSwitch, Outcome::Success) => "account switch",
+                    (Activity::AccountSwitch, Outcome::Failure) => "failed account switch",
+                };
+                write!(
+                    f,
+                    "{what} {} user={}",
+                    safe(&login.service),
+                    safe(login.user.as_deref().unwrap_or("-"))
+                )?;
+                match (login.source, &login.tty) {
+                    (Some(source), _) => write!(f, " from={source}"),
+                    (None, Some(tty)) => write!(f, " tty={}", safe(tty)),
+                    (None, None) => Ok(()),
+                }
+            }
+            EventKind::Finding(finding) => {
+                write!(f, "ALERT {} [{}] {}", finding.severity, finding.rule.id, safe(&finding.rule.title))?;
+                write!(f, ": {}", safe(&finding.message))
+            }
+            EventKind::Remediation(done) => {
+                let action = match done.action {
+                    Action::Block => "block",
+                    Action::Unblock => "unblock",
+                    Action::Restore => "restore",
+                };
+                write!(f, "{action}")?;
+                if let Some(address) = done.address {
+                    write!(f, " {address}")?;
+                }
+                if let Some(seconds) = done.seconds {
+                    write!(f, " for {seconds} s")?;
+                }
+                match &done.outcome {
+                    remediation::Outcome::Verified => write!(f, " verified")?,
+                    remediation::Outcome::Refused(why) => write!(f, " refused ({})", safe(why))?,
+                    remediation::Outcome::Failed(why) => write!(f, " FAILED ({})", safe(why))?,
+                }
+                write!(f, ": {}", safe(&done.reason))
+            }
+            EventKind::Health(said) => {
+                write!(f, "{} {}: {}", said.component, said.kind.name(), safe(&said.message))?;
+                for (name, value) in &said.counters {
+                    write!(f, " {name}={value}")?;
+                }
+                Ok(())
+            }
         }
     }
 }

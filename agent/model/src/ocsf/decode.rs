@@ -1,0 +1,225 @@
+//! JSON lines back to events: what `replay` reads. Only what detection judges is read back: processes and logins.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::class;
+use crate::authentication::{Activity, Authentication, Outcome};
+use crate::event::Event;
+use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::time::Timestamp;
+
+/// Longest line that is looked at, in bytes: an argument vector is at most 6 MiB in the kernel (`fs/exec.c`, three quarters of
+/// the 8 MiB stack limit), and JSON escapes can lengthen it sixfold.
+const MAX_LINE: usize = 40 << 20;
+
+/// Why a line is not an event.
+#[derive(Debug)]
+pub enum DecodeError {
+    /// The line is longer than any event of ours can be.
+    TooLong(usize),
+    /// Not JSON, or an attribute of the wrong type.
+    Json(serde_json::Error),
+    /// An attribute that the class needs is missing or out of range.
+    Attribute(&'static str),
+}
+
+impl core::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooLong(bytes) => {
+                write!(f, "line of {bytes} bytes is longer than an event can be ({MAX_LINE})")
+            }
+            Self::Json(cause) => write!(f, "not an OCSF event: {cause}"),
+            Self::Attribute(name) => write!(f, "OCSF attribute {name} is missing or out of range"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Reads one line. `Ok(None)` for OCSF classes that are conclusions (findings, remediations, health) rather than observations.
+///
+/// # Errors
+/// When the line is not JSON or lacks what its class needs; see [`DecodeError`].
+pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
+    if line.len() > MAX_LINE {
+        return Err(DecodeError::TooLong(line.len()));
+    }
+    let record: Record = serde_json::from_slice(line).map_err(DecodeError::Json)?;
+    let time = Timestamp(record.time.ok_or(DecodeError::Attribute("time"))?);
+    let sequence = record.metadata.sequence;
+    let kind = match record.class_uid {
+        Some(class::PROCESS_ACTIVITY) => process_activity(record)?.into(),
+        Some(class::AUTHENTICATION) => authentication(record)?.into(),
+        Some(_) => return Ok(None),
+        None => return Err(DecodeError::Attribute("class_uid")),
+    };
+    Ok(Some(Event { time, sequence, kind }))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Record {
+    class_uid: Option<u32>,
+    activity_id: u32,
+    time: Option<i64>,
+    message: String,
+    count: Option<u32>,
+    status_id: u8,
+    exit_code: Option<i32>,
+    actor: ActorObject,
+    process: Option<ProcessObject>,
+    user: Named,
+    service: Named,
+    session: Session,
+    src_endpoint: Endpoint,
+    unmapped: Unmapped,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Metadata {
+    sequence: u64,
+    log_provider: String,
+    is_truncated: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ActorObject {
+    process: Option<ProcessObject>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ProcessObject {
+    pid: u32,
+    file: FileObject,
+    cmd_line: String,
+    working_directory: String,
+    user: Named,
+    group: Named,
+    euid: Option<u32>,
+    auid: Option<u32>,
+    session: Session,
+    created_time: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct FileObject {
+    path: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Named {
+    name: Option<String>,
+    uid: Option<String>,
+}
+
+impl Named {
+    fn id(&self) -> Option<u32> {
+        self.uid.as_deref().and_then(|uid| uid.parse().ok())
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Session {
+    uid: Option<String>,
+    terminal: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Endpoint {
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Unmapped {
+    argv: Option<Vec<String>>,
+    signal: Option<u8>,
+    method: Option<String>,
+    user_known: Option<bool>,
+}
+
+fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {
+    let subject = record.process.ok_or(DecodeError::Attribute("process"))?;
+    let change = match record.activity_id {
+        1 => Change::Exec { truncated: record.metadata.is_truncated },
+        2 => Change::Exit(match (record.unmapped.signal, record.exit_code) {
+            (Some(signal), _) => ExitReason::Signal(signal),
+            (None, Some(code)) => {
+                ExitReason::Code(u8::try_from(code).map_err(|_| DecodeError::Attribute("exit_code"))?)
+            }
+            (None, None) => ExitReason::Unknown,
+        }),
+        _ => return Err(DecodeError::Attribute("activity_id")),
+    };
+    let started = subject.created_time.map(Timestamp);
+    let launched = matches!(change, Change::Exec { .. });
+    let parent = record.actor.process.filter(|actor| launched && actor.pid != subject.pid);
+    let argv = record.unmapped.argv.unwrap_or_else(|| split(&subject.cmd_line));
+    let process = Process {
+        pid: subject.pid,
+        executable: subject.file.path.into(),
+        argv,
+        cwd: subject.working_directory,
+        uid: subject.user.id(),
+        euid: subject.euid,
+        gid: subject.group.id(),
+        auid: subject.auid,
+        user: subject.user.name.map(Into::into),
+        session: subject.session.uid.as_deref().and_then(|uid| uid.parse().ok()),
+        tty: subject.session.terminal,
+        parent: parent.map(|p| Ancestor {
+            pid: p.pid,
+            executable: p.file.path.into(),
+            command_line: p.cmd_line.into(),
+        }),
+    };
+    let source = Source::from_name(&record.metadata.log_provider).unwrap_or(Source::Replay);
+    Ok(ProcessActivity { process, change, source, started })
+}
+
+fn split(command_line: &str) -> Vec<String> {
+    if command_line.is_empty() {
+        return Vec::new();
+    }
+    command_line.split(' ').map(str::to_owned).collect()
+}
+
+fn authentication(record: Record) -> Result<Authentication, DecodeError> {
+    let activity = match record.activity_id {
+        1 => Activity::Logon,
+        2 => Activity::Logoff,
+        7 => Activity::AccountSwitch,
+        _ => return Err(DecodeError::Attribute("activity_id")),
+    };
+    let outcome = match record.status_id {
+        1 => Outcome::Success,
+        2 => Outcome::Failure,
+        _ => return Err(DecodeError::Attribute("status_id")),
+    };
+    Ok(Authentication {
+        activity,
+        outcome,
+        user: record.user.name.filter(|name| !name.is_empty()),
+        user_known: record.unmapped.user_known,
+        service: record.service.name.unwrap_or_default(),
+        method: record.unmapped.method,
+        source: record.src_endpoint.ip,
+        source_port: record.src_endpoint.port,
+        tty: record.session.terminal,
+        pid: record.actor.process.map(|p| p.pid),
+        count: record.count.unwrap_or(1).max(1),
+        message: record.message,
+    })
+}

@@ -1,0 +1,104 @@
+//! What is written can be read, and nothing read can harm.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::decode;
+use crate::authentication::{Activity, Authentication, Outcome};
+use crate::event::{Event, EventKind};
+use crate::identity::DeviceIdentity;
+use crate::ocsf::encode;
+use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::time::Timestamp;
+
+fn line(event: &Event) -> Vec<u8> {
+    let device = DeviceIdentity {
+        uid: "d".into(),
+        boot_id: "b".into(),
+        hostname: "h".into(),
+        agent_version: "0".into(),
+    };
+    let mut out = Vec::new();
+    encode(event, &device, &mut out);
+    out
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}|[ \"\\\\\u{0}\n\u{1b}é/]{0,6}"
+}
+
+prop_compose! {
+    fn process()(
+        pid in 1u32..4_194_304, exe in "/[a-z/]{1,20}", argv in prop::collection::vec(text(), 0..5), cwd in text(),
+        ids in prop::option::of(any::<[u32; 4]>()), session in prop::option::of(any::<u32>()),
+        tty in prop::option::of("pts[0-9]"), parent in prop::option::of((any::<u32>(), "/[a-z]{1,8}", text())),
+    ) -> Process {
+        Process {
+            pid, executable: exe.into(), argv, cwd,
+            uid: ids.map(|i| i[0]), euid: ids.map(|i| i[1]), gid: ids.map(|i| i[2]), auid: ids.map(|i| i[3]),
+            user: None, session, tty,
+            parent: parent.filter(|p| p.0 != pid).map(|(pid, exe, line)| Ancestor {
+                pid, executable: exe.into(), command_line: line.into(),
+            }),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn processes_survive_the_round_trip(
+        mut process in process(), exit in prop::option::of(prop_oneof![
+            any::<u8>().prop_map(ExitReason::Code), (1u8..65).prop_map(ExitReason::Signal), Just(ExitReason::Unknown)
+        ]), time in any::<i32>(), sequence in any::<u64>(), truncated in any::<bool>(), started in prop::option::of(any::<i32>()),
+    ) {
+        let change = exit.map_or(Change::Exec { truncated }, Change::Exit);
+        if matches!(change, Change::Exit(_)) {
+            process.parent = None;
+        }
+        let started = started.filter(|_| exit.is_some()).map(|t| Timestamp(t.into()));
+        let activity = ProcessActivity { process, change, source: Source::Audit, started };
+        let event = Event { time: Timestamp(time.into()), sequence, kind: activity.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn logins_survive_the_round_trip(
+        user in prop::option::of("[ -~]{1,12}"), known in any::<Option<bool>>(), source in any::<Option<std::net::IpAddr>>(),
+        port in any::<Option<u16>>(), success in any::<bool>(), count in 1u32..9, message in text(), pid in any::<Option<u32>>(),
+    ) {
+        let event = Event { time: Timestamp(5), sequence: 1, kind: Authentication {
+            activity: Activity::Logon, outcome: if success { Outcome::Success } else { Outcome::Failure }, user,
+            user_known: known, service: "sshd".into(), method: Some("password".into()), source,
+            source_port: port.filter(|_| source.is_some()), tty: None, pid, count, message,
+        }.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_json_never_panics(text in "\\{(\"(class_uid|time|process|activity_id|pid)\":([0-9]{1,4}|\\{\\}|\"a\"),?){0,5}\\}") {
+        let _ = decode(text.as_bytes());
+    }
+}
+
+#[test]
+fn an_unambiguous_command_line_is_not_spelt_out_twice() {
+    let activity = |argv: &[&str]| {
+        let process = Process {
+            pid: 7,
+            executable: Arc::from("/bin/ls"),
+            argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+            ..Process::default()
+        };
+        let change = Change::Exec { truncated: false };
+        let kind = EventKind::from(ProcessActivity { process, change, source: Source::Audit, started: None });
+        String::from_utf8(line(&Event::new(Timestamp(1), kind))).unwrap()
+    };
+    assert!(!activity(&["ls", "-l"]).contains("argv"));
+    assert!(activity(&["sh", "-c", "ls -l"]).contains(r#""argv":["sh","-c","ls -l"]"#));
+}

@@ -1,0 +1,102 @@
+//! The JSON objects we write, with the schema's attribute names. Absent attributes are left out.
+
+use std::net::IpAddr;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+/// A serializable object whose attributes are all optional, and left out when absent.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident { $($field:ident : $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Default, Serialize)]
+        pub(super) struct $name<'a> {
+            $(#[serde(skip_serializing_if = "Option::is_none")] pub(super) $field: Option<$type>,)*
+            #[serde(skip)]
+            pub(super) borrows: std::marker::PhantomData<&'a ()>,
+        }
+    };
+}
+
+object!(
+    /// Any event: base event attributes plus those of the classes we emit.
+    Record {
+        class_uid: u32, category_uid: u32, activity_id: u32, type_uid: u32, severity_id: u8, time: i64,
+        message: &'a str, count: u32, is_alert: bool, status_id: u8, status_code: &'a str, status_detail: &'a str,
+        exit_code: i32, logon_type_id: u8, is_remote: bool, command_uid: &'a str,
+        actor: Actor<'a>, process: Process<'a>, user: User<'a>, service: Named<'a>, session: Session<'a>,
+        src_endpoint: Endpoint<'a>, connection_info: ConnectionInfo<'a>, finding_info: FindingInfo<'a>,
+        evidences: Vec<Evidence<'a>>, observables: Vec<Observable<'a>>, app: Product<'a>, unmapped: Unmapped<'a>,
+        metadata: Metadata<'a>, device: Device<'a>,
+    }
+);
+object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, is_truncated: bool,
+    product: Product<'a> });
+object!(Product { name: &'a str, vendor_name: &'a str, version: &'a str });
+object!(Device { type_id: u8, uid: &'a str, hostname: &'a str, boot_uid: &'a str });
+object!(Actor { process: Process<'a>, user: User<'a> });
+object!(Process { pid: u32, name: &'a str, file: File<'a>, cmd_line: &'a str, working_directory: &'a str, user: User<'a>,
+    euid: u32, group: Named<'a>, auid: u32, session: Session<'a>, created_time: i64, parent_process: Box<Process<'a>> });
+object!(File { path: &'a str, name: &'a str, type_id: u8 });
+object!(User { uid: Decimal, name: &'a str });
+object!(Named { name: &'a str, uid: Decimal });
+object!(Session { uid: Decimal, terminal: &'a str });
+object!(Endpoint { ip: IpAddr, port: u16 });
+object!(ConnectionInfo { direction_id: u8 });
+object!(FindingInfo { uid: &'a str, title: &'a str, desc: &'a str, analytic: Analytic<'a>, attacks: Vec<Attack<'a>>,
+    first_seen_time: i64, last_seen_time: i64 });
+object!(Analytic { type_id: u8, uid: &'a str, name: &'a str });
+object!(Attack { tactic: Label<'a>, technique: Label<'a>, sub_technique: Label<'a> });
+object!(Label { uid: &'a str, name: &'a str });
+object!(Evidence { process: Process<'a>, user: User<'a>, src_endpoint: Endpoint<'a>, data: EvidenceData<'a> });
+object!(EvidenceData { service: &'a str, message: &'a str });
+object!(Observable { name: &'a str, type_id: u8, value: IpAddr });
+object!(
+    /// What the schema has no attribute for.
+    Unmapped {
+        argv: &'a [String], signal: u8, source: &'a str, method: &'a str, user_known: bool,
+        response: &'a str, group: Pairs<'a, String>, seconds: u64, finding_uid: &'a str,
+        kind: &'a str, component: &'a str, counters: Pairs<'a, u64>,
+    }
+);
+
+impl Unmapped<'_> {
+    /// Nothing in it: the attribute itself is left out.
+    pub(super) fn none_if_empty(self) -> Option<Self> {
+        let empty = self.argv.is_none()
+            && self.signal.is_none()
+            && self.source.is_none()
+            && self.method.is_none()
+            && self.user_known.is_none()
+            && self.response.is_none()
+            && self.group.is_none()
+            && self.seconds.is_none()
+            && self.finding_uid.is_none()
+            && self.kind.is_none()
+            && self.component.is_none()
+            && self.counters.is_none();
+        (!empty).then_some(self)
+    }
+}
+
+/// A number that the schema wants as a string (`user.uid`, `session.uid`).
+pub(super) struct Decimal(pub(super) u32);
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Name and value pairs as an object, in their order.
+pub(super) struct Pairs<'a, T>(pub(super) &'a [(String, T)]);
+
+impl<T: Serialize> Serialize for Pairs<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
