@@ -1,0 +1,3 @@
+# Nothing of this layer reaches the kernel unless DISTRO_FEATURES contains "defender". Everything is in the included file, since
+# even an inline condition here would change the signatures of a build that does not want it.
+include ${@bb.utils.contains('DISTRO_FEATURES', 'defender', 'linux-yocto-defender.inc', '', d)}

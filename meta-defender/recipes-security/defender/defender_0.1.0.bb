@@ -1,0 +1,108 @@
+SUMMARY = "Device security agent: sees, judges, blocks and reports on the device"
+DESCRIPTION = "A small daemon that watches processes and logins, judges them by Sigma rules on the device, blocks attackers \
+through nftables and reports OCSF events to files, syslog, MQTT and D-Bus."
+HOMEPAGE = "https://github.com/defender-project/defender"
+BUGTRACKER = "https://github.com/defender-project/defender/issues"
+SECTION = "security"
+# The agent's own, and those of the crates linked into it (where a crate offers a choice, MIT or Apache-2.0 is taken).
+LICENSE = "Apache-2.0 & ISC & MIT"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
+require defender-source-tree.inc
+require defender-crates.inc
+
+inherit cargo pkgconfig systemd update-rc.d useradd features_check
+
+ANY_OF_DISTRO_FEATURES = "systemd sysvinit"
+
+CVE_PRODUCT = "defender-project:defender"
+
+# Optional sinks. Leaving one out leaves its code and its crates out.
+PACKAGECONFIG ??= "dbus mqtt tls"
+PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
+PACKAGECONFIG[mqtt] = "--features mqtt"
+PACKAGECONFIG[tls] = "--features tls,,openssl"
+
+# One member of the workspace; the others of its members are libraries of it, or host tools.
+CARGO_BUILD_FLAGS += "-p defender-daemon --no-default-features"
+
+SYSTEMD_PACKAGES = "${PN} ${PN}-firewall"
+SYSTEMD_SERVICE:${PN} = "defender.service"
+SYSTEMD_SERVICE:${PN}-firewall = "defender-firewall.service"
+
+# The firewall in rcS, before any interface is configured; the agent after dbus (02) and syslog (20).
+INITSCRIPT_PACKAGES = "${PN} ${PN}-firewall"
+INITSCRIPT_NAME:${PN} = "defender"
+INITSCRIPT_PARAMS:${PN} = "start 21 2 3 4 5 . stop 79 0 1 6 ."
+INITSCRIPT_NAME:${PN}-firewall = "defender-firewall"
+INITSCRIPT_PARAMS:${PN}-firewall = "start 37 S ."
+
+USERADD_PACKAGES = "${PN}"
+USERADD_PARAM:${PN} = "--system --no-create-home --home-dir ${localstatedir}/lib/defender --shell /sbin/nologin \
+                       --user-group defender"
+
+DEFENDER_INIT = "${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'systemd', '', d)} \
+                 ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'sysvinit', '', d)}"
+
+# Everything of rootfs-overlay/ that this image has a use for, by pattern: a new file there needs no change here.
+# tests/tests/packaging.rs runs this and Buildroot's counterpart and compares the trees.
+defender_install_overlay () {
+    cd ${S}/rootfs-overlay
+    find . -type f | while read -r file; do
+        wanted=yes
+        target="$file"
+        mode=0644
+        case "$file" in
+            ./usr/lib/systemd/*|./usr/lib/sysusers.d/*|./usr/lib/tmpfiles.d/*)
+                case " ${DEFENDER_INIT} " in *" systemd "*) ;; *) wanted= ;; esac ;;
+            ./usr/libexec/defender/supervise)
+                case " ${DEFENDER_INIT} " in *" sysvinit "*) ;; *) wanted= ;; esac ;;
+            ./etc/init.d/*)
+                case " ${DEFENDER_INIT} " in *" sysvinit "*) ;; *) wanted= ;; esac
+                # Start order comes from update-rc.d here, not from the name.
+                target="./etc/init.d/${file##*/S[0-9][0-9]}" ;;
+            ./usr/share/dbus-1/*)
+                case " ${PACKAGECONFIG} " in *" dbus "*) ;; *) wanted= ;; esac ;;
+            ./etc/defender/*)
+                # May hold credentials of sinks.
+                mode=0640 ;;
+        esac
+        if [ -x "$file" ]; then
+            mode=0755
+        fi
+        if [ -n "$wanted" ]; then
+            install -D -m "$mode" "$file" "${D}/$target"
+        fi
+    done
+}
+
+do_install () {
+    install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/defender ${D}${bindir}/defender
+    defender_install_overlay
+    install -d ${D}${sysconfdir}/defender/conf.d ${D}${sysconfdir}/defender/rules
+    find ${D}${sysconfdir}/defender -type d -exec chmod 0750 {} +
+    chown -R root:defender ${D}${sysconfdir}/defender
+}
+
+PACKAGES =+ "${PN}-firewall"
+
+FILES:${PN} += " \
+    ${datadir}/dbus-1 \
+    ${nonarch_libdir}/sysusers.d \
+    ${nonarch_libdir}/tmpfiles.d \
+"
+FILES:${PN}-firewall = " \
+    ${sysconfdir}/defender/nftables \
+    ${sysconfdir}/init.d/defender-firewall \
+    ${libexecdir}/defender/firewall \
+    ${systemd_system_unitdir}/defender-firewall.service \
+"
+
+CONFFILES:${PN} = "${sysconfdir}/defender/defender.toml"
+CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
+
+SUMMARY:${PN}-firewall = "Base firewall ruleset: drop by default, loaded before the network comes up"
+
+# nft is in meta-networking. Modules matter only where the kernel does not have the options built in.
+RRECOMMENDS:${PN} += "nftables kernel-module-nf-tables kernel-module-nft-ct kernel-module-nft-limit"
+RDEPENDS:${PN}-firewall += "${PN}"
