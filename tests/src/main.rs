@@ -1,2 +1,128 @@
-//! x
-fn main(){}
+//! Command line of the validation harness.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use defender_validation::error::{Error, Result};
+use defender_validation::image::{self, Flavour, Image};
+use defender_validation::lab::Lab;
+use defender_validation::progress;
+use defender_validation::qemu::{Machine, Setup};
+use defender_validation::workspace::Workspace;
+
+const USAGE: &str = "\
+defender-validation COMMAND [OPTIONS]
+
+Commands (all need root: they make network namespaces, and files that belong to other users)
+  image            assemble the images
+  run              boot the images and run every scenario
+  demo             show the whole path once, with explanations
+
+Options
+  --flavour NAME   busybox or systemd; may be repeated (default: both; demo: busybox)
+  --agent FILE     agent binary (default: target/release/defender)
+  --kernel FILE    boot this kernel, from a Buildroot or Yocto build, instead of assembling an image;
+  --rootfs FILE    with this root file system. Drivers for virtio disks, network and console must be built in
+  --only WORD      run only scenarios with WORD in their name; may be repeated
+  --list           list the scenarios
+
+Environment
+  DEFENDER_VALIDATION_ACCEL   kvm or tcg (default: kvm if a guest boots under it)
+  DEFENDER_VALIDATION_WORK    directory for everything built (default: tests/.work)
+";
+
+#[derive(Default)]
+struct Options {
+    flavours: Vec<Flavour>,
+    agent: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    rootfs: Option<PathBuf>,
+    only: Vec<String>,
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let _ = progress::elapsed();
+    let result = start();
+    defender_validation::attack::clean_up();
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            progress::say(format_args!("error: {error}"));
+            ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 3 })
+        }
+    }
+}
+
+fn start() -> Result<ExitCode> {
+    let (command, options) = parse()?;
+    let workspace = Workspace::locate()?;
+    match command.as_str() {
+        "image" => {
+            for image in options.images(&workspace, &Flavour::ALL)? {
+                println!("{}", image.rootfs.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "try" => {
+            for image in options.images(&workspace, &Flavour::ALL)? {
+                let lab = Lab::new()?;
+                let mut machine = Machine::boot(Setup::new(&workspace, &image, "try")?, &lab)?;
+                progress::say(format_args!("booted in {:?}", machine.boot_time()));
+                for command in &options.only {
+                    let reply = machine.run(command)?;
+                    println!("{}\n{}{}", reply.status, reply.output, reply.error);
+                }
+                machine.shut_down()?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        other => Err(Error::Usage(format!("no command `{other}`"))),
+    }
+}
+
+impl Options {
+    fn images(&self, workspace: &Workspace, default: &[Flavour]) -> Result<Vec<Image>> {
+        let flavours = if self.flavours.is_empty() { default } else { &self.flavours };
+        match (&self.kernel, &self.rootfs) {
+            (Some(kernel), Some(rootfs)) => {
+                let flavour = flavours.first().copied().unwrap_or(Flavour::Busybox);
+                Ok(vec![image::external(workspace, flavour, kernel, rootfs)?])
+            }
+            (None, None) => {
+                let agent = self.agent.clone().unwrap_or_else(|| workspace.agent());
+                flavours.iter().map(|flavour| image::assemble(workspace, *flavour, &agent)).collect()
+            }
+            _ => Err(Error::Usage("--kernel and --rootfs belong together".into())),
+        }
+    }
+}
+
+fn parse() -> Result<(String, Options)> {
+    use lexopt::prelude::{Long, Short, Value, ValueExt};
+    let usage = |error: lexopt::Error| Error::Usage(error.to_string());
+    let mut options = Options::default();
+    let mut command = None;
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Long("help") | Short('h') => {
+                print!("{USAGE}");
+                std::process::exit(0);
+            }
+            Long("flavour") => {
+                let name = parser.value().and_then(|v| v.string()).map_err(usage)?;
+                options.flavours.push(Flavour::parse(&name)?);
+            }
+            Long("agent") => options.agent = Some(parser.value().map_err(usage)?.into()),
+            Long("kernel") => options.kernel = Some(parser.value().map_err(usage)?.into()),
+            Long("rootfs") => options.rootfs = Some(parser.value().map_err(usage)?.into()),
+            Long("only") => options.only.push(parser.value().and_then(|v| v.string()).map_err(usage)?),
+            Long("list") => options.list = true,
+            Value(word) if command.is_none() => command = Some(word.string().map_err(usage)?),
+            other => return Err(Error::Usage(other.unexpected().to_string())),
+        }
+    }
+    let command = command.ok_or_else(|| Error::Usage("a command is needed".into()))?;
+    Ok((command, options))
+}

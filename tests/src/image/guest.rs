@@ -1,0 +1,53 @@
+//! The static programs the harness puts into a guest, compiled on the build machine without cargo: they depend on nothing,
+//! and a static link needs flags that the rest of the workspace must not have.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::command;
+use crate::error::{Error, Result};
+use crate::workspace::Workspace;
+
+use super::inputs::Digest;
+use super::PACK;
+
+/// Where they are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Executes what the host asks for; see `src/bin/control-agent.rs`.
+    pub control_agent: PathBuf,
+    /// Starts a program many times; see `src/bin/spawner.rs`.
+    pub spawner: PathBuf,
+    /// Does nothing; see `guest/noop.S`.
+    pub noop: PathBuf,
+}
+
+/// Compiles them unless that was done for the same sources.
+pub(super) fn build(workspace: &Workspace) -> Result<Programs> {
+    let sources = ["src/bin/control-agent.rs", "src/control/wire.rs", "src/bin/spawner.rs", "guest/noop.S"];
+    let mut digest = Digest::new();
+    for source in sources {
+        digest.file(&workspace.tests(source))?;
+    }
+    let directory = workspace.work(&format!("guest-{}", digest.finish()));
+    let programs = Programs {
+        control_agent: directory.join("control-agent"),
+        spawner: directory.join("spawner"),
+        noop: directory.join("noop"),
+    };
+    if programs.noop.exists() {
+        return Ok(programs);
+    }
+    fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
+    for (source, program) in [(sources[0], &programs.control_agent), (sources[2], &programs.spawner)] {
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort"]);
+        rustc.args(["-C", "strip=symbols", "-o"]).arg(program).arg(workspace.tests(source));
+        command::run(&mut rustc, PACK)?;
+    }
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&programs.noop).arg(workspace.tests(sources[3]));
+    command::run(&mut cc, PACK)?;
+    Ok(programs)
+}

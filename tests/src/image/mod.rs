@@ -1,0 +1,179 @@
+//! Bootable images: assembled from distribution packages as a product would lay them out, or brought along from a
+//! Buildroot or Yocto build.
+//!
+//! An image is three files: kernel, initramfs and root file system. The root file system is the product (read-only, with
+//! the agent and `rootfs-overlay/`); the initramfs belongs to the harness and carries its control agent.
+
+mod accounts;
+mod guest;
+mod initramfs;
+mod inputs;
+mod libraries;
+mod modules;
+mod root;
+
+pub use accounts::{DEVICE_PASSWORD, DEVICE_USER};
+pub use guest::Programs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command;
+use crate::error::{Error, Result};
+use crate::packages;
+use crate::progress;
+use crate::workspace::Workspace;
+
+/// Bound for each tool that packs a file system.
+pub(crate) const PACK: Duration = Duration::from_secs(300);
+
+/// The two kinds of product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// BusyBox init, BusyBox syslogd, dropbear.
+    Busybox,
+    /// systemd, rsyslog, OpenSSH, udev, auditd installed but not started.
+    Systemd,
+}
+
+impl Flavour {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Busybox, Self::Systemd];
+
+    /// As on the command line and in file names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busybox => "busybox",
+            Self::Systemd => "systemd",
+        }
+    }
+
+    /// The reverse of [`Flavour::name`].
+    ///
+    /// # Errors
+    /// For any other word.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|flavour| flavour.name() == name).ok_or_else(|| {
+            Error::Usage(format!(
+                "no flavour `{name}`: there are {}",
+                Self::ALL.map(Self::name).join(" and ")
+            ))
+        })
+    }
+}
+
+/// Something QEMU can boot.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// How services are controlled in it.
+    pub flavour: Flavour,
+    /// Kernel, as QEMU's `-kernel` takes it.
+    pub kernel: PathBuf,
+    /// Our initramfs.
+    pub initramfs: PathBuf,
+    /// Root file system, the first virtio disk.
+    pub rootfs: PathBuf,
+    /// The root file system is never written; state lives on a second disk, mounted at `/var`.
+    pub read_only: bool,
+    /// The image configures the addresses of the laboratory by itself.
+    pub configures_network: bool,
+    /// Programs for the tests to put into the guest.
+    pub programs: Programs,
+}
+
+/// Assembles the image of `flavour` with the agent binary `agent`; reuses an earlier one if nothing it is made of changed.
+///
+/// # Errors
+/// When packages cannot be had, the agent is not built, or a tool fails. Must run as root, for the owners of files.
+pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result<Image> {
+    if !agent.is_file() {
+        return Err(Error::Missing {
+            what: agent.display().to_string(),
+            next: "build it with `cargo build --release --locked -p defender`".into(),
+        });
+    }
+    let base = packages::unpacked(workspace, flavour.name())?;
+    let kernel = modules::kernel(&packages::kernel(workspace)?)?;
+    let programs = guest::build(workspace)?;
+
+    let mut digest = inputs::Digest::new();
+    digest.path(&base);
+    digest.path(&kernel.image);
+    digest.file(&std::env::current_exe().map_err(Error::io("cannot find this program"))?)?;
+    digest.file(agent)?;
+    digest.file(&programs.control_agent)?;
+    digest.tree(&workspace.overlay())?;
+    digest.tree(&workspace.tests("image"))?;
+    let directory = workspace.work(&format!("images/{}-{}", flavour.name(), digest.finish()));
+    let image = Image {
+        flavour,
+        kernel: kernel.image.clone(),
+        initramfs: directory.join("initramfs.cpio"),
+        rootfs: directory.join("rootfs.squashfs"),
+        read_only: true,
+        configures_network: true,
+        programs,
+    };
+    if image.rootfs.exists() {
+        return Ok(image);
+    }
+    remove_earlier(workspace, flavour)?;
+    progress::step(&format!("assembling the {} image", flavour.name()), || -> Result<()> {
+        let stage = directory.join("stage");
+        fs::create_dir_all(&directory)
+            .map_err(Error::io(format!("cannot create {}", directory.display())))?;
+        root::lay_out(workspace, flavour, &base, &kernel, agent, &stage)?;
+        initramfs::build(workspace, &image.programs, Some(&kernel), &image.initramfs)?;
+        // Last, and renamed into place: its presence says that the image is complete. Not compressed: an emulated
+        // processor unpacks slower than the disk delivers.
+        let partial = directory.join("rootfs.partial");
+        let mut pack = Command::new("mksquashfs");
+        pack.arg(&stage).arg(&partial).args(["-noappend", "-quiet", "-no-progress", "-no-xattrs"]);
+        pack.args(["-noI", "-noD", "-noF", "-noX"]);
+        command::run(&mut pack, PACK)?;
+        fs::remove_dir_all(&stage).map_err(Error::io(format!("cannot remove {}", stage.display())))?;
+        fs::rename(&partial, &image.rootfs).map_err(Error::io(format!("cannot rename {}", partial.display())))
+    })?;
+    Ok(image)
+}
+
+/// An image built elsewhere, with everything its kernel needs to boot from a virtio disk built in. It is copied, so that
+/// the tests may write to it.
+///
+/// # Errors
+/// When a file cannot be read or copied.
+pub fn external(workspace: &Workspace, flavour: Flavour, kernel: &Path, rootfs: &Path) -> Result<Image> {
+    let programs = guest::build(workspace)?;
+    let directory = workspace.work("images/external");
+    fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
+    let image = Image {
+        flavour,
+        kernel: kernel.to_path_buf(),
+        initramfs: directory.join("initramfs.cpio"),
+        rootfs: directory.join("rootfs.img"),
+        read_only: false,
+        configures_network: false,
+        programs,
+    };
+    if !kernel.is_file() {
+        return Err(Error::Missing { what: kernel.display().to_string(), next: "check --kernel".into() });
+    }
+    fs::copy(rootfs, &image.rootfs).map_err(Error::io(format!("cannot copy {}", rootfs.display())))?;
+    initramfs::build(workspace, &image.programs, None, &image.initramfs)?;
+    Ok(image)
+}
+
+/// Only the newest image of a flavour is kept.
+fn remove_earlier(workspace: &Workspace, flavour: Flavour) -> Result<()> {
+    let directory = workspace.work("images");
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(flavour.name()) {
+            fs::remove_dir_all(entry.path())
+                .map_err(Error::io(format!("cannot remove {}", entry.path().display())))?;
+        }
+    }
+    Ok(())
+}

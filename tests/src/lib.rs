@@ -1,0 +1,25 @@
+//! The validation harness: builds an image, boots it in QEMU, attacks it over a network, checks what was reported.
+//!
+//! From the bottom up:
+//!
+//! | Room | Holds |
+//! |---|---|
+//! | [`workspace`], [`command`], [`progress`], [`error`] | the build machine: paths, programs with a time limit, what is printed |
+//! | [`packages`] | distribution packages, downloaded and unpacked, never installed |
+//! | [`image`] | kernel, initramfs and root file system of a product; or those of a Buildroot or Yocto build |
+//! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
+//! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
+//!
+//! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
+
+pub mod attack;
+pub mod command;
+pub mod control;
+pub mod error;
+pub mod image;
+pub mod lab;
+pub mod netns;
+pub mod packages;
+pub mod progress;
+pub mod qemu;
+pub mod workspace;

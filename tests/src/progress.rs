@@ -1,0 +1,33 @@
+//! What the person watching sees: each step with the time since the start.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Time since the first call.
+#[must_use]
+pub fn elapsed() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Prints one line with the elapsed time before it.
+pub fn say(text: impl fmt::Display) {
+    let mut out = io::stdout().lock();
+    // A closed standard output is no reason to stop a test.
+    let _ = writeln!(out, "[{:7.1} s] {text}", elapsed().as_secs_f64());
+    let _ = out.flush();
+}
+
+/// Does `work`, saying that it started, and how long it took if that was noticeable.
+pub fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    say(format_args!("{what} ..."));
+    let start = Instant::now();
+    let result = work();
+    if start.elapsed() > Duration::from_secs(1) {
+        say(format_args!("{what}: {:.1} s", start.elapsed().as_secs_f64()));
+    }
+    result
+}

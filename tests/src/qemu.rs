@@ -1,0 +1,416 @@
+//! The machine under test.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::command;
+use crate::control::{wire, Control, Reply};
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::lab::{Lab, TAP};
+use crate::progress;
+use crate::workspace::Workspace;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// A kernel boots in about 3 s on an emulated processor; this is for a busy build machine.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// A guest that works under KVM answers the probe in less than a second.
+const PROBE: Duration = Duration::from_secs(8);
+
+/// A clean shutdown of systemd, emulated.
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// Bound of a command in the guest for which nothing else is said.
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// Who executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM where a guest really boots under it, otherwise emulation. `DEFENDER_VALIDATION_ACCEL=kvm|tcg` decides without
+    /// a probe. A device node that can be opened says nothing: nested guests may hang in their first instructions. The
+    /// answer is kept until the build machine boots again.
+    ///
+    /// # Errors
+    /// When the variable has another value.
+    pub fn choose(workspace: &Workspace, image: &Image) -> Result<Self> {
+        match env::var("DEFENDER_VALIDATION_ACCEL").as_deref() {
+            Ok("kvm") => return Ok(Self::Kvm),
+            Ok("tcg") => return Ok(Self::Tcg),
+            Ok(other) => {
+                return Err(Error::Usage(format!("DEFENDER_VALIDATION_ACCEL={other}: it is `kvm` or `tcg`")));
+            }
+            Err(_) => {}
+        }
+        if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+            return Ok(Self::Tcg);
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let known = workspace.work("accelerator");
+        if let Ok(text) = fs::read_to_string(&known) {
+            if let Some(answer) = text.strip_prefix(&boot) {
+                return Ok(if answer == "kvm" { Self::Kvm } else { Self::Tcg });
+            }
+        }
+        let works = progress::step("trying a guest under KVM", || probe(image));
+        let answer = if works { "kvm" } else { "tcg" };
+        // Only a short cut for the next time.
+        let _ = fs::write(known, format!("{boot}{answer}"));
+        Ok(if works { Self::Kvm } else { Self::Tcg })
+    }
+
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // The translator has more of the newer instructions than any real model, AES among them.
+            Self::Tcg => ["-accel", "tcg", "-cpu", "max"],
+        }
+    }
+}
+
+/// Boots kernel and initramfs, which says one line and switches off.
+fn probe(image: &Image) -> bool {
+    let mut qemu = Command::new("setpriv");
+    qemu.args([
+        "--pdeathsig",
+        "KILL",
+        QEMU,
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    qemu.args(Accelerator::Kvm.arguments()).args(["-m", "256", "-serial", "stdio"]);
+    qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+    qemu.args(["-append", "console=ttyS0 panic=-1 quiet validation.probe"]);
+    command::output(&mut qemu, PROBE)
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("validation: probe ok"))
+}
+
+/// How to boot.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// What.
+    pub image: Image,
+    /// By whom.
+    pub accelerator: Accelerator,
+    /// Mebibytes of memory.
+    pub memory: u32,
+    /// Processors.
+    pub processors: u32,
+    /// Directory for the console's log and the disks of this machine; made, and emptied, when missing.
+    pub directory: PathBuf,
+}
+
+impl Setup {
+    /// The usual machine: 256 MiB, one processor.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn new(workspace: &Workspace, image: &Image, name: &str) -> Result<Self> {
+        let directory = workspace.work(&format!("runs/{name}"));
+        // What an earlier run left is of no use.
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory)
+            .map_err(Error::io(format!("cannot create {}", directory.display())))?;
+        let accelerator = Accelerator::choose(workspace, image)?;
+        Ok(Self { image: image.clone(), accelerator, memory: 256, processors: 1, directory })
+    }
+
+    /// The disk that becomes `/var`; empty when first asked for. It survives reboots.
+    fn state_disk(&self) -> Result<PathBuf> {
+        let path = self.directory.join("var.ext4");
+        if !path.exists() {
+            let file = File::create(&path).map_err(Error::io(format!("cannot create {}", path.display())))?;
+            file.set_len(256 << 20).map_err(Error::io(format!("cannot size {}", path.display())))?;
+            // Nothing is left to be initialised by the guest in the background.
+            let mut mkfs = Command::new("mkfs.ext4");
+            mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&path);
+            command::run(&mut mkfs, COMMAND)?;
+        }
+        Ok(path)
+    }
+}
+
+/// A running machine. It is killed, by its process id, when this is dropped.
+pub struct Machine {
+    setup: Setup,
+    child: Child,
+    control: Control,
+    booted: Duration,
+    boots: u32,
+}
+
+impl Machine {
+    /// Switches it on and waits until its control agent answers, which is before the image's own init runs.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started, the kernel panics, or the agent does not answer in time.
+    pub fn boot(setup: Setup, lab: &Lab) -> Result<Self> {
+        Self::start(setup, lab, 1)
+    }
+
+    fn start(setup: Setup, lab: &Lab, boots: u32) -> Result<Self> {
+        let drive = |file: &Path, id: &str, options: &str| {
+            format!(
+                "file={},format=raw,if=none,id={id},{options}",
+                file.display().to_string().replace(',', ",,")
+            )
+        };
+        let image = &setup.image;
+        let mut qemu = lab.switch().command(QEMU);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(setup.accelerator.arguments());
+        qemu.arg("-m").arg(setup.memory.to_string()).arg("-smp").arg(setup.processors.to_string());
+        qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+        let writable = if image.read_only { "ro" } else { "rw" };
+        qemu.arg("-append").arg(format!(
+            "console=ttyS0 panic=-1 net.ifnames=0 root=/dev/vda {writable} loglevel=4 audit_backlog_limit=8192"
+        ));
+        // The console's log goes on over reboots.
+        let console = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(console(&setup))
+            .map_err(Error::io("cannot open the console's log"))?;
+        drop(console);
+        qemu.arg("-chardev").arg(format!(
+            "file,id=console,append=on,path={}",
+            self::console(&setup).display().to_string().replace(',', ",,")
+        ));
+        qemu.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
+        // Our end of the control port is QEMU's own standard input and output: no socket to leave behind.
+        qemu.args(["-chardev", "stdio,id=control,signal=off"]);
+        qemu.arg("-device").arg(format!("virtserialport,chardev=control,name={}", wire::PORT));
+        let mode = if image.read_only { "readonly=on" } else { "cache=unsafe" };
+        qemu.arg("-drive").arg(drive(&image.rootfs, "root", mode));
+        qemu.args(["-device", "virtio-blk-pci,drive=root"]);
+        qemu.arg("-drive").arg(drive(&setup.state_disk()?, "var", "cache=unsafe"));
+        qemu.args(["-device", "virtio-blk-pci,drive=var"]);
+        qemu.arg("-netdev").arg(format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"));
+        qemu.args(["-device", "virtio-net-pci,netdev=net,mac=52:54:00:77:00:02,romfile="]);
+        qemu.args(["-device", "virtio-rng-pci"]);
+        let errors =
+            File::create(setup.directory.join("qemu.log")).map_err(Error::io("cannot open QEMU's log"))?;
+        let start = Instant::now();
+        let mut child = qemu
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .map_err(Error::io(format!("cannot start {QEMU}")))?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::Machine("no control channel".into()));
+        };
+        let control = Control::new(to, from);
+        let mut machine = Self { setup, child, control, booted: Duration::ZERO, boots };
+        while !machine.control.sync(Duration::from_millis(250)).map_err(|error| machine.explain(error))? {
+            if start.elapsed() > BOOT {
+                return Err(machine.explain(Error::TimedOut {
+                    what: "the guest's control agent".into(),
+                    after: BOOT,
+                    seen: String::new(),
+                }));
+            }
+            machine.check()?;
+        }
+        machine.booted = start.elapsed();
+        Ok(machine)
+    }
+
+    /// What was booted.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// From switching on until the control agent answered.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.booted
+    }
+
+    /// Runs a shell command as root in the guest, whatever its status.
+    ///
+    /// # Errors
+    /// When the machine is gone or does not answer.
+    pub fn run(&mut self, command: &str) -> Result<Reply> {
+        self.run_within(command, COMMAND)
+    }
+
+    /// As [`Machine::run`], with a bound of its own.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_within(&mut self, command: &str, limit: Duration) -> Result<Reply> {
+        self.run_with(command, &[], limit)
+    }
+
+    fn run_with(&mut self, command: &str, input: &[u8], limit: Duration) -> Result<Reply> {
+        self.control.run(command, input, limit).map_err(|error| self.explain(error))
+    }
+
+    /// Runs a command that has to succeed, and returns its standard output.
+    ///
+    /// # Errors
+    /// Also when its status is not 0.
+    pub fn ok(&mut self, command: &str) -> Result<String> {
+        let reply = self.run(command)?;
+        if reply.status == 0 {
+            return Ok(reply.output);
+        }
+        Err(Error::Command {
+            command: format!("guest: {command}"),
+            status: format!("status {}", reply.status),
+            said: format!("{}{}", reply.error, reply.output),
+        })
+    }
+
+    /// Writes a file in the guest.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn write_file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        let reply = self.run_with(&format!("cat >'{path}' && chmod {mode:o} '{path}'"), content, COMMAND)?;
+        if reply.status == 0 {
+            return Ok(());
+        }
+        Err(Error::Command {
+            command: format!("guest: write {path}"),
+            status: format!("status {}", reply.status),
+            said: reply.error,
+        })
+    }
+
+    /// Asks again until `probe` finds what it looks for, at most `limit`. `probe` returns `Err(seen)` while it does not.
+    ///
+    /// # Errors
+    /// When the time is over (with what was last seen), or the machine is gone.
+    pub fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut probe: impl FnMut(&mut Self) -> Result<std::result::Result<T, String>>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            match probe(self)? {
+                Ok(found) => return Ok(found),
+                Err(seen) if start.elapsed() > limit => {
+                    return Err(Error::TimedOut { what: what.into(), after: limit, seen });
+                }
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Reboots through the image's own init; the disk for `/var` stays.
+    ///
+    /// # Errors
+    /// When it does not go down or does not come up.
+    pub fn reboot(mut self, lab: &Lab) -> Result<Self> {
+        self.bring_down("reboot")?;
+        let (setup, boots) = (self.setup.clone(), self.boots + 1);
+        drop(self);
+        Self::start(setup, lab, boots)
+    }
+
+    /// Switches off through the image's own init.
+    ///
+    /// # Errors
+    /// When it does not go down; it is killed then.
+    pub fn shut_down(mut self) -> Result<()> {
+        self.bring_down("poweroff")
+    }
+
+    fn bring_down(&mut self, command: &str) -> Result<()> {
+        // In the background: the control agent is among the first to be killed.
+        let asked = self.run(&format!("(sleep 0.2; {command}) >/dev/null 2>&1 &"));
+        if let Err(error @ Error::TimedOut { .. }) = asked {
+            return Err(error);
+        }
+        let start = Instant::now();
+        while self.exit_status()?.is_none() {
+            if start.elapsed() > SHUTDOWN {
+                return Err(self.explain(Error::TimedOut {
+                    what: format!("the guest's {command}"),
+                    after: SHUTDOWN,
+                    seen: String::new(),
+                }));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Nothing is wrong with the machine itself.
+    ///
+    /// # Errors
+    /// When QEMU ended or the kernel panicked.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.exit_status()? {
+            return Err(self.explain(Error::Machine(format!("QEMU ended ({status})"))));
+        }
+        if self.panicked() {
+            return Err(self.explain(Error::Machine("kernel panic".into())));
+        }
+        Ok(())
+    }
+
+    /// The console's log so far.
+    #[must_use]
+    pub fn console(&self) -> String {
+        let mut bytes = Vec::new();
+        // A log that cannot be read says nothing, which is what an empty one says.
+        let _ = File::open(console(&self.setup)).and_then(|mut file| file.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn panicked(&self) -> bool {
+        self.console().contains("Kernel panic")
+    }
+
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(Error::io("cannot look after QEMU"))
+    }
+
+    /// An error with what console and QEMU said last.
+    fn explain(&self, error: Error) -> Error {
+        let console = self.console();
+        let mut last: Vec<&str> = console.lines().rev().take(12).collect();
+        last.reverse();
+        let qemu = fs::read_to_string(self.setup.directory.join("qemu.log")).unwrap_or_default();
+        Error::Machine(format!(
+            "{error}\n  console ({}):\n    {}\n  {}",
+            self::console(&self.setup).display(),
+            last.join("\n    "),
+            qemu.trim_end()
+        ))
+    }
+}
+
+fn console(setup: &Setup) -> PathBuf {
+    setup.directory.join("console.log")
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
