@@ -45,8 +45,9 @@ DEFENDER_CARGO_INSTALL_OPTS = $(DEFENDER_CARGO_OPTS)
 # A local source is not vendored by Buildroot: scripts/vendor does it, and
 # here the result goes where cargo looks for it.
 define DEFENDER_USE_VENDOR
-	@if ! test -d $(@D)/buildroot-package/VENDOR; then \
-		echo "defender: crates are missing; run $(BR2_EXTERNAL_DEFENDER_PATH)/scripts/vendor once" >&2; \
+	@if ! cmp -s $(@D)/Cargo.lock $(@D)/buildroot-package/VENDOR/Cargo.lock; then \
+		echo "defender: crates are missing or not those of Cargo.lock;" \
+			"run $(BR2_EXTERNAL_DEFENDER_PATH)/scripts/vendor" >&2; \
 		exit 1; \
 	fi
 	rm -rf $(@D)/VENDOR
