@@ -1,1 +1,36 @@
-//! x
+//! The agent's own nftables table, `inet defender`, and nothing else of the ruleset.
+//!
+//! [`Firewall`] is the one thing to hold: it installs the table, blocks addresses for a time, reads every block back from
+//! the kernel, and writes a state file from which the next boot restores what is left.
+//!
+//! | Room | Holds |
+//! |---|---|
+//! | [`address`] | [`Target`] (what is blocked) and [`Cidr`] (what is allowed); IPv4-mapped addresses become IPv4 here |
+//! | [`allow`] | the allow-list: configuration, gateways, and what is never blocked anywhere |
+//! | [`route`] | default gateways out of `/proc/net/route` and `/proc/net/ipv6_route` |
+//! | `ruleset` | what the table looks like, as documents for `nft -j -f -` |
+//! | `listing` | what `nft -j list table` answers |
+//! | `nft` | running `nft`, bounded in time and output |
+//! | `ledger` | which blocks we believe in force, in memory, bounded |
+//! | [`saved`] | the state file, and the pure decision what to restore from it |
+//! | [`firewall`] | the operations that join them |
+//!
+//! The crate never spawns a task and holds no lock; every call is one future of the daemon's single-threaded runtime.
+//! `nft` inherits the daemon's ambient `CAP_NET_ADMIN` and its confinement.
+
+pub mod address;
+pub mod allow;
+mod error;
+pub mod firewall;
+mod ledger;
+mod listing;
+mod nft;
+pub mod route;
+mod ruleset;
+pub mod saved;
+
+pub use address::{Cidr, Target};
+pub use error::Error;
+pub use firewall::{
+    BlockReport, BlockRequest, Blocked, Config, Counters, Firewall, Outcome, Started, Tally, Unblocked,
+};
