@@ -1,1 +1,65 @@
-//! x
+//! Sensors: one module per kernel or service interface, each yielding defender events.
+//!
+//! | Module | Interface | Yields |
+//! |---|---|---|
+//! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
+//! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
+//!
+//! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
+//! says in a health observation.
+
+mod accounts;
+pub mod login;
+mod netlink;
+pub mod process;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use defender_model::event::Event;
+use defender_model::health::Health;
+use tokio::sync::mpsc;
+
+/// What a sensor has to say.
+#[derive(Debug)]
+pub enum Observation {
+    /// Something happened on the device.
+    Event(Event),
+    /// The sensor speaks of itself.
+    Health(Health),
+}
+
+/// The sensor's end of the bounded channel into the pipeline.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    sender: mpsc::Sender<Observation>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Outlet {
+    /// A channel that holds at most `capacity` observations.
+    #[must_use]
+    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<Observation>) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self { sender, dropped: Arc::default() }, receiver)
+    }
+
+    /// Sends, waiting for room: right for sources that keep what is not taken (files, the kernel's own queues). False when
+    /// the pipeline is gone and the sensor should end.
+    pub async fn send(&self, observation: Observation) -> bool {
+        self.sender.send(observation).await.is_ok()
+    }
+
+    /// Sends without waiting; what finds no room is counted as dropped.
+    pub fn try_send(&self, observation: Observation) {
+        if self.sender.try_send(observation).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many observations [`Outlet::try_send`] had to drop so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}

@@ -219,4 +219,30 @@ mod tests {
         assert!(matches!(lookup(&root, "defender"), Err(Error::TooLarge { .. })));
         std::fs::remove_dir_all(root).unwrap();
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_an_answer_and_never_root(passwd: Vec<u8>, group: Vec<u8>) {
+            if let Lookup::Found(uid, _) = find_user(&passwd, b"defender") {
+                proptest::prop_assert_ne!(uid, 0);
+            }
+            proptest::prop_assert!(groups_of(&group, b"defender", 1).len() <= GROUP_LIMIT);
+        }
+
+        #[test]
+        fn what_was_written_is_found_whatever_surrounds_it(
+            uid in 1..u32::MAX,
+            gid in 0..u32::MAX,
+            others in proptest::collection::vec("[a-z#+:,0-9]{0,20}", 0..8),
+            member in proptest::bool::ANY,
+        ) {
+            let others: String = others.iter().map(|line| format!("x{line}\n")).collect();
+            let passwd = format!("{others}defender:x:{uid}:{gid}::/:/bin/false\n{others}");
+            proptest::prop_assert_eq!(find_user(passwd.as_bytes(), b"defender"), Lookup::Found(uid, gid));
+            let own = gid.wrapping_add(1) % u32::MAX;
+            let group = format!("adm:x:{gid}:other,{}defender\n", if member { "" } else { "not" });
+            let expected = if member { vec![gid] } else { vec![] };
+            proptest::prop_assert_eq!(groups_of(group.as_bytes(), b"defender", own), expected);
+        }
+    }
 }

@@ -138,4 +138,22 @@ mod tests {
             assert!(found.clone().is_some_and(|path| path.exists()), "{found:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_after_the_magic_give_an_answer(wide: bool, rest: Vec<u8>) {
+            let mut file = vec![0x7f, b'E', b'L', b'F', if wide { 2 } else { 1 }, 1];
+            file.extend(rest);
+            find_in(&file);
+        }
+
+        #[test]
+        fn any_change_to_a_header_gives_an_answer(wide: bool, changes: Vec<(u8, u8)>) {
+            let mut file = elf(wide, b"/lib/ld.so\0");
+            for (at, value) in changes {
+                file[usize::from(at)] = value;
+            }
+            find_in(&file);
+        }
+    }
 }

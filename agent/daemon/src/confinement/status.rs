@@ -150,4 +150,21 @@ mod tests {
         assert!(!core_limit_is_zero(b""));
         assert!(!core_limit_is_zero(b"Max core file size 0"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_parse(text: Vec<u8>) {
+            Status::parse(&text);
+            core_limit_is_zero(&text);
+        }
+
+        #[test]
+        fn what_the_kernel_writes_is_read(set: u64, uids: [u32; 4], threads: u32) {
+            let [a, b, c, d] = uids;
+            let text = format!("Uid:\t{a}\t{b}\t{c}\t{d}\nThreads:\t{threads}\nCapAmb:\t{set:016x}\n");
+            let expected =
+                Status { ambient: Some(set), uids: Some(uids), threads: Some(threads), ..Status::default() };
+            proptest::prop_assert_eq!(Status::parse(text.as_bytes()), expected);
+        }
+    }
 }

@@ -1,0 +1,255 @@
+//! What can be asked of a running agent: one list, whoever asks (command line over the control socket, D-Bus).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// A question or an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// How the agent is.
+    Status,
+    /// The latest alerts, oldest first.
+    Alerts {
+        /// At most so many.
+        limit: usize,
+    },
+    /// The latest events of every kind, oldest first.
+    Events {
+        /// At most so many.
+        limit: usize,
+    },
+    /// Drop all packets from and to an address.
+    Block {
+        /// The address.
+        address: IpAddr,
+        /// For how long; the configured time when absent.
+        seconds: Option<u64>,
+        /// The operator's words, for the record.
+        reason: String,
+    },
+    /// Let an address through again.
+    Unblock {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Which addresses are blocked.
+    Blocked,
+}
+
+impl Request {
+    /// The request changes something or shows what only operators may see, so anybody else is refused.
+    #[must_use]
+    pub const fn is_privileged(&self) -> bool {
+        !matches!(self, Self::Status)
+    }
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<StatusReport>),
+    /// To [`Request::Alerts`] and [`Request::Events`]: OCSF events, one JSON text each.
+    Events {
+        /// The events, oldest first.
+        lines: Vec<Arc<str>>,
+    },
+    /// To [`Request::Blocked`].
+    Blocked {
+        /// The addresses, soonest to expire first.
+        addresses: Vec<BlockedAddress>,
+    },
+    /// To [`Request::Block`] and [`Request::Unblock`]: done, and read back from the kernel.
+    Done {
+        /// Something was changed; false when it was so already (an unblock of an address that was not blocked).
+        changed: bool,
+    },
+    /// The request was not carried out.
+    Failed {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// A blocked address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Seconds left.
+    pub seconds_left: u64,
+    /// Why: the finding's title or the operator's words. Empty when the agent does not know.
+    pub reason: String,
+}
+
+/// How the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the agent.
+    pub version: String,
+    /// `starting`, `ok` or `degraded`.
+    pub health: String,
+    /// Every enabled sensor runs, detection and response are ready.
+    pub armed: bool,
+    /// Milliseconds from start to armed.
+    pub armed_after_ms: u64,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Device id.
+    pub device: String,
+    /// Id of this boot.
+    pub boot: String,
+    /// Why the agent is degraded, one sentence each.
+    pub degraded: Vec<String>,
+    /// The process sensor.
+    pub process: ProcessStatus,
+    /// Events by kind since start.
+    pub events: EventCounts,
+    /// Rules loaded, and the files or rules left out with the reason.
+    pub rules: RulesStatus,
+    /// The firewall.
+    pub firewall: FirewallStatus,
+    /// Each sink.
+    pub sinks: Vec<SinkStatus>,
+    /// Each measure of confinement, as `measure: state`.
+    pub confinement: Vec<String>,
+}
+
+/// The process sensor.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// `audit`, `connector`, `poll`; empty when the sensor is off.
+    pub source: String,
+    /// How the source is read.
+    pub detail: String,
+    /// Better sources and why they are not used.
+    pub declined: Vec<String>,
+    /// Events known to be lost before they reached the agent.
+    pub lost: u64,
+    /// Processes in the table.
+    pub table: u64,
+}
+
+/// Events by kind since start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventCounts {
+    /// Processes started and ended.
+    pub process: u64,
+    /// Logins, failed or not.
+    pub authentication: u64,
+    /// Alerts.
+    pub findings: u64,
+    /// Blocks and unblocks.
+    pub remediations: u64,
+    /// Statements of the agent about itself.
+    pub health: u64,
+    /// Observations that found no room in the pipeline.
+    pub dropped: u64,
+}
+
+/// Rules loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RulesStatus {
+    /// Rules in force.
+    pub loaded: u64,
+    /// What was left out, one sentence each.
+    pub errors: Vec<String>,
+}
+
+/// The firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FirewallStatus {
+    /// Blocks can be made.
+    pub ready: bool,
+    /// Why not.
+    pub error: String,
+    /// Addresses blocked now.
+    pub blocked: u64,
+}
+
+/// One sink.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// `file`, `syslog`, `remote_syslog`, `mqtt`.
+    pub name: String,
+    /// `ok` or `retrying`.
+    pub state: String,
+    /// Records written.
+    pub written: u64,
+    /// Records lost.
+    pub dropped: u64,
+    /// The last error; empty when there was none.
+    pub last_error: String,
+}
+
+/// Something that watchers are told at once (D-Bus signals).
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// An alert.
+    Alert {
+        /// Sigma level.
+        severity: &'static str,
+        /// Title of the rule.
+        title: Arc<str>,
+        /// The OCSF event.
+        ocsf: Arc<str>,
+    },
+    /// An address was blocked.
+    Blocked(BlockedAddress),
+    /// An address was unblocked.
+    Unblocked(IpAddr),
+    /// The state of health changed.
+    Health {
+        /// `starting`, `ok` or `degraded`.
+        health: &'static str,
+        /// Why it is degraded.
+        reasons: Vec<String>,
+    },
+}
+
+/// Where requests are sent and notices heard.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    notices: broadcast::Sender<Notice>,
+}
+
+/// The pipeline's end of a [`Desk`].
+pub type Requests = mpsc::Receiver<(Request, oneshot::Sender<Reply>)>;
+
+impl Desk {
+    /// A desk and the end that answers. Both directions are bounded: a flood of requests waits, and a watcher that does not keep
+    /// up misses the oldest notices.
+    #[must_use]
+    pub fn open() -> (Self, Requests) {
+        let (requests, receiver) = mpsc::channel(16);
+        (Self { requests, notices: broadcast::Sender::new(64) }, receiver)
+    }
+
+    /// Asks, and waits for the answer.
+    pub async fn ask(&self, request: Request) -> Reply {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Reply::Failed { error: "the agent is stopping".to_owned() };
+        if self.requests.send((request, answer)).await.is_err() {
+            return gone();
+        }
+        answered.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Tells every watcher.
+    pub fn announce(&self, notice: Notice) {
+        // Nobody watching is not an error.
+        let _ = self.notices.send(notice);
+    }
+
+    /// Hears every notice from now on.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+}

@@ -1,0 +1,262 @@
+//! A netlink socket that reads many datagrams with one system call.
+//!
+//! The audit stream is one datagram per record, some seven per exec: `recvmmsg(2)` is what keeps the price of a record down. This
+//! is the only module of the crate with `unsafe` code for sockets. Sources: netlink(7), recvmmsg(2), linux/netlink.h.
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+/// `NETLINK_CONNECTOR`, linux/netlink.h.
+pub(crate) const CONNECTOR: i32 = 11;
+/// `NETLINK_AUDIT`, linux/netlink.h.
+pub(crate) const AUDIT: i32 = 9;
+/// Size of `struct nlmsghdr`.
+pub(crate) const HEADER: usize = 16;
+/// `NLMSG_ERROR`: acknowledgement or error.
+pub(crate) const ERROR: u16 = 2;
+/// `NLMSG_DONE`: end of a dump.
+pub(crate) const DONE: u16 = 3;
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+pub(crate) const REQUEST_ACK: u16 = 0x01 | 0x04;
+
+/// Datagrams taken by one system call.
+const BATCH: usize = 32;
+/// Longest datagram: `MAX_AUDIT_MESSAGE_LENGTH` (8970, linux/audit.h) and a header, rounded up.
+const DATAGRAM: usize = 9216;
+
+/// One netlink message: its type, sequence number and payload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Buffers for one batch, allocated once; the pages beyond a datagram's real length are never touched.
+pub(crate) struct Batch {
+    storage: Vec<u8>,
+    lengths: [usize; BATCH],
+    filled: usize,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self { storage: vec![0; BATCH * DATAGRAM], lengths: [0; BATCH], filled: 0 }
+    }
+
+    /// The messages of the last batch. One datagram is one message: the length field of audit records does not count the header
+    /// in the unicast stream and does in the multicast stream (kernel/audit.c), so the datagram's own length is used.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        self.storage
+            .chunks_exact(DATAGRAM)
+            .zip(self.lengths)
+            .take(self.filled)
+            .filter(|(_, length)| *length >= HEADER)
+            .map(|(datagram, length)| Message {
+                kind: u16::from_ne_bytes([datagram[4], datagram[5]]),
+                sequence: u32::from_ne_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]),
+                payload: &datagram[HEADER..length],
+            })
+    }
+
+    /// The batch was full, so more may wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == BATCH
+    }
+}
+
+/// A non-blocking netlink socket.
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens a socket of the protocol and joins the multicast groups of the mask `groups`.
+    pub(crate) fn open(protocol: i32, groups: u32) -> io::Result<Self> {
+        let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: socket(2) takes three integers and returns a descriptor or -1.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, flags, protocol) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: sockaddr_nl is plain data; all zeroes is its "kernel chooses the port" value.
+        let mut address: libc::sockaddr_nl = unsafe { zeroed() };
+        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        address.nl_groups = groups;
+        // SAFETY: the address lives through the call and its true size is given.
+        let bound = unsafe {
+            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_nl>() as libc::socklen_t)
+        };
+        if bound < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { fd, sequence: 0 })
+    }
+
+    /// Asks for a receive buffer of so many bytes, beyond the system's limit where CAP_NET_ADMIN allows it.
+    pub(crate) fn set_receive_buffer(&self, bytes: i32) {
+        for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
+            // SAFETY: the option value is an int that lives through the call, as socket(7) asks.
+            let done = unsafe {
+                libc::setsockopt(
+                    self.fd.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    option,
+                    (&raw const bytes).cast(),
+                    size_of::<i32>() as libc::socklen_t,
+                )
+            };
+            if done == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Sends one request to the kernel and returns its sequence number.
+    pub(crate) fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let length = u32::try_from(HEADER + payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut message = Vec::with_capacity(HEADER + payload.len());
+        message.extend_from_slice(&length.to_ne_bytes());
+        message.extend_from_slice(&kind.to_ne_bytes());
+        message.extend_from_slice(&flags.to_ne_bytes());
+        message.extend_from_slice(&self.sequence.to_ne_bytes());
+        message.extend_from_slice(&0u32.to_ne_bytes());
+        message.extend_from_slice(payload);
+        // SAFETY: all zeroes is the kernel's address.
+        let mut kernel: libc::sockaddr_nl = unsafe { zeroed() };
+        kernel.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        // SAFETY: buffer and address live through the call, with their true sizes.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                message.as_ptr().cast(),
+                message.len(),
+                0,
+                (&raw const kernel).cast(),
+                size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(self.sequence)
+    }
+
+    /// Fills the batch with what waits. `WouldBlock` when nothing does, `ENOBUFS` when the kernel had to drop datagrams.
+    ///
+    /// Datagrams that did not come from the kernel (port 0) are left out: with CAP_NET_ADMIN anyone may write to our port.
+    pub(crate) fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.filled = 0;
+        // SAFETY: all zeroes is a valid value of these plain structures.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut vectors: [libc::iovec; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut senders: [libc::sockaddr_nl; BATCH] = unsafe { zeroed() };
+        let parts = headers.iter_mut().zip(&mut vectors).zip(&mut senders);
+        for (((header, vector), sender), buffer) in parts.zip(batch.storage.chunks_exact_mut(DATAGRAM)) {
+            vector.iov_base = buffer.as_mut_ptr().cast();
+            vector.iov_len = DATAGRAM;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = std::ptr::from_mut(sender).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        }
+        // SAFETY: every header points at its own buffer, vector and sender, all of which outlive the call.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        batch.filled = count as usize;
+        for ((length, header), sender) in batch.lengths.iter_mut().zip(&headers).zip(&senders).take(batch.filled) {
+            *length = if sender.nl_pid == 0 { (header.msg_len as usize).min(DATAGRAM) } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Waits for the socket to become readable, at most so long, without holding up the runtime.
+    ///
+    /// The socket is registered with the runtime only for this wait, so that datagrams which come while nobody waits wake nobody.
+    pub(crate) async fn readable(&self, timeout: Duration) -> io::Result<()> {
+        // SAFETY: the descriptor is borrowed from `self`, which this future borrows in turn: it stays open until the
+        // registration is dropped at the end of this function.
+        let watched = unsafe { AsyncFd::register_with_interest(self.fd.as_fd(), Interest::READABLE) };
+        let watched = watched.map_err(|refused| refused.into_parts().1)?;
+        // Running out of time only means that nothing came.
+        let _ = tokio::time::timeout(timeout, watched.readable()).await;
+        Ok(())
+    }
+
+    /// Holds the thread until the socket becomes readable, at most so long; false when it did not.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one pollfd is given and it lives through the call.
+        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(false),
+            _ => Ok(true),
+        }
+    }
+
+    /// Sends a request and hands every answer to `each` until it says stop (`true`), or the time is over.
+    ///
+    /// For control sockets only: what else arrives on the socket is handed to `each` too.
+    pub(crate) fn request(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payload: &[u8],
+        timeout: Duration,
+        mut each: impl FnMut(Message<'_>) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let sequence = self.send(kind, flags, payload)?;
+        let mut batch = Batch::new();
+        loop {
+            match self.receive(&mut batch) {
+                Ok(()) => {
+                    for message in batch.messages().filter(|m| m.sequence == sequence) {
+                        if each(message)? {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() || !self.wait(left)? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The error an `NLMSG_ERROR` payload carries; `Ok` for an acknowledgement (code 0).
+pub(crate) fn acknowledgement(payload: &[u8]) -> io::Result<()> {
+    let code = payload.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes));
+    match code {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -1,0 +1,252 @@
+//! Talking to the kernel's audit subsystem: status, settings, rules. Sources: linux/audit.h, kernel/audit.c, auditctl(8).
+
+use std::io;
+use std::time::Duration;
+
+use super::arch::Arch;
+
+use crate::netlink::{acknowledgement, Socket, AUDIT, DONE, ERROR, REQUEST_ACK};
+
+/// The kernel answers at once; longer means that something holds audit's lock.
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+const AUDIT_GET: u16 = 1000;
+const AUDIT_SET: u16 = 1001;
+const AUDIT_ADD_RULE: u16 = 1011;
+const AUDIT_DEL_RULE: u16 = 1012;
+const AUDIT_LIST_RULES: u16 = 1013;
+const REQUEST_DUMP: u16 = 0x01 | 0x300;
+
+const AUDIT_STATUS_ENABLED: u32 = 0x01;
+const AUDIT_STATUS_PID: u32 = 0x04;
+const AUDIT_STATUS_BACKLOG_LIMIT: u32 = 0x10;
+const AUDIT_STATUS_BACKLOG_WAIT_TIME: u32 = 0x20;
+
+const AUDIT_FILTER_EXIT: u32 = 0x04;
+const AUDIT_FILTER_EXCLUDE: u32 = 0x05;
+const AUDIT_ALWAYS: u32 = 2;
+const AUDIT_EQUAL: u32 = 0x4000_0000;
+const AUDIT_ARCH: u32 = 11;
+const AUDIT_MSGTYPE: u32 = 12;
+const AUDIT_SUCCESS: u32 = 104;
+const AUDIT_FILTERKEY: u32 = 210;
+const AUDIT_BITMASK_SIZE: usize = 64;
+const AUDIT_MAX_FIELDS: usize = 64;
+
+/// The key on every rule of ours: how they are told from those of others.
+pub(crate) const KEY: &str = "defender";
+
+/// `struct audit_status`, as far as every kernel since 3.14 fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Status {
+    /// 0 off, 1 on, 2 on and locked until reboot.
+    pub(crate) enabled: u32,
+    /// Process id of the audit daemon, 0 without one.
+    pub(crate) pid: u32,
+    pub(crate) backlog_limit: u32,
+    /// Records the kernel had to drop since boot.
+    pub(crate) lost: u32,
+    /// Records waiting now.
+    pub(crate) backlog: u32,
+    /// How long a process may be held up for a full backlog, in jiffies.
+    pub(crate) backlog_wait_time: u32,
+}
+
+impl Status {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let mut words = payload.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        let _mask = words.next()?;
+        let enabled = words.next()?;
+        let _failure = words.next()?;
+        let pid = words.next()?;
+        let _rate_limit = words.next()?;
+        let backlog_limit = words.next()?;
+        let lost = words.next()?;
+        let backlog = words.next()?;
+        let _features = words.next();
+        let backlog_wait_time = words.next().unwrap_or_default();
+        Some(Self { enabled, pid, backlog_limit, lost, backlog, backlog_wait_time })
+    }
+}
+
+/// A setting to change, one at a time as the kernel wants it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Setting {
+    Enabled(u32),
+    Pid(u32),
+    BacklogLimit(u32),
+    BacklogWaitTime(u32),
+}
+
+impl Setting {
+    /// A `struct audit_status` with only this field and its mask bit set.
+    pub(crate) fn payload(self) -> [u8; 44] {
+        let (mask, word, value) = match self {
+            Self::Enabled(value) => (AUDIT_STATUS_ENABLED, 1, value),
+            Self::Pid(value) => (AUDIT_STATUS_PID, 3, value),
+            Self::BacklogLimit(value) => (AUDIT_STATUS_BACKLOG_LIMIT, 5, value),
+            Self::BacklogWaitTime(value) => (AUDIT_STATUS_BACKLOG_WAIT_TIME, 9, value),
+        };
+        let mut payload = [0; 44];
+        payload[..4].copy_from_slice(&mask.to_ne_bytes());
+        payload[word * 4..word * 4 + 4].copy_from_slice(&value.to_ne_bytes());
+        payload
+    }
+
+    /// The request that carries it.
+    pub(crate) const fn request() -> u16 {
+        AUDIT_SET
+    }
+}
+
+/// A `struct audit_rule_data` of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule(Vec<u8>);
+
+impl Rule {
+    /// `-a always,exit -F arch=ARCH -S execve,execveat -F success=1 -k defender`
+    pub(crate) fn exec(arch: Arch) -> Self {
+        Self::new(
+            AUDIT_FILTER_EXIT,
+            &[arch.execve, arch.execveat],
+            &[(AUDIT_ARCH, arch.audit_arch), (AUDIT_SUCCESS, 1)],
+        )
+    }
+
+    /// `-a always,exit -F arch=ARCH -S exit_group -k defender`
+    pub(crate) fn exit(arch: Arch) -> Self {
+        Self::new(AUDIT_FILTER_EXIT, &[arch.exit_group], &[(AUDIT_ARCH, arch.audit_arch)])
+    }
+
+    /// `-a always,exclude -F msgtype=TYPE -k defender`: spares the kernel a record nobody reads.
+    pub(crate) fn exclude(message_type: u16) -> Self {
+        Self::new(AUDIT_FILTER_EXCLUDE, &[], &[(AUDIT_MSGTYPE, message_type.into())])
+    }
+
+    fn new(filter: u32, calls: &[u32], fields: &[(u32, u32)]) -> Self {
+        let mut mask = [0u32; AUDIT_BITMASK_SIZE];
+        for call in calls {
+            // Every call number of `arch` is far below 64 * 32.
+            mask[*call as usize / 32] |= 1 << (call % 32);
+        }
+        let key = (AUDIT_FILTERKEY, KEY.len() as u32);
+        let fields: Vec<(u32, u32)> = fields.iter().copied().chain([key]).collect();
+        let mut bytes = Vec::with_capacity(1040 + KEY.len());
+        let mut put = |word: u32| bytes.extend_from_slice(&word.to_ne_bytes());
+        put(filter);
+        put(AUDIT_ALWAYS);
+        put(fields.len() as u32);
+        mask.into_iter().for_each(&mut put);
+        let padded = |each: fn(&(u32, u32)) -> u32| {
+            let values: Vec<u32> = fields.iter().map(each).collect();
+            values.into_iter().chain(std::iter::repeat(0)).take(AUDIT_MAX_FIELDS)
+        };
+        padded(|field| field.0).for_each(&mut put);
+        padded(|field| field.1).for_each(&mut put);
+        padded(|_| AUDIT_EQUAL).take(fields.len()).chain(std::iter::repeat(0)).take(AUDIT_MAX_FIELDS).for_each(&mut put);
+        put(KEY.len() as u32);
+        bytes.extend_from_slice(KEY.as_bytes());
+        Self(bytes)
+    }
+
+    /// The rule as the kernel lists it back is this one.
+    fn matches(&self, listed: &[u8]) -> bool {
+        // The kernel may pad the end; everything up to the key must be the same.
+        listed.starts_with(&self.0)
+    }
+}
+
+/// A socket for requests and their answers, apart from the stream of records.
+pub(crate) struct Control {
+    socket: Socket,
+}
+
+impl Control {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { socket: Socket::open(AUDIT, 0)? })
+    }
+
+    pub(crate) fn status(&mut self) -> io::Result<Status> {
+        let mut status = None;
+        self.socket.request(AUDIT_GET, REQUEST_ACK, &[], TIMEOUT, |message| {
+            match message.kind {
+                AUDIT_GET => status = Status::parse(message.payload),
+                ERROR => acknowledgement(message.payload)?,
+                _ => {}
+            }
+            Ok(status.is_some())
+        })?;
+        status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    pub(crate) fn set(&mut self, setting: Setting) -> io::Result<()> {
+        self.acknowledged(AUDIT_SET, &setting.payload())
+    }
+
+    /// Adds a rule; one that is there already is as good as added.
+    pub(crate) fn add(&mut self, rule: &Rule) -> io::Result<()> {
+        match self.acknowledged(AUDIT_ADD_RULE, &rule.0) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes a rule; one that is not there is as good as removed.
+    pub(crate) fn remove(&mut self, rule: &Rule) -> io::Result<()> {
+        match self.acknowledged(AUDIT_DEL_RULE, &rule.0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// How many of the given rules the kernel has.
+    pub(crate) fn present(&mut self, rules: &[Rule]) -> io::Result<usize> {
+        let mut found = vec![false; rules.len()];
+        self.socket.request(AUDIT_LIST_RULES, REQUEST_DUMP, &[], TIMEOUT, |message| match message.kind {
+            AUDIT_LIST_RULES => {
+                for (found, rule) in found.iter_mut().zip(rules) {
+                    *found |= rule.matches(message.payload);
+                }
+                Ok(false)
+            }
+            DONE => Ok(true),
+            ERROR => acknowledgement(message.payload).map(|()| false),
+            _ => Ok(false),
+        })?;
+        Ok(found.into_iter().filter(|found| *found).count())
+    }
+
+    fn acknowledged(&mut self, request: u16, payload: &[u8]) -> io::Result<()> {
+        self.socket.request(request, REQUEST_ACK, payload, TIMEOUT, |message| match message.kind {
+            ERROR => acknowledgement(message.payload).map(|()| true),
+            _ => Ok(false),
+        })
+    }
+}
+
+/// Record types the sensor never reads, excluded while it is the only reader.
+pub(crate) const UNREAD: &[u16] = &[1327];
+
+#[cfg(test)]
+mod tests {
+    use super::super::arch::X86_64;
+    use super::*;
+
+    #[test]
+    fn rules_have_the_kernel_s_layout() {
+        let Rule(bytes) = Rule::exec(X86_64);
+        assert_eq!(bytes.len(), 4 * (3 + 64 + 64 + 64 + 64 + 1) + KEY.len());
+        let word = |at: usize| u32::from_ne_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]]);
+        assert_eq!((word(0), word(1), word(2)), (4, 2, 3));
+        // execve is 59: word 1, bit 27; execveat 322: word 10, bit 2.
+        assert_eq!((word(3 + 1), word(3 + 10)), (1 << 27, 1 << 2));
+        assert_eq!((word(67), word(131), word(195)), (AUDIT_ARCH, 0xc000_003e, AUDIT_EQUAL));
+        assert_eq!((word(69), word(133), word(197), word(198)), (AUDIT_FILTERKEY, 8, AUDIT_EQUAL, 0));
+        assert_eq!(&bytes[1040..], b"defender");
+    }
+
+    #[test]
+    fn short_status_is_refused() {
+        assert_eq!(Status::parse(&[0; 12]), None);
+    }
+}

@@ -1,0 +1,549 @@
+//! The stream of audit records, as the audit daemon or beside one.
+//!
+//! ```text
+//!            no daemon registered                       a daemon is registered
+//!  ┌──────────────────────────────┐  auditd starts  ┌──────────────────────────────────┐
+//!  │ Daemon: registered, unicast; │ ──────────────► │ Listener: multicast group, reads │
+//!  │ the kernel waits for us      │ ◄────────────── │ along; auditd is not disturbed   │
+//!  └──────────────────────────────┘   auditd gone   └──────────────────────────────────┘
+//! ```
+//!
+//! Changing roles overlaps: the new socket listens before the old one is given up, and copies are told apart by their serial
+//! numbers, so nothing falls between the two. Whatever is missed all the same is a gap in the serial numbers, and counted.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use defender_model::health::{Health, Kind};
+use defender_model::severity::Severity;
+
+use super::arch;
+use super::assembly::{Assembler, Audited};
+use super::control::{Control, Rule, Setting, Status, KEY, UNREAD};
+use super::record::{kind, split};
+use super::serial::SerialTracker;
+use crate::netlink::{acknowledgement, Batch, Socket, AUDIT, ERROR, REQUEST_ACK};
+use crate::process::Unavailable;
+
+/// `AUDIT_NLGRP_READLOG` as a bind mask.
+const READLOG: u32 = 1;
+/// How long records are left to gather after some were read. The socket is not watched meanwhile, so that a storm costs one
+/// wake-up per pause and not one per record.
+const PAUSE: Duration = Duration::from_millis(3);
+/// System calls' worth of records taken before others get their turn.
+const BATCHES: usize = 64;
+/// Both sockets are read for this long when roles change; an event's records are microseconds apart.
+const OVERLAP: Duration = Duration::from_millis(200);
+/// How long the place is left free for an audit daemon that announced itself.
+const COURTESY: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_secs(1);
+const STATUS_EVERY: u32 = 5;
+
+/// What to ask of the audit subsystem.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// What uname(2) calls the machine.
+    pub(crate) machine: String,
+    /// `/proc`.
+    pub(crate) proc: PathBuf,
+    /// Ask for process exits too.
+    pub(crate) exits: bool,
+    /// Bytes of the sockets' receive buffers.
+    pub(crate) receive_buffer: i32,
+    /// Records the kernel queues before it holds processes up, while the agent is the audit daemon.
+    pub(crate) backlog_limit: u32,
+    /// How long it holds a process up for them, in jiffies.
+    pub(crate) backlog_wait: u32,
+}
+
+/// How the stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Registered as the audit daemon.
+    Daemon,
+    /// A member of the read-only multicast group.
+    Listener,
+}
+
+impl Role {
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Daemon => "registered as the audit daemon",
+            Self::Listener => "reading along with the audit daemon (multicast)",
+        }
+    }
+}
+
+struct Stream {
+    socket: Socket,
+    assembler: Assembler,
+    role: Role,
+    /// Read until then, and then closed.
+    retire: Option<Instant>,
+    acknowledged: Option<io::Result<()>>,
+}
+
+/// What one turn of reading brought besides events.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Statements about the source.
+    pub(crate) notes: Vec<Health>,
+    /// Records were lost: the process table should be compared with `/proc`.
+    pub(crate) resynchronise: bool,
+}
+
+/// The source. Dropping it without [`AuditStream::close`] leaves the rules in the kernel, as a crash does; the next start finds them.
+pub(crate) struct AuditStream {
+    settings: Settings,
+    control: Control,
+    rules: Vec<Rule>,
+    streams: Vec<Stream>,
+    tracker: SerialTracker,
+    batch: Batch,
+    before: Status,
+    lost_by_kernel: u32,
+    lost_on_the_way: u64,
+    /// Incomplete events of streams closed since.
+    incomplete_before: u64,
+    reported_incomplete: u64,
+    overruns: u64,
+    reported_overruns: u64,
+    highest_flushed: u64,
+    highest: u64,
+    courtesy_until: Option<Instant>,
+    next_tick: Instant,
+    ticks: u32,
+    active: bool,
+    rules_removed: bool,
+    /// Events that came before the kernel's answer to a registration.
+    early: Vec<Audited>,
+}
+
+impl AuditStream {
+    /// Takes up the stream and adds the rules.
+    ///
+    /// # Errors
+    /// [`Unavailable`] with the cause when this kernel, or this process's privileges, do not allow it.
+    pub(crate) fn open(settings: Settings) -> Result<Self, Unavailable> {
+        let arches = arch::of_machine(&settings.machine);
+        if arches.is_empty() {
+            return Err(Unavailable::new(format!("no audit system call table for machine {}", settings.machine)));
+        }
+        let mut control = Control::open().map_err(|error| explain("open the audit socket", &error))?;
+        let before = control.status().map_err(|error| explain("read the audit status", &error))?;
+        let rules: Vec<Rule> = arches
+            .iter()
+            .flat_map(|arch| [Some(Rule::exec(*arch)), settings.exits.then(|| Rule::exit(*arch))])
+            .flatten()
+            .collect();
+        let now = Instant::now();
+        let mut this = Self {
+            settings,
+            control,
+            rules,
+            streams: Vec::new(),
+            tracker: SerialTracker::new(),
+            batch: Batch::new(),
+            before,
+            lost_by_kernel: before.lost,
+            lost_on_the_way: 0,
+            incomplete_before: 0,
+            reported_incomplete: 0,
+            overruns: 0,
+            reported_overruns: 0,
+            highest_flushed: 0,
+            highest: 0,
+            courtesy_until: None,
+            next_tick: now + TICK,
+            ticks: 0,
+            active: false,
+            rules_removed: false,
+            early: Vec::new(),
+        };
+        if this.daemon_is_alive(before.pid) {
+            this.listen()?;
+        } else {
+            this.register()?;
+        }
+        if before.enabled == 0 {
+            if this.role() == Role::Listener {
+                return Err(Unavailable::new("an audit daemon runs but auditing is switched off (auditctl -e 0)"));
+            }
+            this.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing on", &error))?;
+        }
+        this.add_rules(before.enabled == 2)?;
+        Ok(this)
+    }
+
+    /// The role in force.
+    pub(crate) fn role(&self) -> Role {
+        self.streams.last().map_or(Role::Listener, |stream| stream.role)
+    }
+
+    /// Events known to be lost: dropped by the kernel, or missing from the serial numbers.
+    pub(crate) fn lost(&self) -> u64 {
+        u64::from(self.lost_by_kernel.wrapping_sub(self.before.lost)) + self.tracker.lost()
+    }
+
+    /// Waits for records, at most a second, and appends the events they complete.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the source is gone for good and another should take over.
+    pub(crate) async fn read(&mut self, events: &mut Vec<Audited>) -> Result<Turn, Unavailable> {
+        let mut turn = Turn::default();
+        let until_tick = self.next_tick.saturating_duration_since(Instant::now());
+        if self.active || self.streams.len() > 1 {
+            tokio::time::sleep(PAUSE.min(until_tick)).await;
+        } else if let Some(stream) = self.streams.first() {
+            let watched = stream.socket.readable(until_tick).await;
+            watched.map_err(|error| explain("watch the audit socket", &error))?;
+        }
+        events.append(&mut self.early);
+        self.active = self.drain(events, &mut turn)?;
+        if self.rules_removed {
+            self.rules_removed = false;
+            self.restore_rules(&mut turn)?;
+        }
+        if self.streams.len() > 1 {
+            let now = Instant::now();
+            if self.streams.iter().any(|stream| stream.retire.is_some_and(|until| until <= now)) {
+                self.retire(events);
+            }
+        }
+        if Instant::now() >= self.next_tick {
+            self.next_tick = Instant::now() + TICK;
+            self.tick(events, &mut turn)?;
+        }
+        Ok(turn)
+    }
+
+    /// Gives the source up cleanly: our rules out, the place of the daemon free, settings as they were.
+    pub(crate) fn close(mut self) {
+        let excludes = UNREAD.iter().map(|unread| Rule::exclude(*unread));
+        for rule in self.rules.drain(..).chain(excludes) {
+            // A rule that cannot be removed is found again by its key at the next start.
+            let _ = self.control.remove(&rule);
+        }
+        if self.role() == Role::Daemon {
+            let _ = self.control.set(Setting::Enabled(self.before.enabled));
+            let _ = self.control.set(Setting::BacklogLimit(self.before.backlog_limit));
+            let _ = self.control.set(Setting::BacklogWaitTime(self.before.backlog_wait_time));
+            let _ = self.control.set(Setting::Pid(0));
+        }
+    }
+
+    fn daemon_is_alive(&self, pid: u32) -> bool {
+        pid != 0 && pid != std::process::id() && self.settings.proc.join(pid.to_string()).exists()
+    }
+
+    fn add_rules(&mut self, locked: bool) -> Result<(), Unavailable> {
+        if locked {
+            let present = self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
+            if present == self.rules.len() {
+                return Ok(());
+            }
+            return Err(Unavailable::new(
+                "audit rules are locked until reboot (auditctl -e 2) and ours are not among them; add them to the locked set",
+            ));
+        }
+        for rule in &self.rules {
+            self.control.add(rule).map_err(|error| explain("add an audit rule", &error))?;
+        }
+        Ok(())
+    }
+
+    fn new_stream(&self, groups: u32, role: Role) -> io::Result<Stream> {
+        let socket = Socket::open(AUDIT, groups)?;
+        socket.set_receive_buffer(self.settings.receive_buffer);
+        Ok(Stream { socket, assembler: Assembler::default(), role, retire: None, acknowledged: None })
+    }
+
+    /// Becomes the audit daemon; a daemon that was faster is listened along with.
+    fn register(&mut self) -> Result<(), Unavailable> {
+        let mut stream = self
+            .new_stream(0, Role::Daemon)
+            .map_err(|error| explain("open the audit socket", &error))?;
+        let payload = Setting::Pid(std::process::id()).payload();
+        stream
+            .socket
+            .send(Setting::request(), REQUEST_ACK, &payload)
+            .map_err(|error| explain("register as the audit daemon", &error))?;
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while stream.acknowledged.is_none() {
+            match stream.socket.receive(&mut self.batch) {
+                Ok(()) => {
+                    take(&mut stream, &self.batch, &mut self.tracker, &mut self.early);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(Unavailable::new("the kernel did not answer the registration as audit daemon"));
+                    }
+                    stream.socket.wait(left).map_err(|error| explain("wait for the kernel", &error))?;
+                }
+                Err(error) => return Err(explain("register as the audit daemon", &error)),
+            }
+        }
+        match stream.acknowledged.take() {
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EEXIST) => return self.listen(),
+            Some(Err(error)) => return Err(explain("register as the audit daemon", &error)),
+            _ => {}
+        }
+        if self.before.backlog_limit < self.settings.backlog_limit {
+            let limit = Setting::BacklogLimit(self.settings.backlog_limit);
+            self.control.set(limit).map_err(|error| explain("set the audit backlog limit", &error))?;
+        }
+        // Kernels before 3.14 have no such setting and hold processes up for a minute; nothing to do about it.
+        let _ = self.control.set(Setting::BacklogWaitTime(self.settings.backlog_wait));
+        for unread in UNREAD {
+            // Old kernels refuse a key or the type on this list; the records are then read and dropped.
+            let _ = self.control.add(&Rule::exclude(*unread));
+        }
+        self.supersede();
+        self.streams.push(stream);
+        Ok(())
+    }
+
+    fn listen(&mut self) -> Result<(), Unavailable> {
+        let stream = self
+            .new_stream(READLOG, Role::Listener)
+            .map_err(|error| explain("join the audit multicast group (CAP_AUDIT_READ)", &error))?;
+        self.supersede();
+        self.streams.push(stream);
+        for unread in UNREAD {
+            // They are not ours to withhold from another daemon.
+            let _ = self.control.remove(&Rule::exclude(*unread));
+        }
+        Ok(())
+    }
+
+    fn supersede(&mut self) {
+        let until = Instant::now() + OVERLAP;
+        for stream in &mut self.streams {
+            stream.retire.get_or_insert(until);
+        }
+    }
+
+    fn retire(&mut self, events: &mut Vec<Audited>) {
+        let now = Instant::now();
+        let (mut kept, retired): (Vec<_>, Vec<_>) =
+            self.streams.drain(..).partition(|stream| stream.retire.is_none_or(|until| until > now));
+        for mut stream in retired {
+            let tracker = &mut self.tracker;
+            stream.assembler.flush(u64::MAX, |event| deliver(event, tracker, events));
+            self.incomplete_before += stream.assembler.incomplete();
+        }
+        self.streams.append(&mut kept);
+    }
+
+    /// Reads what waits on every socket; true when there was something.
+    fn drain(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<bool, Unavailable> {
+        let mut any = false;
+        let before = events.len();
+        let mut announced = false;
+        for stream in &mut self.streams {
+            for _ in 0..BATCHES {
+                match stream.socket.receive(&mut self.batch) {
+                    Ok(()) => {
+                        any = true;
+                        let seen = take(stream, &self.batch, &mut self.tracker, events);
+                        announced |= seen.replace && stream.role == Role::Daemon;
+                        self.highest = self.highest.max(seen.highest);
+                        if !self.batch.is_full() {
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                        any = true;
+                        self.overruns += 1;
+                        turn.resynchronise = true;
+                    }
+                    Err(error) => return Err(explain("read the audit stream", &error)),
+                }
+            }
+        }
+        for event in &events[before..] {
+            match event {
+                Audited::Exec(exec) if self.streams.last().is_some_and(|s| s.role == Role::Daemon) => {
+                    announced |= exec.executable.rsplit('/').next() == Some("auditd");
+                }
+                Audited::ConfigChange { words, .. } => {
+                    self.rules_removed |= words.contains("op=remove_rule") && words.contains(KEY);
+                }
+                _ => {}
+            }
+        }
+        if announced && self.courtesy_until.is_none() {
+            self.make_way(turn)?;
+        }
+        Ok(any)
+    }
+
+    /// Another daemon wants the place: read along from now on, and leave the place free.
+    fn make_way(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.listen()?;
+        // The place must be free before the other asks for it, so it is given up at once; the kernel then sends every record to
+        // the multicast group alone, where the new socket already listens.
+        self.control.set(Setting::Pid(0)).map_err(|error| explain("give up the place of the audit daemon", &error))?;
+        self.courtesy_until = Some(Instant::now() + COURTESY);
+        let words = "an audit daemon is starting: made way, and read along by multicast from now on";
+        turn.notes.push(Health::new(Kind::Changed, "process", words));
+        Ok(())
+    }
+
+    fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.tracker.settle();
+        for stream in &mut self.streams {
+            let tracker = &mut self.tracker;
+            stream.assembler.flush(self.highest_flushed, |event| deliver(event, tracker, events));
+        }
+        self.highest_flushed = self.highest;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % STATUS_EVERY == 0 || self.overruns > self.reported_overruns {
+            self.check(turn)?;
+        }
+        let on_the_way = self.tracker.lost();
+        let incomplete =
+            self.incomplete_before + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
+        if on_the_way > self.lost_on_the_way
+            || self.overruns > self.reported_overruns
+            || incomplete > self.reported_incomplete
+        {
+            let words = "audit events were lost between kernel and agent; processes among them are found by comparing /proc";
+            turn.notes.push(
+                Health::new(Kind::Lost, "process", words)
+                    .with("events", on_the_way - self.lost_on_the_way)
+                    .with("incomplete", incomplete - self.reported_incomplete)
+                    .with("overruns", self.overruns - self.reported_overruns),
+            );
+            turn.resynchronise = true;
+            self.lost_on_the_way = on_the_way;
+            self.reported_overruns = self.overruns;
+            self.reported_incomplete = incomplete;
+        }
+        Ok(())
+    }
+
+    /// Compares the kernel's state with what it should be.
+    fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        let status = self.control.status().map_err(|error| explain("read the audit status", &error))?;
+        let dropped = status.lost.wrapping_sub(self.lost_by_kernel);
+        if dropped > 0 {
+            self.lost_by_kernel = status.lost;
+            let words = format!("the kernel dropped audit records (backlog limit {})", status.backlog_limit);
+            turn.notes.push(Health::new(Kind::Lost, "process", words).with("records", dropped.into()));
+            turn.resynchronise = true;
+        }
+        let courtesy = self.courtesy_until.is_some_and(|until| Instant::now() < until);
+        let other = self.daemon_is_alive(status.pid);
+        match self.role() {
+            Role::Daemon if status.pid != std::process::id() => {
+                // Somebody took the place although the kernel should not allow it, or reset it.
+                let words = format!("no longer the audit daemon (now process {})", status.pid);
+                turn.notes.push(Health::new(Kind::Changed, "process", words));
+                if other {
+                    self.listen()?;
+                } else {
+                    self.register()?;
+                }
+            }
+            Role::Listener if !other && !courtesy => {
+                self.courtesy_until = None;
+                self.register()?;
+                if self.role() == Role::Daemon {
+                    let words = "the audit daemon is gone: registered in its place";
+                    turn.notes.push(Health::new(Kind::Changed, "process", words));
+                }
+            }
+            Role::Listener if other => self.courtesy_until = None,
+            _ => {}
+        }
+        if status.enabled == 0 {
+            if self.role() == Role::Listener {
+                return Err(Unavailable::new("auditing was switched off while an audit daemon runs (auditctl -e 0)"));
+            }
+            self.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing back on", &error))?;
+            let mut note = Health::new(Kind::Degraded, "process", "auditing had been switched off; switched on again");
+            note.severity = Severity::High;
+            turn.notes.push(note);
+            turn.resynchronise = true;
+        }
+        let present = self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
+        if present < self.rules.len() {
+            self.restore_rules(turn)?;
+        }
+        Ok(())
+    }
+
+    fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.add_rules(false)?;
+        if self.role() == Role::Daemon {
+            for unread in UNREAD {
+                let _ = self.control.add(&Rule::exclude(*unread));
+            }
+        }
+        let words = "audit rules of the agent had been removed by another program and were added again; \
+                     what ran meanwhile is found by comparing /proc";
+        let mut note = Health::new(Kind::Degraded, "process", words);
+        note.severity = Severity::High;
+        turn.notes.push(note);
+        turn.resynchronise = true;
+        Ok(())
+    }
+}
+
+/// What a batch showed besides events.
+#[derive(Default)]
+struct Seen {
+    highest: u64,
+    replace: bool,
+}
+
+/// Puts a batch's records together and appends the events they complete.
+fn take(stream: &mut Stream, batch: &Batch, tracker: &mut SerialTracker, events: &mut Vec<Audited>) -> Seen {
+    let mut seen = Seen::default();
+    for message in batch.messages() {
+        match message.kind {
+            ERROR => stream.acknowledged = Some(acknowledgement(message.payload)),
+            kind::REPLACE => seen.replace = true,
+            _ => {
+                let Some((stamp, fields)) = split(message.payload) else { continue };
+                tracker.see(stamp.serial);
+                seen.highest = seen.highest.max(stamp.serial);
+                if let Some(event) = stream.assembler.push(message.kind, stamp, fields) {
+                    deliver(event, tracker, events);
+                }
+            }
+        }
+    }
+    seen
+}
+
+fn deliver(event: Audited, tracker: &mut SerialTracker, events: &mut Vec<Audited>) {
+    let serial = match &event {
+        Audited::Exec(exec) => exec.stamp.serial,
+        Audited::Exit { stamp, .. } | Audited::ConfigChange { stamp, .. } => stamp.serial,
+    };
+    if tracker.first_time(serial) {
+        events.push(event);
+    }
+}
+
+/// The usual reasons, in words that name the next step.
+fn explain(action: &str, error: &io::Error) -> Unavailable {
+    let reason = match error.raw_os_error() {
+        Some(libc::EPROTONOSUPPORT) => "the kernel lacks CONFIG_AUDIT",
+        Some(libc::ECONNREFUSED) => {
+            "audit is off for this boot (audit=0 on the kernel command line) or not in this network namespace"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "not permitted: CAP_AUDIT_CONTROL and CAP_AUDIT_READ in the initial PID and user namespaces are needed"
+        }
+        Some(libc::EINVAL) => "the kernel lacks CONFIG_AUDITSYSCALL or a field of the rule",
+        _ => return Unavailable::new(format!("cannot {action}: {error}")),
+    };
+    Unavailable::new(format!("cannot {action}: {error}: {reason}"))
+}

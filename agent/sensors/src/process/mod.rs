@@ -1,0 +1,42 @@
+//! Processes: exec and exit, with arguments, users, session and parent.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`audit`] | the audit source: complete |
+//! | [`connector`] | the proc connector: details may be gone before they are read |
+//! | [`poll`] | polling of `/proc` |
+//! | [`procfs`] | `/proc`, for start-up, for the connector and for polling |
+//! | [`table`] | the bounded process table |
+//! | [`sensor`] | picks a source, runs it, falls back |
+//! | [`recording`] | audit log text instead of a live kernel, for `replay` |
+
+pub(crate) mod audit;
+pub(crate) mod connector;
+pub(crate) mod procfs;
+pub(crate) mod poll;
+mod recording;
+mod sensor;
+pub(crate) mod table;
+
+pub use recording::AuditLog;
+pub use sensor::{Preference, ProcessSensor, Settings, Status};
+
+/// A source that cannot be used here, and why: the cause and the next step, in words for `defender status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    reason: String,
+}
+
+impl Unavailable {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+impl core::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Unavailable {}

@@ -1,0 +1,471 @@
+//! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use defender_model::event::Event;
+use defender_model::health::{Health, Kind};
+use defender_model::process::{Change, ExitReason, Process, ProcessActivity, Source};
+use defender_model::time::Timestamp;
+
+use super::audit::assembly::Audited;
+use super::audit::stream::{AuditStream, Settings as AuditSettings};
+use super::connector::{Announced, Connector};
+use super::poll::{Found, Poller};
+use super::procfs::{self, Entry};
+use super::recording::into_process;
+use super::table::ProcessTable;
+use super::Unavailable;
+use crate::accounts::Accounts;
+use crate::{Observation, Outlet};
+
+/// How often the table is compared with `/proc` for processes that ended without a record.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often a better source is tried after a fall-back.
+const UPGRADE: Duration = Duration::from_secs(60);
+
+/// Which source the configuration asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// The best that works: audit, then connector, then polling.
+    #[default]
+    Auto,
+    /// Audit netlink, else nothing better than polling.
+    Audit,
+    /// Proc connector, else polling.
+    Connector,
+    /// Polling of `/proc`.
+    Poll,
+}
+
+impl Preference {
+    /// Sources to try, best first. Polling always works, so a device is never left without a process sensor.
+    const fn order(self) -> &'static [Source] {
+        match self {
+            Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],
+            Self::Audit => &[Source::Audit, Source::Poll],
+            Self::Connector => &[Source::Connector, Source::Poll],
+            Self::Poll => &[Source::Poll],
+        }
+    }
+}
+
+/// What the sensor needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which source to use.
+    pub preference: Preference,
+    /// Report process exits too.
+    pub exits: bool,
+    /// Pause between two rounds of polling.
+    pub poll_interval: Duration,
+    /// Most processes in the table.
+    pub table_capacity: usize,
+    /// Bytes of the kernel's buffer for what the agent has not read yet.
+    pub receive_buffer: u32,
+    /// Audit records the kernel queues before it holds processes up, while the agent is the audit daemon.
+    pub audit_backlog_limit: u32,
+    /// How long it holds a process up for them, in jiffies (a quarter of a second to ten milliseconds each, by CONFIG_HZ).
+    pub audit_backlog_wait: u32,
+    /// Mount point of procfs, usually `/proc`.
+    pub proc: PathBuf,
+    /// Account database, usually `/etc/passwd`.
+    pub passwd: PathBuf,
+    /// What uname(2) calls the machine, such as `x86_64`.
+    pub machine: String,
+    /// Wall clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What the sensor is doing, for `defender status`.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The source in force.
+    pub source: Option<Source>,
+    /// How it is read, in words.
+    pub detail: String,
+    /// Better sources and why they are not used.
+    pub declined: Vec<(Source, String)>,
+    /// Exec events sent.
+    pub execs: u64,
+    /// Exit events sent.
+    pub exits: u64,
+    /// Events known to be lost before they reached the agent.
+    pub lost: u64,
+    /// Processes in the table.
+    pub table: usize,
+    /// Processes that left the table for want of room.
+    pub evicted: u64,
+}
+
+enum Active {
+    Audit(Box<AuditStream>),
+    Connector(Connector),
+    Poll(Poller),
+}
+
+impl Active {
+    const fn source(&self) -> Source {
+        match self {
+            Self::Audit(_) => Source::Audit,
+            Self::Connector(_) => Source::Connector,
+            Self::Poll(_) => Source::Poll,
+        }
+    }
+
+    fn detail(&self) -> &'static str {
+        match self {
+            Self::Audit(stream) => stream.role().describe(),
+            Self::Connector(_) => "details are read from /proc after the kernel's announcement",
+            Self::Poll(_) => "short-lived processes are missed",
+        }
+    }
+
+    fn close(self) {
+        match self {
+            Self::Audit(stream) => stream.close(),
+            Self::Connector(connector) => connector.close(),
+            Self::Poll(_) => {}
+        }
+    }
+}
+
+/// The sensor, opened but not running.
+pub struct ProcessSensor {
+    settings: Settings,
+    active: Active,
+    table: ProcessTable,
+    accounts: Accounts,
+    status: Arc<Mutex<Status>>,
+    suspects: HashSet<u32>,
+    next_sweep: Instant,
+    next_upgrade: Option<Instant>,
+    lost_before: u64,
+}
+
+impl ProcessSensor {
+    /// Opens the best source there is and takes stock of the processes that run. To be called while the process still has what
+    /// privileges it starts with.
+    #[must_use]
+    pub fn open(settings: Settings) -> Self {
+        let mut declined = Vec::new();
+        let active = open_best(&settings, settings.preference.order(), &mut declined);
+        let now = Instant::now();
+        let mut this = Self {
+            table: ProcessTable::new(settings.table_capacity),
+            accounts: Accounts::new(settings.passwd.clone()),
+            status: Arc::default(),
+            suspects: HashSet::new(),
+            next_sweep: now + SWEEP,
+            next_upgrade: (!declined.is_empty()).then(|| now + UPGRADE),
+            lost_before: 0,
+            active,
+            settings,
+        };
+        // The table is filled after the source has begun, so that nothing starts unseen in between.
+        for pid in procfs::pids(&this.settings.proc) {
+            if let Some(entry) = procfs::read(&this.settings.proc, pid) {
+                this.table.insert(&entry.process, entry.ppid, None, false);
+            }
+        }
+        this.update_status(|status| status.declined = declined);
+        this
+    }
+
+    /// What the sensor is doing, kept up to date while it runs.
+    #[must_use]
+    pub fn status(&self) -> Arc<Mutex<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    /// The source in force reads other processes' `/proc/PID/exe`, which a Landlock domain would forbid.
+    #[must_use]
+    pub fn reads_foreign_proc(&self) -> bool {
+        !matches!(self.active, Active::Audit(_))
+    }
+
+    /// Runs until the pipeline is gone or `stop` is ready, then takes the agent's rules out of the kernel.
+    pub async fn run(mut self, outlet: Outlet, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let words = format!("source {}: {}", self.active.source(), self.active.detail());
+        let mut told = outlet.send(Observation::Health(Health::new(Kind::Changed, "process", words))).await;
+        for (source, reason) in self.declined() {
+            let words = format!("source {source} cannot be used: {reason}");
+            told &= outlet.send(Observation::Health(Health::new(Kind::Degraded, "process", words))).await;
+        }
+        let mut out = Vec::new();
+        while told {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = self.turn(&mut out) => {}
+            }
+            for observation in out.drain(..) {
+                if !outlet.send(observation).await {
+                    told = false;
+                    break;
+                }
+            }
+        }
+        self.active.close();
+    }
+
+    fn declined(&self) -> Vec<(Source, String)> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).declined.clone()
+    }
+
+    /// One turn: waits for the source, at most about a second, and appends what there is to say.
+    ///
+    /// Cancelled only at the end: what a cancelled turn had read would be lost.
+    async fn turn(&mut self, out: &mut Vec<Observation>) {
+        let result = match &mut self.active {
+            Active::Audit(_) => self.audit_turn(out).await,
+            Active::Connector(_) => self.connector_turn(out).await,
+            Active::Poll(_) => {
+                self.poll_turn(out).await;
+                Ok(())
+            }
+        };
+        if let Err(unavailable) = result {
+            self.fall_back(&unavailable, out);
+        }
+        let now = Instant::now();
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep(out);
+        }
+        if self.next_upgrade.is_some_and(|at| now >= at) {
+            self.upgrade(out);
+        }
+        self.update_status(|_| {});
+    }
+
+    async fn audit_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
+        let Active::Audit(stream) = &mut self.active else { return Ok(()) };
+        let mut events = Vec::new();
+        let turn = stream.read(&mut events).await?;
+        for event in events {
+            match event {
+                Audited::Exec(exec) => {
+                    let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
+                    self.exec(into_process(*exec), ppid, time, Source::Audit, truncated, out);
+                }
+                Audited::Exit { stamp, pid, reason } => self.exit(pid, reason, stamp.time, Source::Audit, out),
+                Audited::ConfigChange { stamp, words } => {
+                    tracing::debug!(serial = stamp.serial, words, "audit configuration changed");
+                }
+            }
+        }
+        out.extend(turn.notes.into_iter().map(Observation::Health));
+        if turn.resynchronise {
+            self.resynchronise(out);
+        }
+        Ok(())
+    }
+
+    async fn connector_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
+        let Active::Connector(connector) = &mut self.active else { return Ok(()) };
+        connector.readable(Duration::from_secs(1)).await?;
+        let mut announced = Vec::new();
+        let overrun = connector.drain(&mut announced)?;
+        let time = (self.settings.clock)();
+        for event in announced {
+            match event {
+                Announced::Fork { parent, child } => self.table.fork(child, parent),
+                Announced::Exec { pid } => {
+                    let entry = procfs::read(&self.settings.proc, pid).unwrap_or_else(|| self.vanished(pid));
+                    self.exec(entry.process, entry.ppid, time, Source::Connector, false, out);
+                }
+                Announced::Exit { pid, reason } => self.exit(pid, reason, time, Source::Connector, out),
+            }
+        }
+        if overrun {
+            self.lost_before += 1;
+            let words = "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
+            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
+            self.resynchronise(out);
+        }
+        Ok(())
+    }
+
+    /// A process that was gone before its details could be read: its id and its parent are all there is.
+    fn vanished(&self, pid: u32) -> Entry {
+        let ppid = self.table.get(pid).map(|known| known.ppid).unwrap_or_default();
+        Entry { process: Process { pid, ..Process::default() }, ppid, start: 0 }
+    }
+
+    async fn poll_turn(&mut self, out: &mut Vec<Observation>) {
+        tokio::time::sleep(self.settings.poll_interval).await;
+        let Active::Poll(poller) = &mut self.active else { return };
+        let mut found = Vec::new();
+        poller.round(&self.settings.proc, &mut found);
+        let time = (self.settings.clock)();
+        for change in found {
+            match change {
+                Found::Fork { pid, parent } => self.table.fork(pid, parent),
+                Found::Exec(entry) => self.exec(entry.process, entry.ppid, time, Source::Poll, false, out),
+                Found::Exit { pid } => self.exit(pid, ExitReason::Unknown, time, Source::Poll, out),
+            }
+        }
+    }
+
+    fn exec(
+        &mut self,
+        mut process: Process,
+        ppid: u32,
+        time: Timestamp,
+        source: Source,
+        truncated: bool,
+        out: &mut Vec<Observation>,
+    ) {
+        process.user = process.uid.and_then(|uid| self.accounts.name(uid));
+        if ppid != 0 && self.table.get(ppid).is_none() {
+            if let Some(entry) = procfs::read(&self.settings.proc, ppid) {
+                self.table.insert(&entry.process, entry.ppid, None, false);
+            }
+        }
+        process.parent = self.table.ancestor(ppid);
+        if process.parent.is_none() && ppid != 0 {
+            process.parent = Some(defender_model::process::Ancestor { pid: ppid, ..Default::default() });
+        }
+        self.table.insert(&process, ppid, Some(time), true);
+        self.suspects.remove(&process.pid);
+        let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
+        out.push(Observation::Event(Event::new(time, activity.into())));
+        self.update_status(|status| status.execs += 1);
+    }
+
+    fn exit(&mut self, pid: u32, reason: ExitReason, time: Timestamp, source: Source, out: &mut Vec<Observation>) {
+        let Some(known) = self.table.exit(pid).filter(|known| known.reported) else { return };
+        if !self.settings.exits {
+            return;
+        }
+        let process =
+            Process { pid, executable: Arc::clone(&known.executable), uid: known.uid, ..Process::default() };
+        let activity =
+            ProcessActivity { process, change: Change::Exit(reason), source, started: known.started };
+        out.push(Observation::Event(Event::new(time, activity.into())));
+        self.update_status(|status| status.exits += 1);
+    }
+
+    /// Finds processes that ended without a record (killed by a signal, say). One that is missing twice in a row is gone: its
+    /// record would have come by then.
+    fn sweep(&mut self, out: &mut Vec<Observation>) {
+        let gone: HashSet<u32> = self
+            .table
+            .running()
+            .into_iter()
+            .filter(|pid| !self.settings.proc.join(pid.to_string()).exists())
+            .collect();
+        let time = (self.settings.clock)();
+        let confirmed: Vec<u32> = gone.intersection(&self.suspects).copied().collect();
+        for pid in confirmed {
+            self.exit(pid, ExitReason::Unknown, time, self.active.source(), out);
+        }
+        self.suspects = gone;
+    }
+
+    /// After a loss: whatever runs and is not in the table started unseen.
+    fn resynchronise(&mut self, out: &mut Vec<Observation>) {
+        let time = (self.settings.clock)();
+        for pid in procfs::pids(&self.settings.proc) {
+            if self.table.get(pid).is_some() {
+                continue;
+            }
+            let Some(entry) = procfs::read(&self.settings.proc, pid) else { continue };
+            // Kernel threads have neither.
+            if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
+                self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);
+            }
+        }
+    }
+
+    fn fall_back(&mut self, unavailable: &Unavailable, out: &mut Vec<Observation>) {
+        let failed = self.active.source();
+        let order = self.settings.preference.order();
+        let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
+        let mut declined = vec![(failed, unavailable.to_string())];
+        let next = open_best(&self.settings, rest, &mut declined);
+        let words = format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
+        out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
+        self.retain_lost();
+        std::mem::replace(&mut self.active, next).close();
+        self.next_upgrade = Some(Instant::now() + UPGRADE);
+        self.update_status(|status| status.declined = declined);
+        self.resynchronise(out);
+    }
+
+    /// Tries the sources that are better than the one in force.
+    fn upgrade(&mut self, out: &mut Vec<Observation>) {
+        let current = self.active.source();
+        let better = self.settings.preference.order().iter().copied().take_while(|source| *source != current);
+        let mut declined = Vec::new();
+        for source in better {
+            match open(&self.settings, source) {
+                Ok(active) => {
+                    let words = format!("source {source} works again: {}", active.detail());
+                    out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
+                    self.retain_lost();
+                    std::mem::replace(&mut self.active, active).close();
+                    self.resynchronise(out);
+                    break;
+                }
+                Err(unavailable) => declined.push((source, unavailable.to_string())),
+            }
+        }
+        self.next_upgrade = (!declined.is_empty()).then(|| Instant::now() + UPGRADE);
+        self.update_status(|status| status.declined = declined);
+    }
+
+    fn retain_lost(&mut self) {
+        if let Active::Audit(stream) = &self.active {
+            self.lost_before += stream.lost();
+        }
+    }
+
+    fn update_status(&self, change: impl FnOnce(&mut Status)) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.source = Some(self.active.source());
+        status.detail.clear();
+        status.detail.push_str(self.active.detail());
+        status.table = self.table.len();
+        status.evicted = self.table.evicted();
+        status.lost = self.lost_before
+            + match &self.active {
+                Active::Audit(stream) => stream.lost(),
+                _ => 0,
+            };
+        change(&mut status);
+    }
+}
+
+fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
+    let receive_buffer = i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX);
+    match source {
+        Source::Audit => AuditStream::open(AuditSettings {
+            machine: settings.machine.clone(),
+            proc: settings.proc.clone(),
+            exits: settings.exits,
+            receive_buffer,
+            backlog_limit: settings.audit_backlog_limit,
+            backlog_wait: settings.audit_backlog_wait,
+        })
+        .map(|stream| Active::Audit(Box::new(stream))),
+        Source::Connector => Connector::open(receive_buffer).map(Active::Connector),
+        Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
+    }
+}
+
+/// The first source of the order that works; polling when none does.
+fn open_best(settings: &Settings, order: &[Source], declined: &mut Vec<(Source, String)>) -> Active {
+    for source in order {
+        match open(settings, *source) {
+            Ok(active) => return active,
+            Err(unavailable) => declined.push((*source, unavailable.to_string())),
+        }
+    }
+    Active::Poll(Poller::new(&settings.proc))
+}
