@@ -48,6 +48,8 @@ pub enum Error {
     Usage(String),
     /// A scenario saw something else than it expects.
     Unexpected(String),
+    /// A scenario that does not apply here, with the reason.
+    Skipped(String),
 }
 
 impl Error {
@@ -76,7 +78,7 @@ impl fmt::Display for Error {
             Self::Machine(what) => write!(f, "the machine under test: {what}"),
             Self::Missing { what, next } => write!(f, "{what} is missing: {next}"),
             Self::Usage(what) => write!(f, "{what} (try --help)"),
-            Self::Unexpected(what) => f.write_str(what),
+            Self::Unexpected(what) | Self::Skipped(what) => f.write_str(what),
         }
     }
 }

@@ -7,7 +7,7 @@
 //!                      └ in the switch's namespace
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::command;
@@ -85,6 +85,23 @@ impl Lab {
             ip(&node.netns, &change)?;
         }
         Ok(node)
+    }
+
+    /// Whether the guest's ssh port can be reached over IPv4 and IPv6 from the switch itself; otherwise, where it cannot.
+    ///
+    /// # Errors
+    /// The address that does not answer.
+    pub fn ssh_answers(&self) -> std::result::Result<(), IpAddr> {
+        for target in [GUEST_V4, GUEST_V6] {
+            let reached = self.switch.within(|| {
+                let address = SocketAddr::new(target, 22);
+                Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+            });
+            if !reached.unwrap_or(false) {
+                return Err(target);
+            }
+        }
+        Ok(())
     }
 
     fn ip(&self, change: &str) -> Result<()> {

@@ -9,12 +9,14 @@
 //! | [`image`] | kernel, initramfs and root file system of a product; or those of a Buildroot or Yocto build |
 //! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
 //! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
+//! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
 pub mod attack;
 pub mod command;
 pub mod control;
+pub mod device;
 pub mod error;
 pub mod image;
 pub mod lab;
@@ -22,4 +24,5 @@ pub mod netns;
 pub mod packages;
 pub mod progress;
 pub mod qemu;
+pub mod scenario;
 pub mod workspace;

@@ -8,6 +8,7 @@ use defender_validation::image::{self, Flavour, Image};
 use defender_validation::lab::Lab;
 use defender_validation::progress;
 use defender_validation::qemu::{Machine, Setup};
+use defender_validation::scenario::{self, Tally};
 use defender_validation::workspace::Workspace;
 
 const USAGE: &str = "\
@@ -76,6 +77,26 @@ fn start() -> Result<ExitCode> {
                 machine.shut_down()?;
             }
             Ok(ExitCode::SUCCESS)
+        }
+        "run" => {
+            let flavours =
+                if options.flavours.is_empty() { Flavour::ALL.to_vec() } else { options.flavours.clone() };
+            if options.list {
+                flavours.into_iter().for_each(scenario::list);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut total = Tally::default();
+            for image in options.images(&workspace, &flavours)? {
+                let tally = scenario::run(&workspace, &image, &options.only)?;
+                total.passed += tally.passed;
+                total.failed += tally.failed;
+                total.skipped += tally.skipped;
+            }
+            if total.skipped > 0 {
+                progress::say(format_args!("{} skipped, for the reasons given above", total.skipped));
+            }
+            println!("{} passed, {} failed", total.passed, total.failed);
+            Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         other => Err(Error::Usage(format!("no command `{other}`"))),
     }

@@ -27,6 +27,9 @@ const PROBE: Duration = Duration::from_secs(8);
 /// A clean shutdown of systemd, emulated.
 const SHUTDOWN: Duration = Duration::from_secs(60);
 
+/// Size of the disk for `/var`, bytes: small enough to be filled by a test.
+const STATE_DISK: u64 = 160 << 20;
+
 /// Bound of a command in the guest for which nothing else is said.
 const COMMAND: Duration = Duration::from_secs(30);
 
@@ -136,7 +139,7 @@ impl Setup {
         let path = self.directory.join("var.ext4");
         if !path.exists() {
             let file = File::create(&path).map_err(Error::io(format!("cannot create {}", path.display())))?;
-            file.set_len(256 << 20).map_err(Error::io(format!("cannot size {}", path.display())))?;
+            file.set_len(STATE_DISK).map_err(Error::io(format!("cannot size {}", path.display())))?;
             // Nothing is left to be initialised by the guest in the background.
             let mut mkfs = Command::new("mkfs.ext4");
             mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&path);
@@ -218,9 +221,9 @@ impl Machine {
         };
         let control = Control::new(to, from);
         let mut machine = Self { setup, child, control, booted: Duration::ZERO, boots };
-        while !machine.control.sync(Duration::from_millis(250)).map_err(|error| machine.explain(error))? {
+        while !machine.control.sync(Duration::from_millis(250)).map_err(|error| machine.explain(&error))? {
             if start.elapsed() > BOOT {
-                return Err(machine.explain(Error::TimedOut {
+                return Err(machine.explain(&Error::TimedOut {
                     what: "the guest's control agent".into(),
                     after: BOOT,
                     seen: String::new(),
@@ -261,7 +264,7 @@ impl Machine {
     }
 
     fn run_with(&mut self, command: &str, input: &[u8], limit: Duration) -> Result<Reply> {
-        self.control.run(command, input, limit).map_err(|error| self.explain(error))
+        self.control.run(command, input, limit).map_err(|error| self.explain(&error))
     }
 
     /// Runs a command that has to succeed, and returns its standard output.
@@ -346,7 +349,7 @@ impl Machine {
         let start = Instant::now();
         while self.exit_status()?.is_none() {
             if start.elapsed() > SHUTDOWN {
-                return Err(self.explain(Error::TimedOut {
+                return Err(self.explain(&Error::TimedOut {
                     what: format!("the guest's {command}"),
                     after: SHUTDOWN,
                     seen: String::new(),
@@ -363,10 +366,10 @@ impl Machine {
     /// When QEMU ended or the kernel panicked.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.exit_status()? {
-            return Err(self.explain(Error::Machine(format!("QEMU ended ({status})"))));
+            return Err(self.explain(&Error::Machine(format!("QEMU ended ({status})"))));
         }
         if self.panicked() {
-            return Err(self.explain(Error::Machine("kernel panic".into())));
+            return Err(self.explain(&Error::Machine("kernel panic".into())));
         }
         Ok(())
     }
@@ -389,7 +392,7 @@ impl Machine {
     }
 
     /// An error with what console and QEMU said last.
-    fn explain(&self, error: Error) -> Error {
+    fn explain(&self, error: &Error) -> Error {
         let console = self.console();
         let mut last: Vec<&str> = console.lines().rev().take(12).collect();
         last.reverse();

