@@ -228,7 +228,7 @@ impl Firewall {
     }
 
     async fn install_and_restore(&mut self, now_ms: i64) -> Result<Started, Error> {
-        let seen = self.list().await?;
+        let seen = self.glance().await?;
         let saved = self.pending.clone().unwrap_or_default();
         let uptime_ms = self.uptime_ms();
         let moment = Moment { now_ms, uptime_ms, boot_id: &self.boot_id };
@@ -359,7 +359,7 @@ impl Firewall {
                 Ok(()) => {}
                 Err(error) if is_repairable(&error) => {
                     tracing::warn!(%error, "a block was refused; table inet defender is put right");
-                    let seen = self.list().await?;
+                    let seen = self.glance().await?;
                     return Ok((self.put_right(seen, evicted).await?, true));
                 }
                 Err(error) => return Err(error),
@@ -370,7 +370,7 @@ impl Firewall {
 
     /// A listing in which everything is as it should be, after putting it right if it was not.
     async fn verified(&mut self, release: &[Target]) -> Result<(Listing, bool), Error> {
-        let seen = self.list().await?;
+        let seen = self.glance().await?;
         if let Some(listing) = &seen {
             if listing.whole && listing.fingerprint == self.baseline && self.lacking(Some(listing)).is_empty()
             {
@@ -408,7 +408,7 @@ impl Firewall {
         self.ensure_started(now_ms).await?;
         let now = self.clock_ms();
         self.ledger.expire(now);
-        let seen = self.list().await?;
+        let seen = self.glance().await?;
         let in_kernel = |t: &Target| seen.as_ref().is_some_and(|l| l.blocked.contains_key(t));
         let results: Vec<Unblocked> =
             targets.iter().map(|t| Unblocked { target: *t, was_blocked: in_kernel(t) }).collect();
@@ -558,7 +558,7 @@ impl Firewall {
         }
         match self.nft.apply(&document.text(), "installing the table").await {
             Ok(()) => {
-                if let Some(listing) = self.list().await? {
+                if let Some(listing) = self.glance().await? {
                     if self.accept(&listing) {
                         return Ok(listing);
                     }
@@ -626,6 +626,18 @@ impl Firewall {
         listing::parse(&bytes).map(Some).map_err(|cause| Error::BadOutput { doing, cause })
     }
 
+    /// A listing that may be mended: an unreadable one counts as a table with everything wrong. (nft 1.0.6 prints nothing
+    /// but a line feed for a table that somebody made dormant.)
+    async fn glance(&self) -> Result<Option<Listing>, Error> {
+        match self.list().await {
+            Err(error @ Error::BadOutput { .. }) => {
+                tracing::warn!(%error, "the table cannot be read");
+                Ok(Some(Listing::default()))
+            }
+            other => other,
+        }
+    }
+
     fn forbidden(&self, target: Target) -> Option<Error> {
         self.allow.reason(target).map(|by| Error::Allowed { target, by })
     }
@@ -658,7 +670,7 @@ impl Firewall {
         for target in &now_allowed {
             self.unsaved |= self.ledger.remove(*target);
         }
-        let seen = self.list().await?;
+        let seen = self.glance().await?;
         self.put_right(seen, &now_allowed).await?;
         Ok(())
     }

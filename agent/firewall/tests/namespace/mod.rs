@@ -15,6 +15,8 @@ const INSIDE: &str = "DEFENDER_FIREWALL_TEST_INSIDE";
 /// Runs the body in a namespace of its own; `name` is the test's own name. Without root it says so and passes.
 pub(crate) fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     if env::var_os(INSIDE).is_some() {
+        // Ends the harness's own unfinished line, so that ours are lines.
+        println!();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         return runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(90), body()).await.unwrap() });
@@ -109,14 +111,36 @@ impl Peer {
         run(&self.command(line))
     }
 
-    /// Whether a command over there succeeds.
-    pub(crate) fn succeeds(&self, line: &str) -> bool {
-        sh(&self.command(line)).status.success()
+    /// What a TCP connection from there meets.
+    pub(crate) fn meets(&self, address: &str, port: u16) -> Answer {
+        answer(&sh(&self.command(&attempt(address, port))))
     }
+}
 
-    /// Whether a TCP connection from there to one of our addresses comes about within a second.
-    pub(crate) fn connects(&self, address: &str, port: u16) -> bool {
-        self.succeeds(&format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null"))
+/// What a TCP connection meets within a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Connected,
+    /// Nobody listens, but packets travel both ways.
+    Refused,
+    Silence,
+}
+
+/// What a TCP connection from here meets.
+pub(crate) fn meets(address: &str, port: u16) -> Answer {
+    answer(&sh(&attempt(address, port)))
+}
+
+fn attempt(address: &str, port: u16) -> String {
+    format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>&1")
+}
+
+fn answer(output: &Output) -> Answer {
+    match (output.status.code(), String::from_utf8_lossy(&output.stdout)) {
+        (Some(0), _) => Answer::Connected,
+        (Some(124), _) => Answer::Silence,
+        (_, text) if text.contains("Connection refused") => Answer::Refused,
+        (code, text) => panic!("{code:?}: {text}"),
     }
 }
 
