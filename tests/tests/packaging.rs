@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 /// The repository's top.
 fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate is in the repository").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests crate is in the repository")
+        .to_path_buf()
 }
 
 fn read(path: &str) -> String {
@@ -99,7 +102,9 @@ fn locked_crates() -> BTreeSet<(String, String, String)> {
             let line = block.lines().find_map(|line| line.strip_prefix(&start))?;
             Some(line.trim_end_matches('"').to_owned())
         };
-        if let (Some(name), Some(version), Some(checksum)) = (field("name"), field("version"), field("checksum")) {
+        if let (Some(name), Some(version), Some(checksum)) =
+            (field("name"), field("version"), field("checksum"))
+        {
             crates.insert((name, version, checksum));
         }
     }
@@ -120,17 +125,28 @@ fn yocto_crates_are_those_of_the_lock_file() {
     }
     let crates = locked_crates();
     assert!(crates.len() > 50, "Cargo.lock was not understood: {} crates", crates.len());
-    let hint = "run meta-defender/scripts/update-crates";
-    let wanted: BTreeSet<_> = crates.iter().map(|(name, version, _)| format!("{name}-{version}")).collect();
-    assert_eq!(uris, wanted, "{hint}");
-    let wanted: BTreeSet<_> = crates.iter().map(|(name, version, sum)| format!("{name}-{version} {sum}")).collect();
-    assert_eq!(sums, wanted, "{hint}");
+    let wanted_uris: BTreeSet<_> =
+        crates.iter().map(|(name, version, _)| format!("{name}-{version}")).collect();
+    let wanted_sums: BTreeSet<_> =
+        crates.iter().map(|(name, version, sum)| format!("{name}-{version} {sum}")).collect();
+    let differ: Vec<_> =
+        uris.symmetric_difference(&wanted_uris).chain(sums.symmetric_difference(&wanted_sums)).collect();
+    assert!(
+        differ.is_empty(),
+        "run meta-defender/scripts/update-crates; in only one of the two: {differ:#?}"
+    );
 }
 
 #[test]
 fn every_direct_dependency_has_its_reason() {
     let manifest = read("Cargo.toml");
-    let section = manifest.split("[workspace.dependencies]").nth(1).expect("section").split("\n[").next().expect("section");
+    let section = manifest
+        .split("[workspace.dependencies]")
+        .nth(1)
+        .expect("section")
+        .split("\n[")
+        .next()
+        .expect("section");
     let names: Vec<_> = section
         .lines()
         .filter(|line| !line.starts_with('#') && !line.contains("path ="))
@@ -140,7 +156,10 @@ fn every_direct_dependency_has_its_reason() {
     let documented = read("docs/dependencies.md");
     for name in names {
         let line = documented.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));
-        assert!(line.is_some_and(|line| line.len() > name.len() + 30), "docs/dependencies.md: no reason for {name}");
+        assert!(
+            line.is_some_and(|line| line.len() > name.len() + 30),
+            "docs/dependencies.md: no reason for {name}"
+        );
     }
 }
 
@@ -152,11 +171,15 @@ fn kernel_options_are_one_set() {
         .collect();
     let buildroot: BTreeSet<String> = read("buildroot-package/package/defender/defender.mk")
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("$(call KCONFIG_ENABLE_OPT,")?.strip_suffix(')').map(str::to_owned))
+        .filter_map(|line| {
+            line.trim().strip_prefix("$(call KCONFIG_ENABLE_OPT,")?.strip_suffix(')').map(str::to_owned)
+        })
         .collect();
     let documented: BTreeSet<String> = read("docs/yocto.md")
         .lines()
-        .filter_map(|line| line.strip_prefix("| `CONFIG_")?.split_once('`').map(|(name, _)| format!("CONFIG_{name}")))
+        .filter_map(|line| {
+            line.strip_prefix("| `CONFIG_")?.split_once('`').map(|(name, _)| format!("CONFIG_{name}"))
+        })
         .collect();
     assert!(yocto.len() > 10, "defender.cfg was not understood: {yocto:?}");
     assert_eq!(yocto, buildroot, "defender.cfg and defender.mk differ");
@@ -170,7 +193,9 @@ fn tree(root: &Path) -> BTreeMap<String, u32> {
     let mut files = BTreeMap::new();
     let mut left = vec![root.to_path_buf()];
     while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
             let path = entry.expect("directory entry").path();
             if path.is_dir() {
                 left.push(path);
@@ -201,7 +226,13 @@ fn yocto_installs(source: &Path, scratch: &Scratch, init: &str, dbus: bool) -> B
 }
 
 /// What the Buildroot package's install hooks put into an image.
-fn buildroot_installs(source: &Path, scratch: &Scratch, init: &str, dbus: bool, firewall: bool) -> BTreeMap<String, u32> {
+fn buildroot_installs(
+    source: &Path,
+    scratch: &Scratch,
+    init: &str,
+    dbus: bool,
+    firewall: bool,
+) -> BTreeMap<String, u32> {
     let target = scratch.join(&format!("buildroot-{init}-{dbus}-{firewall}"));
     fs::create_dir_all(&target).expect("target directory");
     let makefile = format!(
@@ -242,14 +273,19 @@ fn both_installers_install_the_whole_overlay() {
     run(Command::new("cp").arg("-a").arg(top().join("rootfs-overlay")).arg(&source));
     // A file nobody has heard of, as a new rule would be, in a place with a space in its name.
     fs::create_dir_all(source.join("rootfs-overlay/usr/share/defender/rules/new rules")).expect("directory");
-    fs::write(source.join("rootfs-overlay/usr/share/defender/rules/new rules/a.yml"), "title: a\n").expect("file");
+    fs::write(source.join("rootfs-overlay/usr/share/defender/rules/new rules/a.yml"), "title: a\n")
+        .expect("file");
 
     let mut installed = BTreeSet::new();
     for init in ["systemd", "sysvinit"] {
         let yocto = yocto_installs(&source, &scratch, init, true);
         let buildroot = buildroot_installs(&source, &scratch, init, true, true);
         installed.extend(buildroot.keys().cloned());
-        assert_eq!(yocto, without_start_order(buildroot), "{init}: Yocto (left) and Buildroot (right) install differently");
+        assert_eq!(
+            yocto,
+            without_start_order(buildroot),
+            "{init}: Yocto (left) and Buildroot (right) install differently"
+        );
         assert!(yocto.contains_key("usr/share/defender/rules/new rules/a.yml"));
         let (unit, script) = ("usr/lib/systemd/system/defender.service", "etc/init.d/defender");
         assert_eq!(yocto.contains_key(unit), init == "systemd");
@@ -260,7 +296,8 @@ fn both_installers_install_the_whole_overlay() {
         assert_eq!(yocto, buildroot, "{init} without D-Bus");
         assert!(!yocto.keys().any(|path| path.contains("dbus-1")), "{init}: D-Bus files without D-Bus");
         let bare = buildroot_installs(&source, &scratch, init, true, false);
-        let left: Vec<_> = bare.keys().filter(|path| path.contains("firewall") || path.contains("nftables")).collect();
+        let left: Vec<_> =
+            bare.keys().filter(|path| path.contains("firewall") || path.contains("nftables")).collect();
         assert!(left.is_empty(), "{init}: left without the firewall option: {left:?}");
     }
     let overlay: BTreeSet<_> = tree(&source.join("rootfs-overlay")).into_keys().collect();
@@ -271,12 +308,17 @@ fn both_installers_install_the_whole_overlay() {
 fn modes_are_what_the_device_needs() {
     for (path, mode) in tree(&top().join("rootfs-overlay")) {
         let program = read_bytes(&path).starts_with(b"#!");
-        assert_eq!(mode & 0o111 != 0, program, "{path}: mode {mode:o}; programs are executable and nothing else is");
+        assert_eq!(
+            mode & 0o111 != 0,
+            program,
+            "{path}: mode {mode:o}; programs are executable and nothing else is"
+        );
     }
 }
 
 fn read_bytes(overlay_path: &str) -> Vec<u8> {
-    fs::read(top().join("rootfs-overlay").join(overlay_path)).unwrap_or_else(|error| panic!("{overlay_path}: {error}"))
+    fs::read(top().join("rootfs-overlay").join(overlay_path))
+        .unwrap_or_else(|error| panic!("{overlay_path}: {error}"))
 }
 
 // ---- scripts and units
@@ -325,7 +367,9 @@ fn units_verify_and_are_hardened() {
         fs::write(&path, text).expect("unit");
         run(Command::new("systemd-analyze").arg("verify").arg(&path));
         // 25 means an exposure of 2.5.
-        run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=25"]).arg(&path));
+        run(Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--threshold=25"])
+            .arg(&path));
     }
 }
 
@@ -334,10 +378,15 @@ fn the_supervisor_never_gives_up_and_ends_when_told() {
     let scratch = Scratch::new("supervise");
     let agent = scratch.join("agent");
     let runs = scratch.join("runs");
-    fs::write(&agent, format!("#!/bin/sh\necho \"$*\" >>{}\nexec sleep 100\n", runs.display())).expect("agent");
+    fs::write(&agent, format!("#!/bin/sh\necho \"$*\" >>{}\nexec sleep 100\n", runs.display()))
+        .expect("agent");
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("agent");
     let pid_file = scratch.join("agent.pid");
-    let shell = if have("busybox", "BusyBox's shell as supervisor; taking sh") { vec!["busybox", "sh"] } else { vec!["sh"] };
+    let shell = if have("busybox", "BusyBox's shell as supervisor; taking sh") {
+        vec!["busybox", "sh"]
+    } else {
+        vec!["sh"]
+    };
     let mut supervisor = Running(
         Command::new(shell[0])
             .args(&shell[1..])
@@ -370,7 +419,11 @@ fn the_supervisor_never_gives_up_and_ends_when_told() {
 #[test]
 fn the_base_ruleset_loads_again_and_survives_a_typo() {
     let unshare = if is_root() { vec!["-n"] } else { vec!["-r", "-n"] };
-    let probe = Command::new("unshare").args(&unshare).args(["nft", "add table inet x"]).stdin(Stdio::null()).output();
+    let probe = Command::new("unshare")
+        .args(&unshare)
+        .args(["nft", "add table inet x"])
+        .stdin(Stdio::null())
+        .output();
     if !probe.as_ref().is_ok_and(|output| output.status.success()) {
         println!("skipped: loading the base ruleset: no nft in a network namespace of our own: {probe:?}");
         return;
@@ -428,9 +481,14 @@ struct Tag {
 /// Opening tags in document order. Panics where the file is not well formed.
 fn tags(file: &str) -> Vec<Tag> {
     let text = read(file);
-    let (mut rest, mut open, mut tags, mut comment) = (text.as_str(), Vec::<String>::new(), Vec::new(), String::new());
+    let (mut rest, mut open, mut tags, mut comment) =
+        (text.as_str(), Vec::<String>::new(), Vec::new(), String::new());
     while let Some(start) = rest.find('<') {
-        assert!(open.is_empty() || rest[..start].trim().is_empty(), "{file}: stray text {:?}", &rest[..start]);
+        assert!(
+            open.is_empty() || rest[..start].trim().is_empty(),
+            "{file}: stray text {:?}",
+            &rest[..start]
+        );
         rest = &rest[start..];
         if let Some(body) = rest.strip_prefix("<!--") {
             let end = body.find("-->").unwrap_or_else(|| panic!("{file}: comment without end"));
@@ -454,7 +512,8 @@ fn tags(file: &str) -> Vec<Tag> {
         let (name, mut attributes) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
         let mut found = BTreeMap::new();
         while let Some((key, value)) = attributes.split_once("=\"") {
-            let (value, after) = value.split_once('"').unwrap_or_else(|| panic!("{file}: quote without end in <{tag}>"));
+            let (value, after) =
+                value.split_once('"').unwrap_or_else(|| panic!("{file}: quote without end in <{tag}>"));
             found.insert(key.trim().to_owned(), value.to_owned());
             attributes = after;
         }
@@ -502,8 +561,16 @@ fn the_bus_policy_matches_the_interface() {
     let named = |members: &BTreeSet<(String, String)>, kind: &str| -> BTreeSet<String> {
         members.iter().filter(|(k, _)| k == kind).map(|(_, name)| name.clone()).collect()
     };
-    assert_eq!(allowed, named(&open, "method"), "methods open to everybody: policy (left), interface (right)");
-    assert_eq!(denied, named(&restricted, "signal"), "signals kept from others: policy (left), interface (right)");
+    assert_eq!(
+        allowed,
+        named(&open, "method"),
+        "methods open to everybody: policy (left), interface (right)"
+    );
+    assert_eq!(
+        denied,
+        named(&restricted, "signal"),
+        "signals kept from others: policy (left), interface (right)"
+    );
 }
 
 /// A connection to the bus that owns the agent's name and emits its signals; answers nothing.
@@ -530,7 +597,15 @@ impl Owner {
     }
 
     /// Sends a message as the D-Bus specification marshals it, little-endian. name: arguments of RequestName.
-    fn send(&mut self, kind: u8, path: &str, interface: &str, member: &str, destination: Option<&str>, name: Option<&str>) {
+    fn send(
+        &mut self,
+        kind: u8,
+        path: &str,
+        interface: &str,
+        member: &str,
+        destination: Option<&str>,
+        name: Option<&str>,
+    ) {
         fn pad(bytes: &mut Vec<u8>, to: usize) {
             bytes.resize(bytes.len().next_multiple_of(to), 0);
         }
@@ -547,7 +622,12 @@ impl Owner {
             body.extend(4_u32.to_le_bytes()); // DBUS_NAME_FLAG_DO_NOT_QUEUE
         }
         let mut fields = Vec::new();
-        let texts = [(1_u8, b'o', Some(path)), (2, b's', Some(interface)), (3, b's', Some(member)), (6, b's', destination)];
+        let texts = [
+            (1_u8, b'o', Some(path)),
+            (2, b's', Some(interface)),
+            (3, b's', Some(member)),
+            (6, b's', destination),
+        ];
         for (code, kind, text) in texts {
             if let Some(text) = text {
                 pad(&mut fields, 8);
@@ -593,7 +673,9 @@ fn the_bus_enforces_the_policy() {
     }
     let scratch = Scratch::new("bus");
     let policy = read(&format!("rootfs-overlay/usr/share/dbus-1/system.d/{INTERFACE}.conf"));
-    let policy = policy.replace("group=\"defender\"", "group=\"daemon\"").replace("user=\"defender\"", "user=\"daemon\"");
+    let policy = policy
+        .replace("group=\"defender\"", "group=\"daemon\"")
+        .replace("user=\"defender\"", "user=\"daemon\"");
     fs::write(scratch.join("policy.conf"), policy).expect("policy");
     let socket = scratch.join("socket");
     // The decisive lines of the reference implementation's own system.conf.
@@ -638,7 +720,12 @@ fn the_bus_enforces_the_policy() {
     };
     eventually("the name is owned", || {
         let output = as_user("dbus-send", STRANGER)
-            .args([&format!("--bus={address}"), "--print-reply", "--dest=org.freedesktop.DBus", "/org/freedesktop/DBus"])
+            .args([
+                &format!("--bus={address}"),
+                "--print-reply",
+                "--dest=org.freedesktop.DBus",
+                "/org/freedesktop/DBus",
+            ])
             .args(["org.freedesktop.DBus.NameHasOwner", &format!("string:{INTERFACE}")])
             .output()
             .expect("dbus-send");
@@ -648,7 +735,8 @@ fn the_bus_enforces_the_policy() {
     assert!(call(STRANGER, "org.freedesktop.DBus.Properties", "GetAll"));
     assert!(call(STRANGER, "org.freedesktop.DBus.Introspectable", "Introspect"));
     assert!(!call(STRANGER, "org.freedesktop.DBus.Properties", "Set"));
-    for member in ["GetStatus", "GetAlerts", "GetEvents", "Block", "Unblock", "ListBlocked", "NotYetInvented"] {
+    for member in ["GetStatus", "GetAlerts", "GetEvents", "Block", "Unblock", "ListBlocked", "NotYetInvented"]
+    {
         assert!(!call(STRANGER, INTERFACE, member), "{member}: open to strangers");
         assert!(call(MEMBER, INTERFACE, member), "{member}: closed to the group");
     }
@@ -675,7 +763,8 @@ fn the_bus_enforces_the_policy() {
             heard().matches("HealthChanged").count() > 1
         });
         let heard = heard();
-        let heard: Vec<_> = signals.into_iter().filter(|signal| heard.contains(&format!("{INTERFACE}.{signal} "))).collect();
+        let heard: Vec<_> =
+            signals.into_iter().filter(|signal| heard.contains(&format!("{INTERFACE}.{signal} "))).collect();
         assert_eq!(heard, expected, "as user {} and group {}", who.0, who.1);
     }
 }
