@@ -4,7 +4,7 @@
 //! architecture and the kernel (`clone3`, `rseq`, `statx`, `time64` variants, whatever `nft` comes to use), and a guard that
 //! fails on somebody's odd kernel, on a device nobody can reach, protects less than one whose compromise can still open a
 //! file that Landlock and its user number let it open. So what is denied is what neither the agent nor `nft` can have a use
-//! for and what turns a compromised guard into a compromised kernel or into other processes: the list is in [`policy`].
+//! for and what turns a compromised guard into a compromised kernel or into other processes: the list is in `policy.rs`.
 //! Denied calls fail with `EPERM`, as they would without the capability, and are reported by whoever made them.
 //!
 //! Beyond that list:
