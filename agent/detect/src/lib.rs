@@ -1,1 +1,40 @@
-//! x
+//! Sigma rules and correlation over the agent's events.
+//!
+//! Rules come in as bytes, time comes from the events: nothing here opens a file, reads a clock or starts a thread, so whatever
+//! happened on a device can be judged again on any machine, with the same result.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`ruleset`] | [`RuleSet`]: from rule files to compiled rules, overrides, what is wrong with which rule |
+//! | [`detector`] | [`Detector`]: events in, findings out; the state of correlations |
+//! | `sigma` | the rule format |
+//! | `yaml` | a bounded tree of a YAML document |
+//! | `field` | the field map: from our events to Sigma's names |
+//! | `pattern`, `encoding`, `predicate`, `expression` | strings with wildcards, encodings, questions, their combination |
+//! | `matcher` | all rules of a class compiled together: one pass per field, then the rules it points to |
+//! | `window` | sliding windows over event time |
+//! | `describe` | the words and evidence of a finding |
+//! | [`scenario`] | tests of rules: events that must fire and events that must not |
+//! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
+
+mod describe;
+pub mod detector;
+mod encoding;
+pub mod error;
+mod expression;
+mod field;
+mod matcher;
+mod pattern;
+mod predicate;
+pub mod ruleset;
+pub mod scenario;
+mod sigma;
+mod window;
+mod yaml;
+
+pub use detector::{Detector, Limits, Stats};
+pub use error::{Cause, RuleError};
+pub use predicate::Comparison;
+pub use ruleset::{Rule, RuleKind, RuleOverride, RuleSet, RuleSetBuilder};
+pub use sigma::correlation::CorrelationKind;
+pub use sigma::detection::Placeholders;

@@ -1,0 +1,367 @@
+//! Events in, findings out.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use defender_model::event::{Event, EventKind};
+use defender_model::finding::Finding;
+use defender_model::text::truncate;
+
+use crate::describe;
+use crate::field::{self, Scratch, Value, Values};
+use crate::matcher::Answers;
+use crate::predicate::decimal;
+use crate::ruleset::{Correlation, Feed, Input, Key, RuleSet};
+use crate::sigma::correlation::CorrelationKind;
+use crate::window::{Memory, Observation, Window};
+
+/// Longest value of a field that correlations tell apart, in bytes.
+const MAX_KEY: usize = 256;
+
+/// Bounds on what correlations remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Groups of one correlation.
+    pub groups_per_rule: usize,
+    /// Groups of all correlations together.
+    pub groups_total: usize,
+    /// Remembered events and values of all groups together; each takes 16 to 300 bytes.
+    pub entries_total: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { groups_per_rule: 1024, groups_total: 4096, entries_total: 32_768 }
+    }
+}
+
+/// What the detector has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Events rules could be about.
+    pub events: u64,
+    /// Rules looked at further because one of their literals was found, over all events.
+    pub evaluated: u64,
+    /// Rules that held, alerting or not.
+    pub matches: u64,
+    /// Findings yielded.
+    pub findings: u64,
+    /// Groups that correlations remember now.
+    pub groups: usize,
+    /// Groups forgotten before their time because a bound was reached.
+    pub evictions: u64,
+}
+
+/// The groups of one correlation.
+#[derive(Debug, Default)]
+struct Groups {
+    by_key: HashMap<Box<str>, Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    values: Box<[Box<str>]>,
+    window: Window,
+    slots: usize,
+    /// When it was last told something, in events.
+    touched: u64,
+}
+
+/// Buffers kept from event to event.
+#[derive(Debug, Default)]
+struct Buffers {
+    found: Vec<u32>,
+    key: String,
+    value: String,
+}
+
+/// A correlation that held, and is about to be told to those that refer to it.
+struct Held {
+    rule: u32,
+    group: Box<[Box<str>]>,
+    emitted: bool,
+}
+
+/// Judges events by a set of rules.
+#[derive(Debug)]
+pub struct Detector {
+    rules: Arc<RuleSet>,
+    limits: Limits,
+    scratch: Scratch,
+    buffers: Buffers,
+    answers: [Answers; 2],
+    groups: Vec<Groups>,
+    group_count: usize,
+    slot_count: usize,
+    /// By rule: findings so far.
+    numbers: Vec<u64>,
+    stats: Stats,
+}
+
+impl Detector {
+    /// A detector that has seen nothing.
+    #[must_use]
+    pub fn new(rules: impl Into<Arc<RuleSet>>, limits: Limits) -> Self {
+        let rules = rules.into();
+        let answers = [Answers::new(&rules.matchers[0]), Answers::new(&rules.matchers[1])];
+        let groups = rules.correlations.iter().map(|_| Groups::default()).collect();
+        let numbers = vec![0; rules.rules.len()];
+        Self {
+            limits,
+            scratch: Scratch::default(),
+            buffers: Buffers::default(),
+            answers,
+            groups,
+            group_count: 0,
+            slot_count: 0,
+            numbers,
+            stats: Stats::default(),
+            rules,
+        }
+    }
+
+    /// The rules it judges by.
+    #[must_use]
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let evaluated = self.answers.iter().map(|a| a.evaluated).sum();
+        Stats { groups: self.group_count, evaluated, ..self.stats }
+    }
+
+    /// Judges one event; appends what it concludes. Allocates nothing unless a rule holds.
+    pub fn inspect(&mut self, event: &Event, findings: &mut Vec<Finding>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some((class, values)) = field::read(event, &mut scratch) {
+            self.stats.events += 1;
+            let mut found = std::mem::take(&mut self.buffers.found);
+            found.clear();
+            let number = class as usize;
+            self.rules.matchers[number].run(&values, &mut self.answers[number], &mut found);
+            self.stats.matches += found.len() as u64;
+            for rule in &found {
+                self.rule_held(*rule, event, &values, findings);
+            }
+            self.buffers.found = found;
+        }
+        self.scratch = scratch;
+    }
+
+    fn rule_held(&mut self, rule: u32, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {
+        if self.rules.rules[rule as usize].alerts {
+            let n = self.next_number(rule);
+            findings.push(describe::single(&self.rules.rules[rule as usize], n, event));
+        }
+        let mut pending: Vec<Held> = Vec::new();
+        for at in 0..self.rules.feeds[rule as usize].len() {
+            let feed = self.rules.feeds[rule as usize][at];
+            self.feed(feed, event, Some(values), None, &mut pending, findings);
+        }
+        // Correlations of correlations. They refer to each other without circles, so this ends.
+        while let Some(held) = pending.pop() {
+            for at in 0..self.rules.feeds[held.rule as usize].len() {
+                let feed = self.rules.feeds[held.rule as usize][at];
+                self.feed(feed, event, None, Some(&held), &mut pending, findings);
+            }
+        }
+    }
+
+    /// Tells a correlation that one of its inputs held.
+    fn feed(
+        &mut self,
+        feed: Feed,
+        event: &Event,
+        values: Option<&Values<'_>>,
+        held: Option<&Held>,
+        pending: &mut Vec<Held>,
+        findings: &mut Vec<Finding>,
+    ) {
+        let number = feed.correlation as usize;
+        let correlation = &self.rules.correlations[number];
+        let temporal =
+            matches!(correlation.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered);
+        // A correlation that goes on holding stays a link of a chain; it is counted only when it fires.
+        if !temporal && held.is_some_and(|h| !h.emitted) {
+            return;
+        }
+        let input = &correlation.inputs[feed.input as usize];
+        let Buffers { key, value, .. } = &mut self.buffers;
+        if !write_key(key, input, values, held) {
+            return;
+        }
+        value.clear();
+        if let Some(from) = input.value {
+            if !write_value(value, from, values, held) {
+                return;
+            }
+        }
+        if !self.groups[number].by_key.contains_key(key.as_str()) {
+            self.make_room(number, event.time.millis());
+            let correlation = &self.rules.correlations[number];
+            let input = &correlation.inputs[feed.input as usize];
+            let group = Group {
+                values: input.group.iter().map(|from| key_text(*from, values, held)).collect(),
+                window: Window::new(memory(correlation), correlation.span),
+                slots: 0,
+                touched: 0,
+            };
+            self.groups[number].by_key.insert(self.buffers.key.as_str().into(), group);
+            self.group_count += 1;
+        }
+        let correlation = &self.rules.correlations[number];
+        let input = &correlation.inputs[feed.input as usize];
+        let Some(group) = self.groups[number].by_key.get_mut(self.buffers.key.as_str()) else { return };
+        group.touched = self.stats.events;
+        let weight = match (&event.kind, held) {
+            (EventKind::Authentication(a), None) => a.count.max(1),
+            _ => 1,
+        };
+        let reading = group.window.observe(&Observation {
+            time: event.time.millis(),
+            weight,
+            positions: &input.positions,
+            value: &self.buffers.value,
+        });
+        let slots = group.window.memory.slots();
+        self.slot_count = self.slot_count - group.slots + slots;
+        group.slots = slots;
+        let holds =
+            reading.complete && correlation.bounds.iter().all(|(c, bound)| c.holds(reading.value, *bound));
+        if !holds {
+            return;
+        }
+        let rule = correlation.rule;
+        let firing = group.window.fire();
+        let feeds_others = !self.rules.feeds[rule as usize].is_empty();
+        if feeds_others {
+            pending.push(Held { rule, group: group.values.clone(), emitted: firing.is_some() });
+        }
+        let Some(firing) = firing else { return };
+        self.stats.matches += 1;
+        if self.rules.rules[rule as usize].alerts {
+            let values = group.values.clone();
+            let n = self.next_number(rule);
+            let about = describe::Group { correlation: &self.rules.correlations[number], values: &values };
+            findings.push(describe::correlation(
+                &self.rules.rules[rule as usize],
+                n,
+                event,
+                &about,
+                firing,
+                reading.value,
+            ));
+        }
+    }
+
+    fn next_number(&mut self, rule: u32) -> u64 {
+        let number = &mut self.numbers[rule as usize];
+        *number += 1;
+        self.stats.findings += 1;
+        *number
+    }
+
+    /// Forgets groups until another one fits: first those whose window has passed, then those not heard of for longest.
+    fn make_room(&mut self, number: usize, now: i64) {
+        let full =
+            |d: &Self| d.group_count >= d.limits.groups_total || d.slot_count >= d.limits.entries_total;
+        if self.groups[number].by_key.len() >= self.limits.groups_per_rule {
+            self.forget(number, now, self.limits.groups_per_rule);
+        }
+        if full(self) {
+            for i in 0..self.groups.len() {
+                self.forget(i, now, usize::MAX);
+            }
+        }
+        while full(self) {
+            let Some(largest) = (0..self.groups.len()).max_by_key(|i| self.groups[*i].slots_in_use()) else {
+                return;
+            };
+            let kept = self.groups[largest].by_key.len();
+            if kept == 0 {
+                return;
+            }
+            self.forget(largest, now, kept);
+        }
+    }
+
+    /// Forgets the passed groups of a correlation, and if `bound` or more are left, the oldest eighth of them.
+    fn forget(&mut self, number: usize, now: i64, bound: usize) {
+        let groups = &mut self.groups[number].by_key;
+        groups.retain(|_, group| !group.window.is_over(now));
+        if groups.len() >= bound && !groups.is_empty() {
+            let mut ages: Vec<u64> = groups.values().map(|g| g.touched).collect();
+            let cut = (ages.len() - 1) / 8;
+            let (_, oldest, _) = ages.select_nth_unstable(cut);
+            let oldest = *oldest;
+            let before = groups.len();
+            groups.retain(|_, group| group.touched > oldest);
+            self.stats.evictions += (before - groups.len()) as u64;
+        }
+        self.group_count = self.groups.iter().map(|g| g.by_key.len()).sum();
+        self.slot_count = self.groups.iter().map(Groups::slots_in_use).sum();
+    }
+}
+
+impl Groups {
+    fn slots_in_use(&self) -> usize {
+        self.by_key.values().map(|g| g.slots).sum()
+    }
+}
+
+fn memory(correlation: &Correlation) -> Memory {
+    let highest = correlation.bounds.iter().map(|(_, bound)| *bound).max().unwrap_or(0);
+    match correlation.kind {
+        CorrelationKind::EventCount => Memory::count(highest, correlation.span),
+        CorrelationKind::ValueCount => Memory::distinct(highest),
+        CorrelationKind::Temporal => Memory::set(correlation.rules),
+        CorrelationKind::TemporalOrdered => Memory::chain(correlation.rules),
+    }
+}
+
+/// Writes the group's key; false when the event lacks a field the correlation groups by.
+fn write_key(key: &mut String, input: &Input, values: Option<&Values<'_>>, held: Option<&Held>) -> bool {
+    key.clear();
+    for from in &input.group {
+        let start = key.len();
+        if !write_value(key, *from, values, held) {
+            return false;
+        }
+        // The length after each value keeps `a`, `bc` apart from `ab`, `c`.
+        let length = key.len() - start;
+        // Writing to a String cannot fail.
+        let _ = write!(key, "\u{0}{length}\u{0}");
+    }
+    true
+}
+
+fn write_value(out: &mut String, from: Key, values: Option<&Values<'_>>, held: Option<&Held>) -> bool {
+    match (from, values, held) {
+        (Key::Field(field), Some(values), _) => match values[usize::from(field.0)] {
+            Value::Absent => false,
+            Value::Text(text) => {
+                out.push_str(truncate(text, MAX_KEY));
+                true
+            }
+            Value::Number(n) => {
+                out.push_str(decimal(n, &mut [0; 20]));
+                true
+            }
+        },
+        (Key::Group(at), _, Some(held)) => held.group.get(at).is_some_and(|text| {
+            out.push_str(text);
+            true
+        }),
+        _ => false,
+    }
+}
+
+fn key_text(from: Key, values: Option<&Values<'_>>, held: Option<&Held>) -> Box<str> {
+    let mut text = String::new();
+    write_value(&mut text, from, values, held);
+    text.into_boxed_str()
+}

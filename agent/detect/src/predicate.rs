@@ -1,0 +1,387 @@
+//! One question about one field: the leaves of every rule.
+
+use std::net::IpAddr;
+
+use regex_automata::meta::Regex;
+use regex_automata::util::syntax;
+
+use crate::error::Cause;
+use crate::field::{Field, Value, Values};
+use crate::pattern::{self, Part, Pattern};
+
+/// Longest regular expression, in bytes.
+pub(crate) const MAX_REGEX: usize = 4096;
+/// Bytes a compiled regular expression may take.
+const REGEX_NFA: usize = 512 * 1024;
+/// Bytes of its lazily built automaton.
+const REGEX_CACHE: usize = 128 * 1024;
+
+/// A question, as rules spell it: comparable, so that equal questions of different rules are asked once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Question {
+    pub(crate) field: Field,
+    pub(crate) test: Test,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Test {
+    /// The text is, starts with, ends with or contains a literal.
+    Literal { place: Place, bytes: Vec<u8>, cased: bool },
+    /// The text matches a pattern that is none of these.
+    Glob { parts: Vec<Part>, cased: bool },
+    /// Some part of the text matches a regular expression.
+    Regex { expression: String, flags: RegexFlags },
+    /// The text is an address in a network.
+    Cidr(Network),
+    /// The value is a number that compares so.
+    Number { comparison: Comparison, bound: Number },
+    /// The event has the field.
+    Exists,
+    /// The value relates so to that of another field.
+    OtherField { other: Field, place: Place, cased: bool },
+}
+
+/// Where a literal must stand in a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    Whole,
+    Start,
+    End,
+    Anywhere,
+}
+
+impl Place {
+    /// A literal of `length` found at `start..end` of a value of `total` bytes stands in the right place.
+    pub(crate) fn accepts(self, start: usize, end: usize, total: usize) -> bool {
+        match self {
+            Self::Whole => start == 0 && end == total,
+            Self::Start => start == 0,
+            Self::End => end == total,
+            Self::Anywhere => true,
+        }
+    }
+}
+
+/// Flags of the modifiers `i`, `m`, `s` after `re`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct RegexFlags {
+    pub(crate) ignore_case: bool,
+    pub(crate) multi_line: bool,
+    pub(crate) dot_all: bool,
+}
+
+/// How numbers compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// Less than.
+    Lt,
+    /// At most.
+    Lte,
+    /// More than.
+    Gt,
+    /// At least.
+    Gte,
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Neq,
+}
+
+impl Comparison {
+    /// Sigma's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lt => "lt",
+            Self::Lte => "lte",
+            Self::Gt => "gt",
+            Self::Gte => "gte",
+            Self::Eq => "eq",
+            Self::Neq => "neq",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Lt, Self::Lte, Self::Gt, Self::Gte, Self::Eq, Self::Neq].into_iter().find(|c| c.name() == name)
+    }
+
+    pub(crate) fn holds<T: PartialOrd + Copy>(self, left: T, right: T) -> bool {
+        match self {
+            Self::Lt => left < right,
+            Self::Lte => left <= right,
+            Self::Gt => left > right,
+            Self::Gte => left >= right,
+            Self::Eq => left == right,
+            Self::Neq => left != right,
+        }
+    }
+}
+
+/// A number in a rule. A fraction keeps its bits, so that it can be a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Number {
+    Whole(i64),
+    Fraction(u64),
+}
+
+impl Number {
+    pub(crate) fn fraction(value: f64) -> Self {
+        Self::Fraction(value.to_bits())
+    }
+}
+
+/// A network in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// `192.0.2.0/24`, `2001:db8::/32`, or an address alone. Bits below the prefix must be zero, as in the specification's examples;
+    /// they are masked rather than refused.
+    pub(crate) fn parse(text: &str) -> Result<Self, Cause> {
+        let bad = || Cause::Value(format!("`{text}` is not a network in CIDR notation"));
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| bad())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => p.parse().map_err(|_| bad())?,
+            Some(_) => return Err(bad()),
+            None => longest,
+        };
+        if prefix > longest {
+            return Err(bad());
+        }
+        Ok(Self { address, prefix })
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(a)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                u32::from(net) & mask == u32::from(a) & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(a)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                u128::from(net) & mask == u128::from(a) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Test {
+    /// The simplest test equal to a pattern.
+    pub(crate) fn from_pattern(pattern: Pattern, cased: bool) -> Self {
+        let literal = |place, bytes: &[u8]| Self::Literal { place, bytes: bytes.to_vec(), cased };
+        match pattern.parts.as_slice() {
+            [] => literal(Place::Whole, &[]),
+            [Part::Literal(l)] => literal(Place::Whole, l),
+            [Part::Many] => Self::Exists,
+            [Part::Literal(l), Part::Many] => literal(Place::Start, l),
+            [Part::Many, Part::Literal(l)] => literal(Place::End, l),
+            [Part::Many, Part::Literal(l), Part::Many] => literal(Place::Anywhere, l),
+            _ => Self::Glob { parts: pattern.parts, cased },
+        }
+    }
+}
+
+/// A question ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Predicate {
+    pub(crate) question: Question,
+    regex: Option<Regex>,
+}
+
+impl Predicate {
+    /// Compiles what needs compiling.
+    pub(crate) fn new(question: Question) -> Result<Self, Cause> {
+        let regex = match &question.test {
+            Test::Regex { expression, flags } => Some(compile(expression, *flags)?),
+            _ => None,
+        };
+        Ok(Self { question, regex })
+    }
+
+    /// The answer for an event with these values.
+    pub(crate) fn holds(&self, values: &Values<'_>) -> bool {
+        let value = values[usize::from(self.question.field.0)];
+        match &self.question.test {
+            Test::Exists => value != Value::Absent,
+            Test::Number { comparison, bound } => number_holds(value, *comparison, *bound),
+            Test::OtherField { other, place, cased } => {
+                let other = values[usize::from(other.0)];
+                with_text(value, |value| {
+                    with_text(other, |other| {
+                        literal_holds(value.as_bytes(), other.as_bytes(), *place, *cased)
+                    })
+                })
+            }
+            Test::Literal { place, bytes, cased } => {
+                with_text(value, |text| literal_holds(text.as_bytes(), bytes, *place, *cased))
+            }
+            Test::Glob { parts, cased } => with_text(value, |text| pattern::matches(parts, text, *cased)),
+            Test::Regex { .. } => {
+                with_text(value, |text| self.regex.as_ref().is_some_and(|regex| regex.is_match(text)))
+            }
+            Test::Cidr(network) => {
+                with_text(value, |text| text.parse().is_ok_and(|address| network.contains(address)))
+            }
+        }
+    }
+}
+
+/// Compiles a regular expression within bounds. Matching takes time linear in the value (no backtracking); what would need more,
+/// look-around and back-references, is an error.
+fn compile(expression: &str, flags: RegexFlags) -> Result<Regex, Cause> {
+    if expression.len() > MAX_REGEX {
+        return Err(Cause::TooLarge(format!(
+            "a regular expression has {} bytes, the bound is {MAX_REGEX}",
+            expression.len()
+        )));
+    }
+    Regex::builder()
+        .syntax(
+            syntax::Config::new()
+                .case_insensitive(flags.ignore_case)
+                .multi_line(flags.multi_line)
+                .dot_matches_new_line(flags.dot_all)
+                .nest_limit(64),
+        )
+        .configure(
+            Regex::config()
+                .nfa_size_limit(Some(REGEX_NFA))
+                .onepass_size_limit(Some(REGEX_CACHE))
+                .hybrid_cache_capacity(REGEX_CACHE),
+        )
+        .build(expression)
+        .map_err(|e| {
+            if e.size_limit().is_some() {
+                return Cause::TooLarge(format!(
+                    "the regular expression `{}` compiles to more than {REGEX_NFA} bytes",
+                    shown(expression)
+                ));
+            }
+            let why = e.syntax_error().map_or_else(|| e.to_string(), first_line_of_error);
+            Cause::Value(format!("the regular expression `{}` does not compile: {why}", shown(expression)))
+        })
+}
+
+fn first_line_of_error(error: &impl ToString) -> String {
+    // The message draws the expression over several lines; the last one says what is wrong.
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+fn shown(expression: &str) -> &str {
+    defender_model::text::truncate(expression, 80)
+}
+
+/// Calls `f` with the value as text; false without one.
+fn with_text(value: Value<'_>, f: impl FnOnce(&str) -> bool) -> bool {
+    match value {
+        Value::Absent => false,
+        Value::Text(text) => f(text),
+        Value::Number(n) => {
+            let mut buffer = [0; 20];
+            f(decimal(n, &mut buffer))
+        }
+    }
+}
+
+/// Decimal text of a number, without allocating.
+pub(crate) fn decimal(n: i64, buffer: &mut [u8; 20]) -> &str {
+    let mut rest = n.unsigned_abs();
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        // A digit is below ten.
+        buffer[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        at -= 1;
+        buffer[at] = b'-';
+    }
+    std::str::from_utf8(&buffer[at..]).unwrap_or_default()
+}
+
+fn literal_holds(value: &[u8], literal: &[u8], place: Place, cased: bool) -> bool {
+    let n = literal.len();
+    match place {
+        Place::Whole => pattern::equal(value, literal, cased),
+        Place::Start => value.get(..n).is_some_and(|v| pattern::equal(v, literal, cased)),
+        Place::End => {
+            value.len().checked_sub(n).is_some_and(|at| pattern::equal(&value[at..], literal, cased))
+        }
+        Place::Anywhere => pattern::contains(value, literal, cased),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // A rule that compares beyond 2^53 with a fraction does not exist.
+fn number_holds(value: Value<'_>, comparison: Comparison, bound: Number) -> bool {
+    match (value, bound) {
+        (Value::Absent, _) => false,
+        (Value::Number(n), Number::Whole(b)) => comparison.holds(n, b),
+        (Value::Number(n), Number::Fraction(bits)) => comparison.holds(n as f64, f64::from_bits(bits)),
+        // Equality with text is that of the text: `007` is not 7.
+        (Value::Text(text), Number::Whole(b)) if matches!(comparison, Comparison::Eq | Comparison::Neq) => {
+            let mut buffer = [0; 20];
+            (text == decimal(b, &mut buffer)) == (comparison == Comparison::Eq)
+        }
+        (Value::Text(text), Number::Whole(b)) => match (text.parse::<i64>(), text.parse::<f64>()) {
+            (Ok(n), _) => comparison.holds(n, b),
+            (Err(_), Ok(n)) => comparison.holds(n, b as f64),
+            _ => false,
+        },
+        (Value::Text(text), Number::Fraction(bits)) => {
+            text.parse::<f64>().is_ok_and(|n| comparison.holds(n, f64::from_bits(bits)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let net = |text: &str| Network::parse(text).unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(net("192.0.2.0/24").contains(ip("192.0.2.255")));
+        assert!(!net("192.0.2.0/24").contains(ip("192.0.3.0")));
+        assert!(net("0.0.0.0/0").contains(ip("203.0.113.9")));
+        assert!(!net("0.0.0.0/0").contains(ip("2001:db8::1")));
+        assert!(net("2001:db8::/32").contains(ip("2001:db8:ffff::1")));
+        assert!(!net("2001:db8::/32").contains(ip("2001:db9::")));
+        assert!(net("192.0.2.7").contains(ip("::ffff:192.0.2.7")));
+        for bad in ["192.0.2.0/33", "::/129", "host/8", "192.0.2.0/", "192.0.2.0/+8", "192.0.2.0/1/2"] {
+            assert!(matches!(Network::parse(bad), Err(Cause::Value(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn decimals() {
+        for n in [0, 7, -1, 4444, i64::MAX, i64::MIN] {
+            assert_eq!(decimal(n, &mut [0; 20]), n.to_string());
+        }
+    }
+
+    #[test]
+    fn regular_expressions_are_bounded() {
+        let error = |e: &str| compile(e, RegexFlags::default()).unwrap_err();
+        assert!(matches!(error(&"a".repeat(1 << 20)), Cause::TooLarge(_)));
+        assert!(matches!(error(r"(\w{500}){500}"), Cause::TooLarge(_)));
+        assert!(matches!(error("(?<=a)b"), Cause::Value(m) if m.contains("look-around")));
+        assert!(matches!(error(&"(".repeat(2000)), Cause::Value(_)));
+        assert!(matches!(error(r"(a)\1"), Cause::Value(m) if m.contains("backreferences")));
+    }
+}

@@ -1,0 +1,95 @@
+//! Every shipped rule loads, and its tests pass: each fires on what it is for and stays quiet on a near miss.
+
+#![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use defender_detect::scenario::{self, Scenario};
+use defender_detect::RuleSet;
+
+fn rules_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules")
+}
+
+/// Files below `directory` with that ending, sorted.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            out.extend(files(&path, ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            out.push(path);
+        }
+    }
+    out.sort();
+    out
+}
+
+fn shipped() -> Arc<RuleSet> {
+    let mut builder = RuleSet::builder();
+    for path in files(&rules_directory(), ".yml") {
+        builder = builder.add_source(path.to_str().unwrap(), &fs::read(&path).unwrap());
+    }
+    let (rules, errors) = builder.build();
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+    Arc::new(rules)
+}
+
+fn scenarios() -> Vec<(PathBuf, Scenario)> {
+    let mut out = Vec::new();
+    for path in files(&rules_directory(), ".tests.yaml") {
+        let parsed = scenario::parse(path.to_str().unwrap(), &fs::read(&path).unwrap());
+        match parsed {
+            Ok(parsed) => out.extend(parsed.into_iter().map(|s| (path.clone(), s))),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    out
+}
+
+#[test]
+fn every_case_comes_out_as_it_must() {
+    let rules = shipped();
+    let mut failures = Vec::new();
+    let mut cases = 0;
+    for (path, scenario) in scenarios() {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let Some(rule) = rules.rules().find(|r| r.info.id == scenario.rule || r.info.title == scenario.rule)
+        else {
+            failures.push(format!("{file}: no rule is called {}", scenario.rule));
+            continue;
+        };
+        for case in &scenario.cases {
+            cases += 1;
+            if !case.passes(&rules, &rule.info.id) {
+                let verb = if case.fires { "does not fire" } else { "fires" };
+                failures.push(format!("{file}:{}: \"{}\" {verb}", case.line, rule.info.title));
+            }
+        }
+    }
+    println!("{cases} cases");
+    assert!(failures.is_empty(), "{} of {cases}:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_alerting_rule_has_a_case_for_and_one_against() {
+    let rules = shipped();
+    let scenarios = scenarios();
+    let mut missing = Vec::new();
+    for rule in rules.rules().filter(|r| r.alerts) {
+        let cases = || {
+            scenarios
+                .iter()
+                .filter(|(_, s)| s.rule == rule.info.id || s.rule == rule.info.title)
+                .flat_map(|(_, s)| &s.cases)
+        };
+        if !cases().any(|c| c.fires) || !cases().any(|c| !c.fires) {
+            missing.push(rule.info.title.clone());
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
