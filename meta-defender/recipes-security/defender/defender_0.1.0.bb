@@ -24,7 +24,7 @@ PACKAGECONFIG[mqtt] = "--features mqtt"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
 # One member of the workspace; the others of its members are libraries of it, or host tools.
-CARGO_BUILD_FLAGS += "-p defender-daemon --no-default-features"
+CARGO_BUILD_FLAGS += "-p defender --no-default-features"
 
 SYSTEMD_PACKAGES = "${PN} ${PN}-firewall"
 SYSTEMD_SERVICE:${PN} = "defender.service"
