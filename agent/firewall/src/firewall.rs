@@ -267,7 +267,8 @@ impl Firewall {
     /// # Errors
     ///
     /// When nothing of the batch could be done, or not verified; what is wrong with single addresses stands in the
-    /// [outcomes](BlockReport::outcomes). After an error the blocks count as not made.
+    /// [outcomes](BlockReport::outcomes). After an error the blocks count as not made. A call dropped half way leaves them
+    /// wanted, and the next call brings them about.
     pub async fn block(&mut self, requests: &[BlockRequest], now_ms: i64) -> Result<BlockReport, Error> {
         self.refresh_gateways();
         let forbidden: Option<Vec<Outcome>> = requests

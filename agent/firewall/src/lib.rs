@@ -8,7 +8,7 @@
 //! | [`address`] | [`Target`] (what is blocked) and [`Cidr`] (what is allowed); IPv4-mapped addresses become IPv4 here |
 //! | [`allow`] | the allow-list: configuration, gateways, and what is never blocked anywhere |
 //! | [`route`] | default gateways out of `/proc/net/route` and `/proc/net/ipv6_route` |
-//! | `ruleset` | what the table looks like, as documents for `nft -j -f -` |
+//! | `ruleset` | what the table looks like, as documents for `nft -j -f` |
 //! | `listing` | what `nft -j list table` answers |
 //! | `nft` | running `nft`, bounded in time and output |
 //! | `ledger` | which blocks we believe in force, in memory, bounded |

@@ -1,4 +1,4 @@
-//! What table `inet defender` looks like, written as documents for `nft -j -f -`.
+//! What table `inet defender` looks like, written as documents for `nft -j -f`.
 //!
 //! ```text
 //! table inet defender {
@@ -112,7 +112,7 @@ impl Document {
         self.nftables.is_empty()
     }
 
-    /// The text that `nft -j -f -` takes.
+    /// The text that `nft -j -f` takes.
     pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).expect("structs with string keys always serialize")
     }

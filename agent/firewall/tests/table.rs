@@ -72,6 +72,15 @@ fn addresses() -> Vec<String> {
     in_kernel().into_iter().map(|(a, _)| a).collect()
 }
 
+/// Every blocked address, those without time-out too.
+fn addresses_and_forever() -> Vec<String> {
+    let text = run("nft list set inet defender blocked4; nft list set inet defender blocked6");
+    let words = text.split(|c: char| c.is_whitespace() || c == ',');
+    let mut found: Vec<String> = words.filter(|w| w.parse::<Target>().is_ok()).map(str::to_owned).collect();
+    found.sort();
+    found
+}
+
 #[test]
 fn install_again_keeps_blocks_counters_and_foreign_elements() {
     inside("install_again_keeps_blocks_counters_and_foreign_elements", || async {
@@ -96,6 +105,13 @@ fn install_again_keeps_blocks_counters_and_foreign_elements() {
         assert_eq!(found, wanted.map(|(a, timed)| (a.to_owned(), timed)));
         assert_eq!(blocked[0].reason.as_deref(), Some("found in the kernel"));
         assert!(!second.check(NOW).await.unwrap());
+
+        // Another bound means sets of another size, which a kernel set cannot change to.
+        let before = addresses_and_forever();
+        let mut second = Firewall::new(Config { max_blocks: 20_000, ..config() });
+        assert_eq!(second.start(NOW).await.unwrap().kept, 3);
+        assert_eq!(addresses_and_forever(), before);
+        assert!(run("nft list set inet defender blocked4").contains("size 65536"));
 
         second.remove().await.unwrap();
         second.remove().await.unwrap();
@@ -433,6 +449,38 @@ fn blocks_outlive_a_reboot() {
         assert_eq!(report.kept, 1);
         assert!(firewall.save(NOW).await.unwrap());
         assert!(Firewall::new(with_state(&file)).start(NOW).await.unwrap().state_problem.is_none());
+    });
+}
+
+#[test]
+fn a_full_or_read_only_disk_keeps_the_old_file() {
+    inside("a_full_or_read_only_disk_keeps_the_old_file", || async {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().display();
+        run(&format!("mount -t tmpfs -o size=64k none {disk}"));
+        let file = directory.path().join("blocks.json");
+        let mut firewall = started(with_state(&file)).await;
+        block(&mut firewall, &[request("192.0.2.1", 600)]).await;
+        assert!(firewall.save(NOW).await.unwrap());
+        let old = fs::read(&file).unwrap();
+        block(&mut firewall, &[request("192.0.2.2", 600)]).await;
+        sh(&format!("head -c 1000000 /dev/zero > {disk}/filler"));
+        let error = firewall.save(NOW).await.unwrap_err();
+        assert!(
+            matches!(error, Error::StateFile { .. }) && error.to_string().contains("No space left"),
+            "{error}"
+        );
+        run(&format!("rm {disk}/filler && mount -o remount,ro {disk}"));
+        let error = firewall.save(NOW).await.unwrap_err();
+        assert!(error.to_string().contains("Read-only file system"), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), old);
+        // Blocking goes on all the while, and what could not be saved is saved later.
+        block(&mut firewall, &[request("192.0.2.3", 600)]).await;
+        run(&format!("mount -o remount,rw {disk}"));
+        assert!(firewall.save(NOW).await.unwrap());
+        assert!(fs::read_to_string(&file).unwrap().contains("192.0.2.3"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        run(&format!("umount {disk}"));
     });
 }
 

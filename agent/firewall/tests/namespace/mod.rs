@@ -1,6 +1,6 @@
 //! A fresh network namespace for each test, and a second one behind a veth where packets have to travel.
 //!
-//! The test executable starts itself again under `unshare --net`, so that the whole process (and the `nft` children, and
+//! The test executable starts itself again under `unshare --net --mount`, so that the whole process (and the `nft` children, and
 //! `/proc/net`) is inside, and nothing of the machine's own network is ever touched.
 
 use std::env;
@@ -26,7 +26,7 @@ pub(crate) fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> 
         return;
     }
     let output = Command::new("timeout")
-        .args(["--kill-after=5", "100", "unshare", "--net", "--"])
+        .args(["--kill-after=5", "100", "unshare", "--net", "--mount", "--"])
         .arg(env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
