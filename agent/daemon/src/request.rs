@@ -46,7 +46,27 @@ impl Request {
     pub const fn is_privileged(&self) -> bool {
         !matches!(self, Self::Status)
     }
+
+    /// Whether the arguments are in range; whoever takes requests from outside asks this first.
+    ///
+    /// # Errors
+    /// A sentence that names the argument and its range.
+    pub fn check(&self) -> Result<(), String> {
+        let Self::Block { seconds, reason, .. } = self else { return Ok(()) };
+        if seconds.is_some_and(|seconds| !(1..=MAX_BLOCK_SECONDS).contains(&seconds)) {
+            return Err(format!("seconds must be from 1 to {MAX_BLOCK_SECONDS} (30 days)"));
+        }
+        if reason.len() > MAX_REASON {
+            return Err(format!("the reason is longer than {MAX_REASON} bytes"));
+        }
+        Ok(())
+    }
 }
+
+/// Longest time an operator can block an address for, in seconds: 30 days.
+pub const MAX_BLOCK_SECONDS: u64 = 30 * 24 * 3600;
+/// Longest reason of a block, in bytes.
+pub const MAX_REASON: usize = 1024;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,7 +89,12 @@ pub enum Reply {
         /// Something was changed; false when it was so already (an unblock of an address that was not blocked).
         changed: bool,
     },
-    /// The request was not carried out.
+    /// The request asks for what policy forbids, such as a block of an address on the allow-list.
+    Refused {
+        /// Which policy, and what to do.
+        error: String,
+    },
+    /// The request was tried, or could not be, and was not carried out.
     Failed {
         /// Why, and what to do.
         error: String,
