@@ -20,7 +20,8 @@ CVE_PRODUCT = "defender-project:defender"
 # Optional sinks. Leaving one out leaves its code and its crates out.
 PACKAGECONFIG ??= "dbus mqtt tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
-PACKAGECONFIG[mqtt] = "--features mqtt"
+# The MQTT crate links OpenSSL whether or not the other sinks use TLS.
+PACKAGECONFIG[mqtt] = "--features mqtt,,openssl"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
 # One member of the workspace; the others of its members are libraries of it, or host tools.

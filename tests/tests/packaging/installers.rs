@@ -1,0 +1,116 @@
+//! The overlay as the Yocto recipe and the Buildroot package install it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{have, read, read_bytes, run, top, tree, Scratch};
+
+/// What the Yocto recipe's install function puts into an image.
+fn yocto_installs(source: &Path, scratch: &Scratch, init: &str, dbus: bool) -> BTreeMap<String, u32> {
+    let recipe = read("meta-defender/recipes-security/defender/defender_0.1.0.bb");
+    let body = recipe.split("defender_install_overlay () {\n").nth(1).expect("install function");
+    let body = body.split("\n}\n").next().expect("end of install function");
+    let target = scratch.join(&format!("yocto-{init}-{dbus}"));
+    fs::create_dir_all(&target).expect("target directory");
+    // bitbake would put these variables' values in; to the shell they look the same.
+    run(Command::new("sh")
+        .args(["-euc", body])
+        .env("S", source)
+        .env("D", &target)
+        .env("DEFENDER_INIT", init)
+        .env("PACKAGECONFIG", if dbus { "dbus mqtt tls" } else { "mqtt tls" }));
+    tree(&target)
+}
+
+/// What the Buildroot package's install hooks put into an image.
+fn buildroot_installs(
+    source: &Path,
+    scratch: &Scratch,
+    init: &str,
+    dbus: bool,
+    firewall: bool,
+) -> BTreeMap<String, u32> {
+    let target = scratch.join(&format!("buildroot-{init}-{dbus}-{firewall}"));
+    fs::create_dir_all(&target).expect("target directory");
+    let makefile = format!(
+        "INSTALL = install\nTARGET_DIR = {target}\nBR2_EXTERNAL_DEFENDER_PATH = {external}\n\
+         BR2_PACKAGE_DEFENDER_DBUS = {dbus}\nBR2_PACKAGE_DEFENDER_FIREWALL = {firewall}\n\
+         cargo-package =\ninclude {external}/package/defender/defender.mk\n\
+         {source}/install:\n\t$(DEFENDER_INSTALL_OVERLAY)\n\t$(DEFENDER_INSTALL_INIT_{init})\n",
+        target = target.display(),
+        external = top().join("buildroot-package").display(),
+        source = source.display(),
+        dbus = if dbus { "y" } else { "" },
+        firewall = if firewall { "y" } else { "" },
+        init = if init == "systemd" { "SYSTEMD" } else { "SYSV" },
+    );
+    let file = scratch.join("Makefile");
+    fs::write(&file, makefile).expect("makefile");
+    run(Command::new("make").args(["-s", "-f"]).arg(&file).arg(source.join("install")));
+    tree(&target)
+}
+
+/// Buildroot orders init scripts by name, Yocto by links.
+fn without_start_order(files: BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+    let name = |path: String| match path.strip_prefix("etc/init.d/S") {
+        Some(script) => format!("etc/init.d/{}", script.trim_start_matches(|c: char| c.is_ascii_digit())),
+        None => path,
+    };
+    files.into_iter().map(|(path, mode)| (name(path), mode)).collect()
+}
+
+#[test]
+fn both_installers_install_the_whole_overlay() {
+    if !have("make", "Buildroot's install hooks") {
+        return;
+    }
+    let scratch = Scratch::new("install");
+    let source = scratch.join("source");
+    fs::create_dir_all(&source).expect("source directory");
+    run(Command::new("cp").arg("-a").arg(top().join("rootfs-overlay")).arg(&source));
+    // A file nobody has heard of, as a new rule would be, in a place with a space in its name.
+    fs::create_dir_all(source.join("rootfs-overlay/usr/share/defender/rules/new rules")).expect("directory");
+    fs::write(source.join("rootfs-overlay/usr/share/defender/rules/new rules/a.yml"), "title: a\n")
+        .expect("file");
+
+    let mut installed = BTreeSet::new();
+    for init in ["systemd", "sysvinit"] {
+        let yocto = yocto_installs(&source, &scratch, init, true);
+        let buildroot = buildroot_installs(&source, &scratch, init, true, true);
+        installed.extend(buildroot.keys().cloned());
+        assert_eq!(
+            yocto,
+            without_start_order(buildroot),
+            "{init}: Yocto (left) and Buildroot (right) install differently"
+        );
+        assert!(yocto.contains_key("usr/share/defender/rules/new rules/a.yml"));
+        let (unit, script) = ("usr/lib/systemd/system/defender.service", "etc/init.d/defender");
+        assert_eq!(yocto.contains_key(unit), init == "systemd");
+        assert_eq!(yocto.contains_key(script), init == "sysvinit");
+
+        let yocto = yocto_installs(&source, &scratch, init, false);
+        let buildroot = without_start_order(buildroot_installs(&source, &scratch, init, false, true));
+        assert_eq!(yocto, buildroot, "{init} without D-Bus");
+        assert!(!yocto.keys().any(|path| path.contains("dbus-1")), "{init}: D-Bus files without D-Bus");
+        let bare = buildroot_installs(&source, &scratch, init, true, false);
+        let left: Vec<_> =
+            bare.keys().filter(|path| path.contains("firewall") || path.contains("nftables")).collect();
+        assert!(left.is_empty(), "{init}: left without the firewall option: {left:?}");
+    }
+    let overlay: BTreeSet<_> = tree(&source.join("rootfs-overlay")).into_keys().collect();
+    assert_eq!(installed, overlay, "files of rootfs-overlay/ that no image gets, or the other way round");
+}
+
+#[test]
+fn modes_are_what_the_device_needs() {
+    for (path, mode) in tree(&top().join("rootfs-overlay")) {
+        let program = read_bytes(&path).starts_with(b"#!");
+        assert_eq!(
+            mode & 0o111 != 0,
+            program,
+            "{path}: mode {mode:o}; programs are executable and nothing else is"
+        );
+    }
+}
