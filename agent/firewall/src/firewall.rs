@@ -11,145 +11,23 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::address::{Cidr, Target};
+use crate::address::Target;
 use crate::allow::AllowList;
+use crate::config::Config;
 use crate::error::Error;
 use crate::ledger::{Change, Journal, Ledger, GRACE_MS};
 use crate::listing::{self, Listing};
 use crate::nft::Nft;
+use crate::outcome::{BlockReport, BlockRequest, Blocked, Counters, Outcome, Started, Tally, Unblocked};
 use crate::route;
 use crate::ruleset::Document;
 use crate::saved::{self, Moment, Saved, SavedBlock, MAX_BLOCK, MAX_SAVED};
 
 /// Most bytes read from one file of `/proc`; a larger route table is cut.
 const MAX_PROC: u64 = 1 << 20;
-
-/// What the firewall is told at its making.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Absolute path of the `nft` program.
-    pub nft: PathBuf,
-    /// Bound on every single run of `nft`, after which it is killed.
-    pub nft_timeout: Duration,
-    /// Where blocks are kept over a reboot; `None` to forget them.
-    pub state_file: Option<PathBuf>,
-    /// Where procfs is mounted.
-    pub proc: PathBuf,
-    /// Prefixes that are never blocked (the first 1,024).
-    pub allow: Vec<Cidr>,
-    /// Whether the default gateways of the moment are never blocked either.
-    pub allow_gateway: bool,
-    /// Most blocks in force at once, 1 to 32,768. Also sizes the kernel's sets: about 32 bytes of kernel memory each.
-    pub max_blocks: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            nft: PathBuf::from("/usr/sbin/nft"),
-            nft_timeout: Duration::from_secs(5),
-            state_file: None,
-            proc: PathBuf::from("/proc"),
-            allow: Vec::new(),
-            allow_gateway: true,
-            max_blocks: 4096,
-        }
-    }
-}
-
-/// One address to block.
-#[derive(Clone, Debug)]
-pub struct BlockRequest {
-    /// The address.
-    pub target: Target,
-    /// For how long: whole seconds count, at least one, at most a year ([`MAX_BLOCK`]).
-    pub duration: Duration,
-    /// Why, for the list of blocks; cut to 128 bytes.
-    pub reason: String,
-}
-
-/// What became of one requested block.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The address.
-    pub target: Target,
-    /// The time left as read back from the kernel (a second or so less than asked; longer if it was blocked for longer
-    /// already), or why it is not blocked: [`Error::Allowed`], [`Error::Full`] or [`Error::NotInEffect`].
-    pub result: Result<Duration, Error>,
-}
-
-/// What became of a batch of blocks.
-#[derive(Debug, Default)]
-pub struct BlockReport {
-    /// One for each request, in order.
-    pub outcomes: Vec<Outcome>,
-    /// Blocks that ended early to make room.
-    pub evicted: Vec<Target>,
-    /// Whether the table had to be put right because another hand had deleted or changed it.
-    pub repaired: bool,
-}
-
-/// What became of one requested unblock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unblocked {
-    /// The address.
-    pub target: Target,
-    /// Whether it had been blocked.
-    pub was_blocked: bool,
-}
-
-/// One address blocked in the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    /// The address.
-    pub target: Target,
-    /// Time left, whole seconds; `None` when it never ends (an element added by hand).
-    pub remaining: Option<Duration>,
-    /// Why, when it is a block of ours.
-    pub reason: Option<String>,
-}
-
-/// Packets and bytes dropped at one hook.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes, from the network header on.
-    pub bytes: u64,
-}
-
-/// What was dropped since the table was made; it outlives the agent, not a reboot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// From blocked addresses to this device.
-    pub input: Tally,
-    /// From this device to blocked addresses.
-    pub output: Tally,
-    /// Through this device, from or to blocked addresses.
-    pub forward: Tally,
-}
-
-/// What a start found and did.
-#[derive(Debug, Default)]
-pub struct Started {
-    /// Blocks of the state file put back into the kernel.
-    pub restored: usize,
-    /// Blocks that were still in the kernel.
-    pub kept: usize,
-    /// Saved blocks that have ended meanwhile.
-    pub expired: usize,
-    /// Blocks given up because the allow-list now forbids them.
-    pub forbidden: usize,
-    /// Blocks over the bound, given up; those with the least time left.
-    pub over: usize,
-    /// Whether the state file was written since the last boot.
-    pub same_boot: bool,
-    /// Why the state file, or part of it, was ignored.
-    pub state_problem: Option<Error>,
-}
 
 /// Owner of table `inet defender`. One per network namespace.
 #[derive(Debug)]

@@ -13,6 +13,7 @@
 //! | `nft` | running `nft`, bounded in time and output |
 //! | `ledger` | which blocks we believe in force, in memory, bounded |
 //! | [`saved`] | the state file, and the pure decision what to restore from it |
+//! | [`config`], [`outcome`] | what callers give and get |
 //! | [`firewall`] | the operations that join them |
 //!
 //! The crate never spawns a task and holds no lock; every call is one future of the daemon's single-threaded runtime.
@@ -20,17 +21,19 @@
 
 pub mod address;
 pub mod allow;
+pub mod config;
 mod error;
 pub mod firewall;
 mod ledger;
 mod listing;
 mod nft;
+pub mod outcome;
 pub mod route;
 mod ruleset;
 pub mod saved;
 
 pub use address::{Cidr, Target};
+pub use config::Config;
 pub use error::Error;
-pub use firewall::{
-    BlockReport, BlockRequest, Blocked, Config, Counters, Firewall, Outcome, Started, Tally, Unblocked,
-};
+pub use firewall::Firewall;
+pub use outcome::{BlockReport, BlockRequest, Blocked, Counters, Outcome, Started, Tally, Unblocked};
