@@ -3,7 +3,5 @@ DESCRIPTION = "The agent, its base firewall ruleset and the firewall tool it blo
 
 inherit packagegroup
 
-RDEPENDS:${PN} = " \
-    defender \
-    defender-firewall \
-"
+RDEPENDS:${PN} = "defender \
+                  defender-firewall"

@@ -1,4 +1,5 @@
 SUMMARY = "Device security agent: sees, judges, blocks and reports on the device"
+SUMMARY:${PN}-firewall = "Base firewall ruleset: drop by default, loaded before the network comes up"
 DESCRIPTION = "A small daemon that watches processes and logins, judges them by Sigma rules on the device, blocks attackers \
 through nftables and reports OCSF events to files, syslog, MQTT and D-Bus."
 HOMEPAGE = "https://github.com/defender-project/defender"
@@ -87,23 +88,18 @@ do_install () {
 
 PACKAGES =+ "${PN}-firewall"
 
-FILES:${PN} += " \
-    ${datadir}/dbus-1 \
-    ${nonarch_libdir}/sysusers.d \
-    ${nonarch_libdir}/tmpfiles.d \
-"
-FILES:${PN}-firewall = " \
-    ${sysconfdir}/defender/nftables \
-    ${sysconfdir}/init.d/defender-firewall \
-    ${libexecdir}/defender/firewall \
-    ${systemd_system_unitdir}/defender-firewall.service \
-"
+FILES:${PN} += "${datadir}/dbus-1 \
+                ${nonarch_libdir}/sysusers.d \
+                ${nonarch_libdir}/tmpfiles.d"
+# nooelint: oelint.var.filesoverride - a package of our own
+FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
+                        ${sysconfdir}/init.d/defender-firewall \
+                        ${libexecdir}/defender/firewall \
+                        ${systemd_system_unitdir}/defender-firewall.service"
 
 CONFFILES:${PN} = "${sysconfdir}/defender/defender.toml"
 CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
 
-SUMMARY:${PN}-firewall = "Base firewall ruleset: drop by default, loaded before the network comes up"
-
+RDEPENDS:${PN}-firewall += "${PN}"
 # nft is in meta-networking. Modules matter only where the kernel does not have the options built in.
 RRECOMMENDS:${PN} += "nftables kernel-module-nf-tables kernel-module-nft-ct kernel-module-nft-limit"
-RDEPENDS:${PN}-firewall += "${PN}"

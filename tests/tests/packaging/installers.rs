@@ -114,3 +114,23 @@ fn modes_are_what_the_device_needs() {
         );
     }
 }
+
+#[test]
+fn the_recipe_takes_all_the_source_it_needs() {
+    let listed = read("meta-defender/recipes-security/defender/defender-source-tree.inc");
+    let entries: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("file://")?.split(';').next().map(str::to_owned))
+        .collect();
+    assert!(entries.len() > 3, "SRC_URI was not understood: {entries:?}");
+    let scratch = Scratch::new("source");
+    for entry in &entries {
+        let target = scratch.join(entry);
+        fs::create_dir_all(target.parent().expect("below the scratch directory")).expect("directory");
+        run(Command::new("cp").arg("-a").arg(top().join(entry)).arg(&target));
+    }
+    // Reads every manifest of the workspace and looks for the files of every target.
+    run(Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(scratch.join("Cargo.toml")));
+}
