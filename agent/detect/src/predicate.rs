@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use regex_automata::meta::Regex;
+use regex_automata::meta::{BuildError, Regex};
 use regex_automata::util::syntax;
 
 use crate::error::Cause;
@@ -245,21 +245,10 @@ fn compile(expression: &str, flags: RegexFlags) -> Result<Regex, Cause> {
             expression.len()
         )));
     }
-    Regex::builder()
-        .syntax(
-            syntax::Config::new()
-                .case_insensitive(flags.ignore_case)
-                .multi_line(flags.multi_line)
-                .dot_matches_new_line(flags.dot_all)
-                .nest_limit(64),
-        )
-        .configure(
-            Regex::config()
-                .nfa_size_limit(Some(REGEX_NFA))
-                .onepass_size_limit(Some(REGEX_CACHE))
-                .hybrid_cache_capacity(REGEX_CACHE),
-        )
-        .build(expression)
+    // Classes and boundaries are ASCII's, which keeps automatons small and agrees with how literals fold; an expression that
+    // ASCII cannot express (`[é]`, `\p{L}`) gets Unicode's.
+    build(expression, flags, false)
+        .or_else(|e| if e.syntax_error().is_some() { build(expression, flags, true) } else { Err(e) })
         .map_err(|e| {
             if e.size_limit().is_some() {
                 return Cause::TooLarge(format!(
@@ -270,6 +259,27 @@ fn compile(expression: &str, flags: RegexFlags) -> Result<Regex, Cause> {
             let why = e.syntax_error().map_or_else(|| e.to_string(), first_line_of_error);
             Cause::Value(format!("the regular expression `{}` does not compile: {why}", shown(expression)))
         })
+}
+
+fn build(expression: &str, flags: RegexFlags, unicode: bool) -> Result<Regex, BuildError> {
+    Regex::builder()
+        .syntax(
+            syntax::Config::new()
+                .unicode(unicode)
+                .utf8(unicode)
+                .case_insensitive(flags.ignore_case)
+                .multi_line(flags.multi_line)
+                .dot_matches_new_line(flags.dot_all)
+                .nest_limit(64),
+        )
+        .configure(
+            Regex::config()
+                .utf8_empty(unicode)
+                .nfa_size_limit(Some(REGEX_NFA))
+                .onepass_size_limit(Some(REGEX_CACHE))
+                .hybrid_cache_capacity(REGEX_CACHE),
+        )
+        .build(expression)
 }
 
 fn first_line_of_error(error: &impl ToString) -> String {
