@@ -10,12 +10,14 @@
 //! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
 //! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
 //! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
+//! | [`demo`] | the same as a narrated show |
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
 pub mod attack;
 pub mod command;
 pub mod control;
+pub mod demo;
 pub mod device;
 pub mod error;
 pub mod image;

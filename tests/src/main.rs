@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use defender_validation::demo;
 use defender_validation::error::{Error, Result};
 use defender_validation::image::{self, Flavour, Image};
 use defender_validation::lab::Lab;
@@ -18,9 +20,10 @@ Commands (all need root: they make network namespaces, and files that belong to 
   image            assemble the images
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
+  try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
 
 Options
-  --flavour NAME   busybox or systemd; may be repeated (default: both; demo: busybox)
+  --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
   --agent FILE     agent binary (default: target/release/defender)
   --kernel FILE    boot this kernel, from a Buildroot or Yocto build, instead of assembling an image;
   --rootfs FILE    with this root file system. Drivers for virtio disks, network and console must be built in
@@ -40,6 +43,7 @@ struct Options {
     rootfs: Option<PathBuf>,
     only: Vec<String>,
     list: bool,
+    guest_commands: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -66,15 +70,21 @@ fn start() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         "try" => {
-            for image in options.images(&workspace, &Flavour::ALL)? {
-                let lab = Lab::new()?;
+            let lab = Lab::new()?;
+            for image in options.images(&workspace, &[Flavour::Busybox])? {
                 let mut machine = Machine::boot(Setup::new(&workspace, &image, "try")?, &lab)?;
-                progress::say(format_args!("booted in {:?}", machine.boot_time()));
-                for command in &options.only {
-                    let reply = machine.run(command)?;
-                    println!("{}\n{}{}", reply.status, reply.output, reply.error);
+                progress::say(format_args!("{} booted in {:.1?}", image.flavour.name(), machine.boot_time()));
+                for command in &options.guest_commands {
+                    let reply = machine.run_within(command, Duration::from_secs(300))?;
+                    println!("{}{}(status {})", reply.output, reply.error, reply.status);
                 }
                 machine.shut_down()?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "demo" => {
+            for image in options.images(&workspace, &[Flavour::Busybox])? {
+                demo::show(&workspace, &image)?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -132,15 +142,18 @@ fn parse() -> Result<(String, Options)> {
                 std::process::exit(0);
             }
             Long("flavour") => {
-                let name = parser.value().and_then(|v| v.string()).map_err(usage)?;
+                let name = parser.value().and_then(ValueExt::string).map_err(usage)?;
                 options.flavours.push(Flavour::parse(&name)?);
             }
             Long("agent") => options.agent = Some(parser.value().map_err(usage)?.into()),
             Long("kernel") => options.kernel = Some(parser.value().map_err(usage)?.into()),
             Long("rootfs") => options.rootfs = Some(parser.value().map_err(usage)?.into()),
-            Long("only") => options.only.push(parser.value().and_then(|v| v.string()).map_err(usage)?),
+            Long("only") => options.only.push(parser.value().and_then(ValueExt::string).map_err(usage)?),
             Long("list") => options.list = true,
             Value(word) if command.is_none() => command = Some(word.string().map_err(usage)?),
+            Value(word) if command.as_deref() == Some("try") => {
+                options.guest_commands.push(word.string().map_err(usage)?);
+            }
             other => return Err(Error::Usage(other.unexpected().to_string())),
         }
     }
