@@ -10,7 +10,8 @@
 //! | `sigma` | the rule format |
 //! | `yaml` | a bounded tree of a YAML document |
 //! | `field` | the field map: from our events to Sigma's names |
-//! | `pattern`, `encoding`, `predicate`, `expression` | strings with wildcards, encodings, questions, their combination |
+//! | `pattern`, `encoding`, `regular` | strings with wildcards, encodings, regular expressions |
+//! | `predicate`, `expression` | questions about a field, and their combination |
 //! | `matcher` | all rules of a class compiled together: one pass per field, then the rules it points to |
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
@@ -26,6 +27,7 @@ mod field;
 mod matcher;
 mod pattern;
 mod predicate;
+mod regular;
 pub mod ruleset;
 pub mod scenario;
 mod sigma;

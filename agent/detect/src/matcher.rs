@@ -15,8 +15,9 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use crate::error::Cause;
 use crate::expression::Expr;
 use crate::field::{Class, Field, Value, Values};
-use crate::pattern::{self, Part};
-use crate::predicate::{Place, Predicate, Question, Test};
+use crate::pattern;
+use crate::predicate::{Literal, Place, Predicate, Question, Test};
+use crate::regular::rarity;
 
 /// The compiled rules of one class.
 #[derive(Debug, Default)]
@@ -244,13 +245,21 @@ pub(crate) struct MatcherBuilder {
     class: Class,
     matcher: Matcher,
     interned: HashMap<Question, u32>,
+    /// By predicate: how often it will hold, very roughly.
+    frequencies: Vec<f64>,
     /// Trigger of each program.
     chosen: Vec<Option<Vec<u32>>>,
 }
 
 impl MatcherBuilder {
     pub(crate) fn new(class: Class) -> Self {
-        Self { class, matcher: Matcher::default(), interned: HashMap::new(), chosen: Vec::new() }
+        Self {
+            class,
+            matcher: Matcher::default(),
+            interned: HashMap::new(),
+            frequencies: Vec::new(),
+            chosen: Vec::new(),
+        }
     }
 
     /// Adds a rule; on an error nothing of it is left but unused questions.
@@ -307,12 +316,12 @@ impl MatcherBuilder {
 
     fn cost(&self, expr: &Expr) -> u32 {
         match expr {
-            Expr::Ask(question) => match (&question.test, indexable(self.class, question)) {
-                (Test::Regex { .. }, _) => 100,
-                (Test::Glob { .. }, _) => 10,
-                (_, true) => 1,
-                (Test::Cidr(_), _) => 8,
-                _ => 2,
+            Expr::Ask(question) => match question.test {
+                Test::Literal { .. } | Test::Exists => 1,
+                Test::Number { .. } | Test::OtherField { .. } => 2,
+                Test::Cidr(_) => 8,
+                Test::Glob { .. } => 10,
+                Test::Regex { .. } => 100,
             },
             Expr::Not(inner) => self.cost(inner),
             Expr::All(parts) | Expr::Any(parts) | Expr::AtLeast(_, parts) => {
@@ -327,7 +336,10 @@ impl MatcherBuilder {
         }
         let predicate = Predicate::new(question.clone())?;
         let number = to_u32(self.matcher.predicates.len());
-        self.matcher.indexed.push(indexable(self.class, question));
+        let numeric = self.class.fields().get(usize::from(question.field.0)).is_none_or(|spec| spec.numeric);
+        let literals = if numeric { Vec::new() } else { predicate.literals() };
+        self.matcher.indexed.push(!literals.is_empty());
+        self.frequencies.push(frequency(&literals));
         self.matcher.predicates.push(predicate);
         self.interned.insert(question.clone(), number);
         Ok(number)
@@ -339,7 +351,7 @@ impl MatcherBuilder {
             Expr::Ask(question) => {
                 let number = *self.interned.get(question)?;
                 (!negated && self.matcher.indexed[number as usize])
-                    .then(|| Trigger { cost: frequency(&question.test), predicates: vec![number] })
+                    .then(|| Trigger { cost: self.frequencies[number as usize], predicates: vec![number] })
             }
             Expr::Not(inner) => self.trigger(inner, !negated),
             Expr::All(parts) if !negated => self.cheapest(parts, negated),
@@ -375,13 +387,10 @@ impl MatcherBuilder {
             if !self.matcher.indexed[number as usize] {
                 continue;
             }
-            let (bytes, place, cased) = match &predicate.question.test {
-                Test::Literal { place, bytes, cased } => (bytes.clone(), Some(*place), *cased),
-                Test::Glob { parts, .. } => (longest(parts).to_vec(), None, false),
-                _ => continue,
-            };
-            let hit = Hit { predicate: number, place, cased };
-            by_field.entry(predicate.question.field).or_default().push((bytes.to_ascii_lowercase(), hit));
+            for Literal { bytes, place, cased } in predicate.literals() {
+                let hit = Hit { predicate: number, place, cased };
+                by_field.entry(predicate.question.field).or_default().push((bytes.to_ascii_lowercase(), hit));
+            }
         }
         let mut fields: Vec<_> = by_field.into_iter().collect();
         fields.sort_by_key(|(field, _)| *field);
@@ -441,35 +450,21 @@ impl Trigger {
     }
 }
 
-/// The question can be answered, or at least ruled out, by a literal in the automaton of its field.
-fn indexable(class: Class, question: &Question) -> bool {
-    let numeric = class.fields().get(usize::from(question.field.0)).is_none_or(|spec| spec.numeric);
-    !numeric
-        && match &question.test {
-            Test::Literal { bytes, .. } => !bytes.is_empty(),
-            Test::Glob { parts, .. } => !longest(parts).is_empty(),
-            _ => false,
-        }
-}
-
-fn longest(parts: &[Part]) -> &[u8] {
-    parts
+/// How often a predicate will hold, very roughly: only the order matters.
+fn frequency(literals: &[Literal]) -> f64 {
+    literals
         .iter()
-        .filter_map(|p| if let Part::Literal(bytes) = p { Some(bytes.as_slice()) } else { None })
-        .max_by_key(|bytes| bytes.len())
-        .unwrap_or_default()
-}
-
-/// How often a test will be true, very roughly: only the order matters.
-fn frequency(test: &Test) -> f64 {
-    let by_length = |n: usize| 0.6_f64.powi(i32::try_from(n.min(40)).unwrap_or(40));
-    match test {
-        Test::Literal { place: Place::Whole, bytes, .. } => 0.1 * by_length(bytes.len()),
-        Test::Literal { place: Place::Start | Place::End, bytes, .. } => 0.3 * by_length(bytes.len()),
-        Test::Literal { place: Place::Anywhere, bytes, .. } => by_length(bytes.len()),
-        Test::Glob { parts, .. } => 2.0 * by_length(longest(parts).len()),
-        _ => 1.0,
-    }
+        .map(|l| {
+            let weight = match l.place {
+                Some(Place::Whole) => 0.1,
+                Some(Place::Start | Place::End) => 0.3,
+                Some(Place::Anywhere) => 1.0,
+                // Finding it is not the answer yet.
+                None => 2.0,
+            };
+            weight * rarity(std::slice::from_ref(&l.bytes))
+        })
+        .sum()
 }
 
 fn to_u32(n: usize) -> u32 {

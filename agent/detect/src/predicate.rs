@@ -2,19 +2,10 @@
 
 use std::net::IpAddr;
 
-use regex_automata::meta::{BuildError, Regex};
-use regex_automata::util::syntax;
-
 use crate::error::Cause;
 use crate::field::{Field, Value, Values};
 use crate::pattern::{self, Part, Pattern};
-
-/// Longest regular expression, in bytes.
-pub(crate) const MAX_REGEX: usize = 4096;
-/// Bytes a compiled regular expression may take.
-const REGEX_NFA: usize = 512 * 1024;
-/// Bytes of its lazily built automaton.
-const REGEX_CACHE: usize = 128 * 1024;
+use crate::regular::{self, Compiled};
 
 /// A question, as rules spell it: comparable, so that equal questions of different rules are asked once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -191,21 +182,54 @@ impl Test {
     }
 }
 
+/// A literal to look for.
+#[derive(Debug, Clone)]
+pub(crate) struct Literal {
+    pub(crate) bytes: Vec<u8>,
+    /// Where it must stand for the answer to be yes; `None` when finding it only makes the question worth asking.
+    pub(crate) place: Option<Place>,
+    pub(crate) cased: bool,
+}
+
+fn longest(parts: &[Part]) -> &[u8] {
+    parts
+        .iter()
+        .filter_map(|p| if let Part::Literal(bytes) = p { Some(bytes.as_slice()) } else { None })
+        .max_by_key(|bytes| bytes.len())
+        .unwrap_or_default()
+}
+
 /// A question ready to be asked.
 #[derive(Debug)]
 pub(crate) struct Predicate {
     pub(crate) question: Question,
-    regex: Option<Regex>,
+    regex: Option<Compiled>,
 }
 
 impl Predicate {
     /// Compiles what needs compiling.
     pub(crate) fn new(question: Question) -> Result<Self, Cause> {
         let regex = match &question.test {
-            Test::Regex { expression, flags } => Some(compile(expression, *flags)?),
+            Test::Regex { expression, flags } => Some(regular::compile(expression, *flags)?),
             _ => None,
         };
         Ok(Self { question, regex })
+    }
+
+    /// Literals that answer the question or at least rule it out: when none of them is in the value, the answer is no. Empty when no
+    /// literal can tell.
+    pub(crate) fn literals(&self) -> Vec<Literal> {
+        let one = |bytes: &[u8], place, cased| Literal { bytes: bytes.to_vec(), place, cased };
+        let mut literals = match (&self.question.test, &self.regex) {
+            (Test::Literal { place, bytes, cased }, _) => vec![one(bytes, Some(*place), *cased)],
+            (Test::Glob { parts, .. }, _) => vec![one(longest(parts), None, false)],
+            (Test::Regex { .. }, Some(r)) => r.required.iter().map(|l| one(l, None, false)).collect(),
+            _ => Vec::new(),
+        };
+        if literals.iter().any(|l| l.bytes.is_empty()) {
+            literals.clear();
+        }
+        literals
     }
 
     /// The answer for an event with these values.
@@ -227,69 +251,13 @@ impl Predicate {
             }
             Test::Glob { parts, cased } => with_text(value, |text| pattern::matches(parts, text, *cased)),
             Test::Regex { .. } => {
-                with_text(value, |text| self.regex.as_ref().is_some_and(|regex| regex.is_match(text)))
+                with_text(value, |text| self.regex.as_ref().is_some_and(|r| r.regex.is_match(text)))
             }
             Test::Cidr(network) => {
                 with_text(value, |text| text.parse().is_ok_and(|address| network.contains(address)))
             }
         }
     }
-}
-
-/// Compiles a regular expression within bounds. Matching takes time linear in the value (no backtracking); what would need more,
-/// look-around and back-references, is an error.
-fn compile(expression: &str, flags: RegexFlags) -> Result<Regex, Cause> {
-    if expression.len() > MAX_REGEX {
-        return Err(Cause::TooLarge(format!(
-            "a regular expression has {} bytes, the bound is {MAX_REGEX}",
-            expression.len()
-        )));
-    }
-    // Classes and boundaries are ASCII's, which keeps automatons small and agrees with how literals fold; an expression that
-    // ASCII cannot express (`[é]`, `\p{L}`) gets Unicode's.
-    build(expression, flags, false)
-        .or_else(|e| if e.syntax_error().is_some() { build(expression, flags, true) } else { Err(e) })
-        .map_err(|e| {
-            if e.size_limit().is_some() {
-                return Cause::TooLarge(format!(
-                    "the regular expression `{}` compiles to more than {REGEX_NFA} bytes",
-                    shown(expression)
-                ));
-            }
-            let why = e.syntax_error().map_or_else(|| e.to_string(), first_line_of_error);
-            Cause::Value(format!("the regular expression `{}` does not compile: {why}", shown(expression)))
-        })
-}
-
-fn build(expression: &str, flags: RegexFlags, unicode: bool) -> Result<Regex, BuildError> {
-    Regex::builder()
-        .syntax(
-            syntax::Config::new()
-                .unicode(unicode)
-                .utf8(unicode)
-                .case_insensitive(flags.ignore_case)
-                .multi_line(flags.multi_line)
-                .dot_matches_new_line(flags.dot_all)
-                .nest_limit(64),
-        )
-        .configure(
-            Regex::config()
-                .utf8_empty(unicode)
-                .nfa_size_limit(Some(REGEX_NFA))
-                .onepass_size_limit(Some(REGEX_CACHE))
-                .hybrid_cache_capacity(REGEX_CACHE),
-        )
-        .build(expression)
-}
-
-fn first_line_of_error(error: &impl ToString) -> String {
-    // The message draws the expression over several lines; the last one says what is wrong.
-    let text = error.to_string();
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
-fn shown(expression: &str) -> &str {
-    defender_model::text::truncate(expression, 80)
 }
 
 /// Calls `f` with the value as text; false without one.
@@ -383,15 +351,5 @@ mod tests {
         for n in [0, 7, -1, 4444, i64::MAX, i64::MIN] {
             assert_eq!(decimal(n, &mut [0; 20]), n.to_string());
         }
-    }
-
-    #[test]
-    fn regular_expressions_are_bounded() {
-        let error = |e: &str| compile(e, RegexFlags::default()).unwrap_err();
-        assert!(matches!(error(&"a".repeat(1 << 20)), Cause::TooLarge(_)));
-        assert!(matches!(error(r"(\w{500}){500}"), Cause::TooLarge(_)));
-        assert!(matches!(error("(?<=a)b"), Cause::Value(m) if m.contains("look-around")));
-        assert!(matches!(error(&"(".repeat(2000)), Cause::Value(_)));
-        assert!(matches!(error(r"(a)\1"), Cause::Value(m) if m.contains("backreferences")));
     }
 }

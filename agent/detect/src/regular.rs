@@ -1,0 +1,198 @@
+//! Regular expressions: compiled within bounds, with the literals they cannot match without.
+
+use regex_automata::meta::Regex;
+use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::ParserBuilder;
+
+use crate::error::Cause;
+use crate::predicate::RegexFlags;
+
+/// Longest regular expression, in bytes.
+pub(crate) const MAX_EXPRESSION: usize = 4096;
+/// Deepest nesting.
+const MAX_NESTING: u32 = 64;
+/// Bytes a compiled regular expression may take.
+const MAX_COMPILED: usize = 512 * 1024;
+/// Bytes of its lazily built automaton: only expressions that events exercise come near it.
+const CACHE: usize = 64 * 1024;
+/// Most alternatives in a set of required literals.
+const MAX_REQUIRED: usize = 128;
+
+/// A compiled regular expression.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) regex: Regex,
+    /// At least one of these is in every text that matches, ASCII case aside; empty when nothing is known.
+    pub(crate) required: Vec<Vec<u8>>,
+}
+
+/// Compiles a regular expression within bounds. Matching takes time linear in the value (no backtracking); what would need more,
+/// look-around and back-references, is an error.
+///
+/// Classes and boundaries are ASCII's, which keeps automatons small and agrees with how literals fold; an expression that ASCII
+/// cannot express (`[é]`, `\p{L}`) gets Unicode's.
+pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, Cause> {
+    if expression.len() > MAX_EXPRESSION {
+        return Err(Cause::TooLarge(format!(
+            "a regular expression has {} bytes, the bound is {MAX_EXPRESSION}",
+            expression.len()
+        )));
+    }
+    let (hir, unicode) = match parse(expression, flags, false) {
+        Ok(hir) => (hir, false),
+        Err(_) => (parse(expression, flags, true).map_err(|e| uncompiled(expression, &e))?, true),
+    };
+    let regex = Regex::builder()
+        .configure(
+            Regex::config()
+                .utf8_empty(unicode)
+                .nfa_size_limit(Some(MAX_COMPILED))
+                .onepass_size_limit(Some(CACHE))
+                .hybrid_cache_capacity(CACHE),
+        )
+        .build_from_hir(&hir)
+        .map_err(|e| match e.size_limit() {
+            Some(_) => Cause::TooLarge(format!(
+                "the regular expression `{}` compiles to more than {MAX_COMPILED} bytes",
+                shown(expression)
+            )),
+            None => uncompiled(expression, &e),
+        })?;
+    Ok(Compiled { regex, required: required(&hir).unwrap_or_default() })
+}
+
+fn parse(expression: &str, flags: RegexFlags, unicode: bool) -> Result<Hir, Box<regex_syntax::Error>> {
+    ParserBuilder::new()
+        .unicode(unicode)
+        .utf8(unicode)
+        .case_insensitive(flags.ignore_case)
+        .multi_line(flags.multi_line)
+        .dot_matches_new_line(flags.dot_all)
+        .nest_limit(MAX_NESTING)
+        .build()
+        .parse(expression)
+        .map_err(Box::new)
+}
+
+fn uncompiled(expression: &str, error: &impl ToString) -> Cause {
+    // The message draws the expression over several lines; the last one says what is wrong.
+    let text = error.to_string();
+    let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    Cause::Value(format!("the regular expression `{}` does not compile: {why}", shown(expression)))
+}
+
+fn shown(expression: &str) -> &str {
+    defender_model::text::truncate(expression, 80)
+}
+
+/// Literals at least one of which every match contains. Recursion is bounded by the parser's nesting limit.
+fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    match hir.kind() {
+        HirKind::Literal(literal) => Some(vec![literal.0.to_vec()]),
+        HirKind::Capture(capture) => required(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
+        HirKind::Class(class) => letter(class).map(|b| vec![vec![b]]),
+        HirKind::Alternation(parts) => {
+            let mut all = Vec::new();
+            for part in parts {
+                all.extend(required(part)?);
+            }
+            (all.len() <= MAX_REQUIRED).then_some(all)
+        }
+        HirKind::Concat(parts) => {
+            let mut best: Option<Vec<Vec<u8>>> = None;
+            let mut run = Vec::new();
+            for part in parts {
+                match part.kind() {
+                    HirKind::Literal(literal) => run.extend_from_slice(&literal.0),
+                    HirKind::Class(class) if letter(class).is_some() => run.extend(letter(class)),
+                    _ => {
+                        better(&mut best, Some(vec![std::mem::take(&mut run)]));
+                        better(&mut best, required(part));
+                    }
+                }
+            }
+            better(&mut best, Some(vec![run]));
+            best
+        }
+        HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
+    }
+}
+
+/// The lower-case letter of a class that is one ASCII letter in both cases.
+fn letter(class: &Class) -> Option<u8> {
+    let mut bytes = Vec::with_capacity(2);
+    match class {
+        Class::Bytes(class) => {
+            for range in class.ranges() {
+                bytes.extend([range.start(), range.end()]);
+            }
+        }
+        Class::Unicode(class) => {
+            for range in class.ranges() {
+                bytes.extend([u8::try_from(range.start()).ok()?, u8::try_from(range.end()).ok()?]);
+            }
+        }
+    }
+    match bytes.as_slice() {
+        [a, b, c, d] if a == b && c == d && a.is_ascii_uppercase() && a.to_ascii_lowercase() == *c => {
+            Some(*c)
+        }
+        _ => None,
+    }
+}
+
+fn better(best: &mut Option<Vec<Vec<u8>>>, candidate: Option<Vec<Vec<u8>>>) {
+    let Some(candidate) = candidate else { return };
+    if candidate.iter().any(Vec::is_empty) {
+        return;
+    }
+    if best.as_ref().is_none_or(|best| rarity(&candidate) < rarity(best)) {
+        *best = Some(candidate);
+    }
+}
+
+/// How often one of these literals is found in some text, very roughly: only the order matters.
+pub(crate) fn rarity(literals: &[Vec<u8>]) -> f64 {
+    literals.iter().map(|l| 0.6_f64.powi(i32::try_from(l.len().min(40)).unwrap_or(40))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_bounded() {
+        let error = |e: &str| compile(e, RegexFlags::default()).unwrap_err();
+        assert!(matches!(error(&"a".repeat(1 << 20)), Cause::TooLarge(_)));
+        assert!(matches!(error(r"(\w{500}){500}"), Cause::TooLarge(_)));
+        assert!(matches!(error("(?<=a)b"), Cause::Value(m) if m.contains("look-around")));
+        assert!(matches!(error(&"(".repeat(2000)), Cause::Value(_)));
+        assert!(matches!(error(r"(a)\1"), Cause::Value(m) if m.contains("backreferences")));
+    }
+
+    #[test]
+    fn knows_what_a_match_contains() {
+        let of = |e: &str, ignore_case| {
+            let flags = RegexFlags { ignore_case, ..RegexFlags::default() };
+            let required = compile(e, flags).unwrap().required;
+            required.into_iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(r"(^|\s)(killall|pkill)\s+(-\S+\s+)*auditd\b", false), ["auditd"]);
+        assert_eq!(of("(exec|system):sh", true), ["exec", "system"]);
+        assert_eq!(of("x{0,3}:Sh[0-9]", true), [":sh"]);
+        assert_eq!(of("wget|curl", true), ["wget", "curl"]);
+        assert_eq!(of("a*|b", false), Vec::<String>::new());
+        assert_eq!(of("[0-9]+", false), Vec::<String>::new());
+        assert_eq!(of("(abc)?", false), Vec::<String>::new());
+        assert_eq!(of("é{2}x?", false), ["é"]);
+    }
+
+    #[test]
+    fn unicode_where_ascii_cannot_express_it() {
+        let matches = |e: &str, text: &str| compile(e, RegexFlags::default()).unwrap().regex.is_match(text);
+        assert!(matches("^[é]$", "é"));
+        assert!(matches(r"^\p{L}$", "ß"));
+        assert!(!matches(r"^\w$", "ß"), "ASCII where ASCII can express it");
+    }
+}

@@ -1,0 +1,205 @@
+//! Speed, memory and allocation of the detector over the shipped rules and over a synthetic thousand.
+//!
+//! `cargo test --release -p defender-detect --test speed -- --ignored --nocapture --test-threads 1`
+
+#![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
+
+use defender_detect::{Detector, Limits, RuleSet};
+use defender_model::event::Event;
+use defender_model::process::{Ancestor, Change, Process, ProcessActivity, Source};
+use defender_model::time::Timestamp;
+
+/// Counts what is allocated.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; the counters are atomic.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the caller's contract is that of `System::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: `pointer` came from `System::alloc` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            out.extend(files(&path));
+        } else if path.extension().is_some_and(|e| e == "yml") {
+            out.push(path);
+        }
+    }
+    out.sort();
+    out
+}
+
+fn sources() -> Vec<(String, Vec<u8>)> {
+    let directory =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules");
+    files(&directory).into_iter().map(|p| (p.display().to_string(), fs::read(p).unwrap())).collect()
+}
+
+fn load(sources: &[(String, Vec<u8>)]) -> RuleSet {
+    let mut builder = RuleSet::builder();
+    for (name, bytes) in sources {
+        builder = builder.add_source(name, bytes);
+    }
+    let (rules, errors) = builder.build();
+    assert!(errors.is_empty(), "{errors:?}");
+    rules
+}
+
+/// Single-event rules in the shapes public rule sets use, all different.
+fn synthetic(count: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count)
+        .map(|i| {
+            let text = format!(
+                "title: Synthetic {i}\nid: synthetic-{i}\nlogsource: {{product: linux, category: process_creation}}\ndetection:\n  \
+                 image:\n    Image|endswith: ['/tool{i}', '/other{i}']\n  arguments:\n    CommandLine|contains|all: ['--option{i}', \
+                 'target{}']\n  parent:\n    ParentImage|endswith: '/daemon{i}'\n  filter:\n    CommandLine|contains: 'harmless{i}'\n  \
+                 condition: (image and arguments) or (parent and arguments) and not filter\nlevel: low\n",
+                i % 37
+            );
+            (format!("synthetic-{i}.yml"), text.into_bytes())
+        })
+        .collect()
+}
+
+/// What a device runs all day: nothing a rule holds for.
+fn ordinary() -> Vec<Event> {
+    let lines = [
+        "/usr/sbin/crond -f -l 8",
+        "sh -c run-parts /etc/periodic/15min",
+        "run-parts /etc/periodic/15min",
+        "/usr/sbin/logrotate /etc/logrotate.conf",
+        "ip -4 addr show dev eth0",
+        "ping -c 1 -W 2 192.0.2.1",
+        "cat /sys/class/thermal/thermal_zone0/temp",
+        "sed -n s/^MemFree:\\s*\\([0-9]*\\).*/\\1/p /proc/meminfo",
+        "/usr/bin/app --config /etc/app/app.toml --telemetry https://telemetry.example/v1/ingest --interval 30",
+        "date +%s",
+        "sleep 5",
+        "/usr/libexec/sftp-server",
+        "systemctl is-active app.service",
+        "python3 /usr/lib/app/collect.py --sensor i2c-1:0x48 --out /var/lib/app/samples.db",
+        "grep -q ready /run/app/state",
+        "find /var/lib/app/queue -type f -mmin +60 -delete",
+        "gzip -9 /var/log/messages.1",
+        "ntpd -q -p pool.ntp.org",
+        "tar -C /var/lib/app -czf /var/backups/app.tar.gz config",
+        "mount -t tmpfs tmpfs /var/volatile",
+    ];
+    lines
+        .iter()
+        .zip(0..)
+        .map(|(line, i)| {
+            let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let name = argv[0].rsplit('/').next().unwrap();
+            let process = Process {
+                pid: 1000 + i,
+                executable: format!("/usr/bin/{name}").into(),
+                argv,
+                cwd: "/".into(),
+                uid: Some(0),
+                euid: Some(0),
+                user: Some("root".into()),
+                parent: Some(Ancestor {
+                    pid: 1,
+                    executable: "/sbin/init".into(),
+                    command_line: "/sbin/init".into(),
+                }),
+                ..Process::default()
+            };
+            let change = Change::Exec { truncated: false };
+            let activity = ProcessActivity { process, change, source: Source::Replay, started: None };
+            Event::new(Timestamp::from_secs(1_700_000_000), activity.into())
+        })
+        .collect()
+}
+
+fn measure(label: &str, sources: &[(String, Vec<u8>)]) {
+    let before = BYTES.load(Ordering::Relaxed);
+    let start = Instant::now();
+    let rules = load(sources);
+    let loaded = start.elapsed();
+    let (always, all) = rules.always_evaluated();
+    let automatons = rules.automaton_bytes();
+    let mut detector = Detector::new(rules, Limits::default());
+    let after_load = BYTES.load(Ordering::Relaxed) - before;
+    let events = ordinary();
+    let mut findings = Vec::new();
+    for event in &events {
+        detector.inspect(event, &mut findings);
+    }
+    let rounds = 2000;
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
+    let start = Instant::now();
+    for _ in 0..rounds {
+        for event in &events {
+            detector.inspect(event, &mut findings);
+        }
+    }
+    let each = start.elapsed().as_nanos() / (rounds * events.len() as u128);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - allocations;
+    let stats = detector.stats();
+    let in_use = BYTES.load(Ordering::Relaxed) - before;
+    println!(
+        "{label}: {all} single-event rules ({always} looked at for every event), loaded in {:.1} ms, {} KiB (automatons {} KiB), after \
+         {} events {} KiB; {each} ns/event, {:.2} rules looked at per event, {allocations} allocations, {} findings",
+        loaded.as_secs_f64() * 1e3,
+        after_load / 1024,
+        automatons / 1024,
+        stats.events,
+        in_use / 1024,
+        stats.evaluated as f64 / stats.events as f64,
+        findings.len(),
+    );
+}
+
+#[test]
+#[ignore = "a measurement, not a check"]
+fn speed() {
+    let shipped = sources();
+    measure("shipped", &shipped);
+    for count in [100, 1000] {
+        measure(&format!("shipped and {count} synthetic"), &[shipped.clone(), synthetic(count)].concat());
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_an_event_no_rule_holds_for() {
+    let mut detector = Detector::new(load(&sources()), Limits::default());
+    let mut findings = Vec::new();
+    let events = ordinary();
+    // Once for the buffers to grow and the regular expressions to build their caches.
+    for event in &events {
+        detector.inspect(event, &mut findings);
+    }
+    assert!(findings.is_empty(), "{findings:?}");
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for event in &events {
+        detector.inspect(event, &mut findings);
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+}
