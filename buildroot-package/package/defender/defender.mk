@@ -83,12 +83,15 @@ endef
 DEFENDER_SYSTEMD_FILES = ./usr/lib/systemd/*|./usr/lib/sysusers.d/*|./usr/lib/tmpfiles.d/*
 DEFENDER_SYSV_FILES = ./etc/init.d/*|./usr/libexec/defender/supervise
 
-DEFENDER_UNWANTED_FILES = -
+# The rules' own tests are for who writes rules.
+DEFENDER_UNWANTED_FILES = *.tests.yaml
 ifneq ($(BR2_PACKAGE_DEFENDER_DBUS),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/dbus-1/*
 endif
 ifneq ($(BR2_PACKAGE_DEFENDER_FIREWALL),y)
-DEFENDER_UNWANTED_FILES += |./etc/defender/nftables/*|*firewall|*firewall.service
+DEFENDER_UNWANTED_FILES += |./etc/defender/nftables/*|./etc/init.d/*-firewall
+DEFENDER_UNWANTED_FILES += |./usr/libexec/defender/firewall
+DEFENDER_UNWANTED_FILES += |./usr/lib/systemd/system/defender-firewall.service
 endif
 
 define DEFENDER_INSTALL_OVERLAY

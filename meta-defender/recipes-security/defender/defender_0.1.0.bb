@@ -55,6 +55,9 @@ defender_install_overlay () {
         target="$file"
         mode=0644
         case "$file" in
+            *.tests.yaml)
+                # The rules' own tests are for who writes rules.
+                wanted= ;;
             ./usr/lib/systemd/*|./usr/lib/sysusers.d/*|./usr/lib/tmpfiles.d/*)
                 case " ${DEFENDER_INIT} " in *" systemd "*) ;; *) wanted= ;; esac ;;
             ./usr/libexec/defender/supervise)
