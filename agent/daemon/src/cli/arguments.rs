@@ -1,0 +1,455 @@
+//! The words of the command line: which commands there are, what they take, and their help, from one table.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+
+/// What can be told to a command besides its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flag {
+    Json,
+    Config,
+    Socket,
+    Limit,
+    Seconds,
+    Reason,
+    Rules,
+}
+
+impl Flag {
+    const ALL: [Self; 7] =
+        [Self::Json, Self::Config, Self::Socket, Self::Limit, Self::Seconds, Self::Reason, Self::Rules];
+
+    /// Its name, the word for its value (empty when it takes none) and what it means.
+    const fn describe(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Json => ("json", "", "print JSON for programs instead of text for people"),
+            Self::Config => {
+                ("config", "FILE", "the configuration file (default /etc/defender/defender.toml)")
+            }
+            Self::Socket => {
+                ("socket", "FILE", "the agent's control socket (default control.sock in the run directory)")
+            }
+            Self::Limit => ("limit", "N", "at most so many, the newest (default 100)"),
+            Self::Seconds => ("seconds", "N", "for how long, 1 to 2592000 (default: as configured)"),
+            Self::Reason => ("reason", "TEXT", "why, for the record"),
+            Self::Rules => ("rules", "PATH", "a rule file or directory; may be repeated"),
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Run,
+    Status,
+    Alerts,
+    Events,
+    Block,
+    Unblock,
+    Blocked,
+    Replay,
+    RulesCheck,
+    RulesList,
+    ConfigCheck,
+    ConfigShow,
+    ConfigReference,
+    ConfigDefault,
+}
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) verb: Verb,
+    pub(super) words: &'static [&'static str],
+    /// Its arguments, as the usage line shows them.
+    arguments: &'static str,
+    /// Fewest and most arguments.
+    count: (usize, usize),
+    flags: &'static [Flag],
+    about: &'static str,
+    /// What else there is to know, exit codes among it.
+    details: &'static str,
+}
+
+use Flag::{Config, Json, Limit, Reason, Rules, Seconds, Socket};
+
+/// Every command, in the order of the help.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        verb: Verb::Run,
+        words: &["run"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Config],
+        about: "Run the agent in the foreground.",
+        details: "Started as root it confines itself. Exit codes: 0 after SIGTERM or SIGINT, 3 if it could not run, among others \
+                  because another agent runs already.",
+    },
+    Command {
+        verb: Verb::Status,
+        words: &["status"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Json, Socket],
+        about: "Show how the agent is.",
+        details: "Exit codes: 0 when it is armed, 1 when it runs and is not armed, 3 when it does not answer.",
+    },
+    Command {
+        verb: Verb::Alerts,
+        words: &["alerts"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Json, Limit, Socket],
+        about: "Show the latest alerts, oldest first.",
+        details: "With --json one OCSF Detection Finding a line.",
+    },
+    Command {
+        verb: Verb::Events,
+        words: &["events"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Json, Limit, Socket],
+        about: "Show the latest events of every kind, oldest first.",
+        details: "With --json one OCSF event a line.",
+    },
+    Command {
+        verb: Verb::Block,
+        words: &["block"],
+        arguments: "ADDRESS",
+        count: (1, 1),
+        flags: &[Seconds, Reason, Json, Socket],
+        about: "Drop all packets from and to an address.",
+        details: "Blocking an address again sets its time anew. Exit codes: 0 when the block was read back from the kernel, 1 when \
+                  policy forbids it (an allowed address), 3 when it failed.",
+    },
+    Command {
+        verb: Verb::Unblock,
+        words: &["unblock"],
+        arguments: "ADDRESS",
+        count: (1, 1),
+        flags: &[Json, Socket],
+        about: "Let an address through again.",
+        details: "Exit codes: 0 when its block was ended, 1 when it was not blocked, 3 when it failed.",
+    },
+    Command {
+        verb: Verb::Blocked,
+        words: &["blocked"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Json, Socket],
+        about: "Show which addresses are blocked, soonest to expire first.",
+        details: "",
+    },
+    Command {
+        verb: Verb::Replay,
+        words: &["replay"],
+        arguments: "FILE",
+        count: (1, 1),
+        flags: &[Rules, Config, Json],
+        about: "Judge a recording by the rules and print the alerts; needs no agent and no privileges.",
+        details: "FILE holds audit log text, events of ours as OCSF JSON lines, or lines of a syslog daemon, mixed as they may be; `-` \
+                  is standard input. The same input and rules give the same output, byte for byte. Without --rules the \
+                  configuration's rules and changes to them are used. A summary goes to standard error. Exit codes: 0 whatever \
+                  was found, 2 when there are no rules, 3 when the file cannot be read.",
+    },
+    Command {
+        verb: Verb::RulesCheck,
+        words: &["rules", "check"],
+        arguments: "PATH...",
+        count: (1, usize::MAX),
+        flags: &[Json],
+        about: "Check rule files and directories of them.",
+        details: "Every mistake is listed with file, line, rule and cause. Exit codes: 0 when there is none, 1 when there are some.",
+    },
+    Command {
+        verb: Verb::RulesList,
+        words: &["rules", "list"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Rules, Config, Json],
+        about: "List the rules with the configuration's changes applied.",
+        details: "Exit codes: 0 when every file is in order, 1 when something had to be left out.",
+    },
+    Command {
+        verb: Verb::ConfigCheck,
+        words: &["config", "check"],
+        arguments: "[FILE]",
+        count: (0, 1),
+        flags: &[Json],
+        about: "Check a configuration file and the drop-ins beside it.",
+        details: "FILE is /etc/defender/defender.toml unless given. Exit codes: 0 when all is well, 2 when something is not.",
+    },
+    Command {
+        verb: Verb::ConfigShow,
+        words: &["config", "show"],
+        arguments: "[FILE]",
+        count: (0, 1),
+        flags: &[Json],
+        about: "Show the configuration in force: defaults, file and drop-ins together.",
+        details: "Exit codes: 0, or 2 when a file had to be left out.",
+    },
+    Command {
+        verb: Verb::ConfigReference,
+        words: &["config", "reference"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[],
+        about: "Print the reference of every key as Markdown.",
+        details: "",
+    },
+    Command {
+        verb: Verb::ConfigDefault,
+        words: &["config", "default"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[],
+        about: "Print the commented default file.",
+        details: "",
+    },
+];
+
+/// What was told to a command.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) json: bool,
+    pub(super) config: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
+    pub(super) limit: Option<usize>,
+    pub(super) seconds: Option<u64>,
+    pub(super) reason: String,
+    pub(super) rules: Vec<PathBuf>,
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(super) enum Invocation {
+    /// Do it.
+    Do(Verb, Given),
+    /// Print this and be done.
+    Print(String),
+}
+
+/// Reads the command line; `arguments` begin with the program's name.
+///
+/// # Errors
+/// What is wrong with it and where the help is.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+    let mut parser = Parser::from_iter(arguments);
+    let usage = |what: String, command: Option<&Command>| {
+        let words = command.map_or_else(String::new, |command| format!(" {}", command.words.join(" ")));
+        format!("{what}; see `defender{words} --help`")
+    };
+    let first = match parser.next().map_err(|error| usage(error.to_string(), None))? {
+        None => return Err(usage("no command".to_owned(), None)),
+        Some(Arg::Long("help") | Arg::Short('h')) => return Ok(Invocation::Print(overview())),
+        Some(Arg::Long("version") | Arg::Short('V')) => {
+            return Ok(Invocation::Print(format!("defender {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        Some(Arg::Value(word)) => word.to_string_lossy().into_owned(),
+        Some(other) => return Err(usage(other.unexpected().to_string(), None)),
+    };
+    if first == "help" {
+        return Ok(Invocation::Print(overview()));
+    }
+    let group: Vec<&Command> = COMMANDS.iter().filter(|command| command.words[0] == first).collect();
+    let command = match group.as_slice() {
+        [] => return Err(usage(format!("no command is called `{first}`"), None)),
+        [only] if only.words.len() == 1 => *only,
+        several => {
+            let choice = || several.iter().map(|command| command.words[1]).collect::<Vec<_>>().join(", ");
+            match parser.next().map_err(|error| usage(error.to_string(), None))? {
+                Some(Arg::Long("help") | Arg::Short('h')) => {
+                    return Ok(Invocation::Print(several.iter().map(|command| command.line()).collect()))
+                }
+                Some(Arg::Value(word)) => {
+                    let word = word.to_string_lossy();
+                    let found = several.iter().copied().find(|command| command.words[1] == word);
+                    found.ok_or_else(|| {
+                        usage(format!("`{first} {word}` is none of `{first}` {}", choice()), None)
+                    })?
+                }
+                _ => return Err(usage(format!("`{first}` needs one of: {}", choice()), None)),
+            }
+        }
+    };
+    command.read(&mut parser).map_err(|what| usage(what, Some(command)))
+}
+
+impl Command {
+    fn read(&self, parser: &mut Parser) -> Result<Invocation, String> {
+        let text = |error: lexopt::Error| error.to_string();
+        let mut given = Given::default();
+        while let Some(argument) = parser.next().map_err(text)? {
+            let name = match argument {
+                Arg::Long("help") | Arg::Short('h') => return Ok(Invocation::Print(self.help())),
+                Arg::Value(value) if given.arguments.len() < self.count.1 => {
+                    given.arguments.push(value);
+                    continue;
+                }
+                Arg::Long(name) => name.to_owned(),
+                other => return Err(other.unexpected().to_string()),
+            };
+            let flag = Flag::ALL.into_iter().find(|flag| flag.describe().0 == name);
+            let flag = flag.filter(|flag| self.flags.contains(flag));
+            let flag = flag.ok_or_else(|| format!("invalid option '--{name}'"))?;
+            if flag == Json {
+                given.json = true;
+                continue;
+            }
+            let value = parser.value().map_err(text)?;
+            match flag {
+                Config => given.config = Some(value.into()),
+                Socket => given.socket = Some(value.into()),
+                Rules => given.rules.push(value.into()),
+                Limit => given.limit = Some(number(&name, &value)?),
+                Seconds => given.seconds = Some(number(&name, &value)?),
+                Reason => {
+                    given.reason = defender_model::text::from_bytes(value.as_encoded_bytes());
+                }
+                Json => {}
+            }
+        }
+        if given.arguments.len() < self.count.0 {
+            return Err(format!("{} is missing", self.arguments));
+        }
+        Ok(Invocation::Do(self.verb, given))
+    }
+
+    /// One line of a list of commands.
+    fn line(&self) -> String {
+        let call = format!("{} {}", self.words.join(" "), self.arguments);
+        format!("  {:<18} {}\n", call.trim_end(), self.about)
+    }
+
+    fn help(&self) -> String {
+        let mut call = format!("defender {}", self.words.join(" "));
+        if !self.flags.is_empty() {
+            call.push_str(" [OPTIONS]");
+        }
+        if !self.arguments.is_empty() {
+            call = format!("{call} {}", self.arguments);
+        }
+        let mut help = format!("{}\n\nUsage: {call}\n", self.about);
+        if !self.details.is_empty() {
+            help.push('\n');
+            wrap(&mut help, self.details);
+        }
+        if !self.flags.is_empty() {
+            help.push_str("\nOptions:\n");
+        }
+        for flag in self.flags {
+            let (name, value, meaning) = flag.describe();
+            let option = format!("--{name} {value}");
+            // Writing to a String cannot fail.
+            let _ = writeln!(help, "  {:<18} {meaning}", option.trim_end());
+        }
+        help
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &std::ffi::OsStr) -> Result<T, String> {
+    let text = value.to_string_lossy();
+    text.parse().map_err(|_| format!("--{name} needs a number, not `{text}`"))
+}
+
+fn overview() -> String {
+    let mut help = String::from("Device security agent.\n\nUsage: defender COMMAND\n\nCommands:\n");
+    help.extend(COMMANDS.iter().map(Command::line));
+    help.push_str(
+        "\n`defender COMMAND --help` says more; `defender --version` prints the version.\n\
+         Exit codes: 0 fine, 1 the answer is \"no\", 2 usage or configuration, 3 could not run.\n",
+    );
+    help
+}
+
+/// Lines of at most 78 columns.
+fn wrap(out: &mut String, text: &str) {
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        if width > 0 && width + 1 + word.len() > 78 {
+            out.push('\n');
+            width = 0;
+        } else if width > 0 {
+            out.push(' ');
+            width += 1;
+        }
+        out.push_str(word);
+        width += word.len();
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Invocation, String> {
+        parse(std::iter::once("defender").chain(line.split_whitespace()).map(OsString::from))
+    }
+
+    fn done(line: &str) -> (Verb, Given) {
+        match read(line) {
+            Ok(Invocation::Do(verb, given)) => (verb, given),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_come_before_and_after_arguments() {
+        let (verb, given) = done("block --seconds 60 192.0.2.1 --reason=noise --json");
+        assert_eq!(verb, Verb::Block);
+        assert_eq!((given.seconds, given.reason.as_str(), given.json), (Some(60), "noise", true));
+        assert_eq!(given.arguments, ["192.0.2.1"]);
+        let (verb, given) = done("replay --rules a --rules b -");
+        assert_eq!((verb, given.rules.len(), given.arguments.len()), (Verb::Replay, 2, 1));
+        assert_eq!(done("rules check a b c").1.arguments.len(), 3);
+        assert_eq!(done("replay -- -x").1.arguments, ["-x"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_next_step() {
+        for (line, says) in [
+            ("", "no command"),
+            ("staus", "no command is called `staus`"),
+            ("block", "ADDRESS is missing; see `defender block --help`"),
+            ("block a b", "unexpected argument \"b\"; see `defender block --help`"),
+            ("block a --seconds x", "--seconds needs a number, not `x`"),
+            ("block a --seconds -1", "--seconds needs a number"),
+            ("block a --seconds", "missing argument for option '--seconds'"),
+            ("status --limit 3", "invalid option '--limit'; see `defender status --help`"),
+            ("status --json=yes", "unexpected argument for option '--json'"),
+            ("rules", "`rules` needs one of: check, list"),
+            ("rules chekc", "`rules chekc` is none of `rules` check, list"),
+            ("config show a b", "unexpected argument"),
+            ("--json status", "invalid option '--json'"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert!(error.contains(says), "{line}: {error}");
+            assert!(error.contains("--help`"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_help() {
+        for command in COMMANDS {
+            let line = format!("{} --help", command.words.join(" "));
+            match read(&line) {
+                Ok(Invocation::Print(help)) => {
+                    assert!(help.contains(command.about) && help.contains("Usage: defender "), "{help}");
+                    for flag in command.flags {
+                        assert!(help.contains(&format!("--{}", flag.describe().0)), "{help}");
+                    }
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        assert!(
+            matches!(read("--version"), Ok(Invocation::Print(v)) if v.contains(env!("CARGO_PKG_VERSION")))
+        );
+        assert!(matches!(read("rules -h"), Ok(Invocation::Print(help)) if help.contains("rules check")));
+    }
+}

@@ -1,0 +1,190 @@
+//! `replay`: a recording judged by the rules. How rules are developed, regressions pinned and incidents examined again.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `recording` | lines of every kind to events |
+//! | `stamp` | the time a syslog line states |
+//!
+//! The output depends on the input and the rules alone: time comes from the recording, events are numbered from 1, and the device
+//! is called `replay`. Memory is bounded: one line at a time, and what detection remembers.
+
+mod recording;
+mod stamp;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use defender_detect::{Detector, Limits};
+use defender_model::event::Event;
+use defender_model::finding::{Finding, Response};
+use defender_model::identity::DeviceIdentity;
+use defender_model::ocsf;
+
+use super::arguments::Given;
+use super::{complain, rules, shown, Failure, Outcome, Streams};
+use recording::Recording;
+
+/// Longest line, in bytes: the longest event of ours (an argument vector of 6 MiB, escaped) fits.
+const MAX_LINE: u64 = 40 << 20;
+
+/// Judges the recording and prints the alerts.
+pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
+    let (rules, errors) = rules::in_force(given, streams);
+    for error in &errors {
+        complain(streams, error);
+    }
+    if rules.rules().len() == 0 {
+        return Err(Failure::usage("no rules to judge by; name a directory of them with --rules"));
+    }
+    let path = given.arguments.first().cloned().unwrap_or_default();
+    let failed =
+        |error: io::Error| Failure::failed(format!("{}: cannot be read: {error}", path.to_string_lossy()));
+    let mut file;
+    let input: &mut dyn BufRead = if path == "-" {
+        &mut *streams.input
+    } else {
+        file = BufReader::with_capacity(64 * 1024, File::open(&path).map_err(failed)?);
+        &mut file
+    };
+    let mut printer = Printer {
+        output: &mut *streams.output,
+        json: given.json,
+        colour: streams.colour,
+        device: device(),
+        line: Vec::new(),
+    };
+    let mut judge =
+        Judge { detector: Detector::new(rules, Limits::default()), sequence: 0, findings: Vec::new() };
+    let mut recording = Recording::default();
+    let (mut line, mut events) = (Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        let whole = match read_line(input, &mut line).map_err(failed)? {
+            None => break,
+            Some(whole) => whole,
+        };
+        recording.line(&line, whole, &mut events);
+        judge.events(&mut events, &mut printer)?;
+    }
+    recording.finish(&mut events);
+    judge.events(&mut events, &mut printer)?;
+    let counts = recording.counts();
+    let stats = judge.detector.stats();
+    let words = format!(
+        "{} lines: {} events, {} lines about something else, {} lines not understood; {} alerts",
+        counts.lines, counts.events, counts.other, counts.not_understood, stats.findings
+    );
+    streams.output.flush()?;
+    complain(streams, &words);
+    if stats.evictions > 0 {
+        let words = format!("{} groups of events were forgotten early for want of room", stats.evictions);
+        complain(streams, &words);
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Who speaks in a replay: always the same, so that output can be compared.
+fn device() -> DeviceIdentity {
+    DeviceIdentity {
+        uid: "replay".into(),
+        boot_id: "00000000-0000-0000-0000-000000000000".into(),
+        hostname: "replay".into(),
+        agent_version: "replay".into(),
+    }
+}
+
+/// Numbers events and findings as the pipeline does, one after the other.
+struct Judge {
+    detector: Detector,
+    sequence: u64,
+    findings: Vec<Finding>,
+}
+
+impl Judge {
+    fn events(&mut self, events: &mut Vec<Event>, printer: &mut Printer<'_>) -> io::Result<()> {
+        for event in events.drain(..) {
+            self.sequence += 1;
+            self.detector.inspect(&event, &mut self.findings);
+            for finding in self.findings.drain(..) {
+                self.sequence += 1;
+                let alert = Event { time: event.time, sequence: self.sequence, kind: finding.into() };
+                printer.alert(&alert)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Printer<'a> {
+    output: &'a mut dyn Write,
+    json: bool,
+    colour: bool,
+    device: DeviceIdentity,
+    line: Vec<u8>,
+}
+
+impl Printer<'_> {
+    fn alert(&mut self, alert: &Event) -> io::Result<()> {
+        if self.json {
+            self.line.clear();
+            ocsf::encode(alert, &self.device, &mut self.line);
+            self.line.push(b'\n');
+            return self.output.write_all(&self.line);
+        }
+        let defender_model::event::EventKind::Finding(finding) = &alert.kind else { return Ok(()) };
+        let text = match (finding.response, finding.source) {
+            (Response::None, _) | (_, None) => finding.message.clone(),
+            (response, Some(source)) => format!("{} [{} {source}]", finding.message, response.name()),
+        };
+        shown::entry(self.output, alert.time, alert.severity(), &text, self.colour)
+    }
+}
+
+/// The next line without its end, and whether it is whole. What is longer than the bound is passed over. `None` at the end.
+fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
+    if (&mut *input).take(MAX_LINE).read_until(b'\n', line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(Some(true));
+    }
+    let mut whole = true;
+    loop {
+        let available = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            available => available?,
+        };
+        if available.is_empty() {
+            return Ok(Some(whole));
+        }
+        whole = false;
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(available.len(), |end| end + 1);
+        input.consume(taken);
+        if end.is_some() {
+            return Ok(Some(false));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_a_bound() {
+        let long = vec![b'x'; MAX_LINE as usize + 3];
+        let mut input = BufReader::new(b"a\n\n".chain(long.as_slice()).chain(&b"\nb"[..]));
+        let mut line = Vec::new();
+        let mut next = || {
+            line.clear();
+            read_line(&mut input, &mut line).unwrap().map(|whole| (whole, line.len()))
+        };
+        assert_eq!(next(), Some((true, 1)));
+        assert_eq!(next(), Some((true, 0)));
+        assert_eq!(next(), Some((false, MAX_LINE as usize)));
+        assert_eq!(next(), Some((true, 1)));
+        assert_eq!(next(), None);
+    }
+}

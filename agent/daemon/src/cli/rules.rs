@@ -1,0 +1,231 @@
+//! `rules check` and `rules list`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use defender_detect::{RuleError, RuleSet};
+use defender_model::text::printable;
+use serde_json::{json, Value};
+
+use super::arguments::Given;
+use super::{complain, configuration, query, Failure, Outcome, Streams};
+use crate::config::load::load;
+
+/// Deepest directory below a named one.
+const DEPTH: usize = 8;
+/// Most rule files.
+const FILES: usize = 10_000;
+/// Longest rule file, in bytes.
+const BYTES: u64 = 1 << 20;
+/// Ending of the files that hold tests of rules rather than rules.
+const TESTS: &str = ".tests.yaml";
+
+/// What is wrong with a file: with a rule in it, or with reading it.
+#[derive(Debug)]
+enum Mistake {
+    Rule(RuleError),
+    File { file: PathBuf, message: String },
+}
+
+impl core::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Rule(error) => error.fmt(f),
+            Self::File { file, message } => write!(f, "{}: {message}", file.display()),
+        }
+    }
+}
+
+impl Mistake {
+    fn file(file: &Path, message: impl Into<String>) -> Self {
+        Self::File { file: file.to_owned(), message: message.into() }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Rule(error) => json!({
+                "file": error.file,
+                "line": error.line,
+                "rule": error.rule,
+                "cause": error.cause.name(),
+                "message": error.to_string(),
+            }),
+            Self::File { file, message } => {
+                json!({ "file": file, "cause": "unreadable", "message": message })
+            }
+        }
+    }
+}
+
+/// Checks named files and directories: whoever names a path means it, so one that is missing or holds no rule is a mistake too.
+pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
+    let mut mistakes = Vec::new();
+    let mut files = Vec::new();
+    for path in given.arguments.iter().map(Path::new) {
+        let before = (files.len(), mistakes.len());
+        if path.is_dir() {
+            below(path, 0, &mut files, &mut mistakes);
+            if before == (files.len(), mistakes.len()) {
+                mistakes.push(Mistake::file(path, "no rule file (*.yml, *.yaml) in this directory"));
+            }
+        } else {
+            files.push(path.to_owned());
+        }
+    }
+    let mut builder = RuleSet::builder();
+    for file in &files {
+        match read(file) {
+            Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),
+            Err(error) => mistakes.push(Mistake::file(file, format!("cannot be read: {error}"))),
+        }
+    }
+    let (rules, errors) = builder.build();
+    mistakes.extend(errors.into_iter().map(Mistake::Rule));
+    let loaded = rules.rules().len();
+    if given.json {
+        let errors: Vec<Value> = mistakes.iter().map(Mistake::json).collect();
+        query::print(streams.output, &json!({ "files": files.len(), "rules": loaded, "errors": errors }))?;
+    } else {
+        for mistake in &mistakes {
+            complain(streams, &mistake.to_string());
+        }
+        writeln!(
+            streams.output,
+            "{} files, {loaded} rules in order, {} mistakes",
+            files.len(),
+            mistakes.len()
+        )?;
+    }
+    Ok(if mistakes.is_empty() { Outcome::Fine } else { Outcome::No })
+}
+
+/// Lists the rules that are in force, or those of named paths.
+pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
+    let (rules, errors) = in_force(given, streams);
+    if given.json {
+        let rules: Vec<Value> = rules
+            .rules()
+            .map(|rule| {
+                json!({
+                    "id": rule.info.id,
+                    "title": rule.info.title,
+                    "level": rule.level.level(),
+                    "kind": rule.kind.name(),
+                    "logsource": rule.logsource,
+                    "tactics": rule.info.tactics,
+                    "techniques": rule.info.techniques,
+                    "response": rule.response.name(),
+                    "enabled": rule.enabled,
+                    "alerts": rule.alerts,
+                    "status": rule.status,
+                    "file": rule.file,
+                })
+            })
+            .collect();
+        query::print(streams.output, &Value::Array(rules))?;
+    } else {
+        let rows: Vec<[String; 5]> = rules
+            .rules()
+            .map(|rule| {
+                let level = match (rule.enabled, rule.alerts) {
+                    (false, _) => "off",
+                    // Rules that only feed a correlation raise nothing themselves.
+                    (true, false) => "feeds",
+                    (true, true) => rule.level.level(),
+                };
+                let tactics = rule.info.tactics.join(",");
+                [
+                    rule.info.id.clone(),
+                    level.to_owned(),
+                    tactics,
+                    rule.response.name().to_owned(),
+                    rule.info.title.clone(),
+                ]
+            })
+            .collect();
+        columns(streams.output, &["ID", "LEVEL", "TACTIC", "RESPONSE", "TITLE"], &rows)?;
+    }
+    for error in &errors {
+        complain(streams, error);
+    }
+    Ok(if errors.is_empty() { Outcome::Fine } else { Outcome::No })
+}
+
+/// The rules of `--rules`, or of the configuration, whose changes to rules hold either way. What is wrong with the configuration
+/// goes to standard error.
+pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> (RuleSet, Vec<String>) {
+    let file = configuration(given);
+    // A build host has no configuration of a device: the built-in one is meant then.
+    let mut config = if given.config.is_none() && !file.exists() {
+        crate::config::Config::default()
+    } else {
+        let loaded = load(&file);
+        for problem in &loaded.problems {
+            complain(streams, &problem.to_string());
+        }
+        loaded.config
+    };
+    if !given.rules.is_empty() {
+        config.rules.directories.clone_from(&given.rules);
+    }
+    crate::rules::load(&config)
+}
+
+/// Left-aligned columns, the last one ragged.
+fn columns<const N: usize>(out: &mut dyn Write, titles: &[&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let mut widths = titles.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(printable(cell).chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(widths) {
+            text.push_str(&format!("{:<width$}  ", printable(cell)));
+        }
+        text.truncate(text.trim_end().len());
+        text
+    };
+    writeln!(out, "{}", line(*titles))?;
+    for row in rows {
+        writeln!(out, "{}", line(std::array::from_fn(|at| row[at].as_str())))?;
+    }
+    Ok(())
+}
+
+/// The rule files below a directory, by name.
+fn below(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, mistakes: &mut Vec<Mistake>) {
+    let entries = std::fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut entries = match entries {
+        Ok(entries) => entries,
+        Err(error) => return mistakes.push(Mistake::file(directory, format!("cannot be listed: {error}"))),
+    };
+    entries.sort();
+    for path in entries {
+        let name = path.to_string_lossy();
+        if path.is_dir() {
+            if depth == DEPTH {
+                mistakes.push(Mistake::file(&path, format!("deeper than {DEPTH} directories; not read")));
+            } else {
+                below(&path, depth + 1, files, mistakes);
+            }
+        } else if (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(TESTS) {
+            if files.len() == FILES {
+                return mistakes.push(Mistake::file(directory, format!("more than {FILES} rule files")));
+            }
+            files.push(path);
+        }
+    }
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES {
+        return Err(io::Error::other(format!("longer than {BYTES} bytes")));
+    }
+    Ok(bytes)
+}

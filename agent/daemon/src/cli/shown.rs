@@ -1,0 +1,279 @@
+//! Replies and events as text for people: aligned, and safe on a terminal whatever the device's attackers wrote into it.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use defender_model::ocsf;
+use defender_model::severity::Severity;
+use defender_model::text::{printable, truncate};
+use defender_model::time::Timestamp;
+use serde::Deserialize;
+
+use crate::request::{BlockedAddress, StatusReport};
+
+/// Longest text of one event, in bytes; the whole of it is in the JSON.
+const TEXT: usize = 600;
+
+/// A status report.
+pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    let armed = match (report.armed, report.armed_after_ms) {
+        (true, after) => format!("armed {after} ms after start"),
+        (false, _) => "NOT ARMED".to_owned(),
+    };
+    row(out, "health", &format!("{}, {armed}", report.health))?;
+    rows(out, "degraded", &report.degraded)?;
+    row(out, "agent", &format!("version {}, up {}", report.version, duration(report.uptime_s)))?;
+    row(out, "device", &format!("{}, boot {}", report.device, report.boot))?;
+    let process = &report.process;
+    let source = match process.source.as_str() {
+        "" => "off".to_owned(),
+        source => format!("{source}: {}", process.detail),
+    };
+    row(out, "processes", &format!("{source}; {} lost, {} known", process.lost, process.table))?;
+    rows(out, "  not used", &process.declined)?;
+    let events = &report.events;
+    let counts = [
+        ("process", events.process),
+        ("authentication", events.authentication),
+        ("finding", events.findings),
+        ("remediation", events.remediations),
+        ("health", events.health),
+    ];
+    let mut seen: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    seen.push(format!("{} dropped", events.dropped));
+    row(out, "events", &seen.join(", "))?;
+    row(out, "rules", &format!("{} loaded", report.rules.loaded))?;
+    rows(out, "  left out", &report.rules.errors)?;
+    let firewall = &report.firewall;
+    let ready = if firewall.ready { "ready".to_owned() } else { format!("NOT READY: {}", firewall.error) };
+    row(out, "firewall", &ready)?;
+    for sink in &report.sinks {
+        let mut words = format!("{}, {} written, {} dropped", sink.state, sink.written, sink.dropped);
+        if !sink.last_error.is_empty() {
+            words = format!("{words}; last error: {}", sink.last_error);
+        }
+        row(out, &format!("sink {}", sink.name), &words)?;
+    }
+    rows(out, "confinement", &report.confinement)
+}
+
+fn row(out: &mut dyn Write, label: &str, text: &str) -> io::Result<()> {
+    writeln!(out, "{:<19} {}", printable(label), printable(text))
+}
+
+/// Several lines under one label.
+fn rows(out: &mut dyn Write, label: &str, texts: &[String]) -> io::Result<()> {
+    for (at, text) in texts.iter().enumerate() {
+        row(out, if at == 0 { label } else { "" }, text)?;
+    }
+    Ok(())
+}
+
+/// Blocked addresses.
+pub(super) fn blocked(out: &mut dyn Write, addresses: &[BlockedAddress]) -> io::Result<()> {
+    if addresses.is_empty() {
+        return writeln!(out, "no address is blocked");
+    }
+    let cells: Vec<[String; 2]> = addresses
+        .iter()
+        .map(|blocked| [blocked.address.to_string(), duration(blocked.seconds_left)])
+        .collect();
+    let width = |column: usize, title: &str| {
+        cells.iter().map(|cell| cell[column].len()).max().unwrap_or(0).max(title.len())
+    };
+    let (first, second) = (width(0, "ADDRESS"), width(1, "TIME LEFT"));
+    writeln!(out, "{:<first$}  {:>second$}  REASON", "ADDRESS", "TIME LEFT")?;
+    for ([address, left], blocked) in cells.iter().zip(addresses) {
+        writeln!(out, "{address:<first$}  {left:>second$}  {}", printable(&blocked.reason))?;
+    }
+    Ok(())
+}
+
+/// Seconds as people say them: the two largest units.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// What a line of text needs of an OCSF event of the classes that [`ocsf::decode`] does not read back.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Brief {
+    class_uid: u32,
+    activity_id: u32,
+    severity_id: u8,
+    time: i64,
+    message: String,
+    status_id: u8,
+    status_code: String,
+    status_detail: String,
+    observables: Vec<Observable>,
+    unmapped: Unmapped,
+}
+
+#[derive(Deserialize)]
+struct Observable {
+    value: IpAddr,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Unmapped {
+    kind: String,
+    component: String,
+    seconds: Option<u64>,
+    response: String,
+}
+
+/// One event, from its OCSF line.
+pub(super) fn event(out: &mut dyn Write, line: &str, colour: bool) -> io::Result<()> {
+    if let Ok(Some(event)) = ocsf::decode(line.as_bytes()) {
+        return entry(out, event.time, event.severity(), &event.to_string(), colour);
+    }
+    let Ok(brief) = serde_json::from_str::<Brief>(line) else {
+        // Another version's agent may send what this one cannot read; it is shown as it is.
+        return writeln!(out, "{}", printable(truncate(line, TEXT)));
+    };
+    let address = brief.observables.first().map(|observable| observable.value);
+    let text = match brief.class_uid {
+        ocsf_class::DETECTION_FINDING => match (brief.unmapped.response.as_str(), address) {
+            ("" | "none", _) | (_, None) => format!("ALERT {}", brief.message),
+            (response, Some(address)) => format!("ALERT {} [{response} {address}]", brief.message),
+        },
+        ocsf_class::NETWORK_REMEDIATION => {
+            let mut words = if brief.activity_id == 3 { "unblock" } else { "block" }.to_owned();
+            if let Some(address) = address {
+                words = format!("{words} {address}");
+            }
+            if let Some(seconds) = brief.unmapped.seconds {
+                words = format!("{words} for {}", duration(seconds));
+            }
+            words = match brief.status_id {
+                1 => format!("{words} verified"),
+                _ => format!("{words} {} ({})", brief.status_code, brief.status_detail),
+            };
+            format!("{words}: {}", brief.message)
+        }
+        _ => format!("{} {}: {}", brief.unmapped.component, brief.unmapped.kind, brief.message),
+    };
+    let severity = Severity::from_id(brief.severity_id).unwrap_or_default();
+    entry(out, Timestamp(brief.time), severity, &text, colour)
+}
+
+/// OCSF classes that are conclusions.
+mod ocsf_class {
+    pub(super) const DETECTION_FINDING: u32 = 2004;
+    pub(super) const NETWORK_REMEDIATION: u32 = 7004;
+}
+
+/// One line with time and severity.
+pub(super) fn entry(
+    out: &mut dyn Write,
+    time: Timestamp,
+    severity: Severity,
+    text: &str,
+    colour: bool,
+) -> io::Result<()> {
+    let (on, off) = match severity {
+        // SGR (ECMA-48 section 8.3.117): 1 bold, 31 red, 33 yellow, 0 reset.
+        Severity::High | Severity::Critical if colour => ("\x1b[1;31m", "\x1b[0m"),
+        Severity::Medium if colour => ("\x1b[33m", "\x1b[0m"),
+        _ => ("", ""),
+    };
+    writeln!(out, "{time}  {on}{:<13}{off}  {}", severity.level(), printable(truncate(text, TEXT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use defender_model::event::Event;
+    use defender_model::health::{Health, Kind};
+    use defender_model::identity::DeviceIdentity;
+    use defender_model::process::{Change, Process, ProcessActivity, Source};
+    use defender_model::remediation::{Action, Outcome, Remediation};
+
+    use super::*;
+
+    fn shown(event_of_ours: &Event, colour: bool) -> String {
+        let (mut line, mut out) = (Vec::new(), Vec::new());
+        ocsf::encode(event_of_ours, &DeviceIdentity::default(), &mut line);
+        event(&mut out, std::str::from_utf8(&line).unwrap(), colour).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn events_of_every_kind_have_a_line() {
+        let process = Process {
+            pid: 7,
+            executable: "/bin/sh".into(),
+            argv: vec!["sh".into(), "-c".into(), "\x1b[2J".into()],
+            ..Process::default()
+        };
+        let exec = ProcessActivity {
+            process,
+            change: Change::Exec { truncated: false },
+            source: Source::Audit,
+            started: None,
+        };
+        assert_eq!(
+            shown(&Event::new(Timestamp(0), exec.into()), true),
+            "1970-01-01T00:00:00.000Z  informational  exec pid=7 /bin/sh: sh -c \\u{1b}[2J\n"
+        );
+        let block = Remediation {
+            action: Action::Block,
+            address: Some("2001:db8::1".parse().unwrap()),
+            seconds: Some(3600),
+            outcome: Outcome::Failed("nft: not found".into()),
+            reason: "Brute force".into(),
+            finding: None,
+        };
+        assert_eq!(
+            shown(&Event::new(Timestamp(0), block.into()), true),
+            "1970-01-01T00:00:00.000Z  \x1b[1;31mhigh         \x1b[0m  \
+             block 2001:db8::1 for 1 h 0 min failed (nft: not found): Brute force\n"
+        );
+        let health = Health::new(Kind::Degraded, "sink.file", "no room");
+        assert_eq!(
+            shown(&Event::new(Timestamp(0), health.into()), false),
+            "1970-01-01T00:00:00.000Z  medium         sink.file degraded: no room\n"
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_is_shown_as_it_is_and_harmless() {
+        let mut out = Vec::new();
+        event(&mut out, "[\x1b]", false).unwrap();
+        assert_eq!(out, b"[\\u{1b}]\n");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, words) in
+            [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_000, "1 d 1 h")]
+        {
+            assert_eq!(duration(seconds), words);
+        }
+    }
+
+    #[test]
+    fn blocked_addresses_are_aligned() {
+        let list = ["192.0.2.1", "2001:db8::ffff"].map(|address| BlockedAddress {
+            address: address.parse().unwrap(),
+            seconds_left: 5,
+            reason: "x\ny".into(),
+        });
+        let mut out = Vec::new();
+        blocked(&mut out, &list).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "ADDRESS         TIME LEFT  REASON\n\
+             192.0.2.1             5 s  x\\ny\n\
+             2001:db8::ffff        5 s  x\\ny\n"
+        );
+    }
+}
