@@ -1,1 +1,32 @@
-//! x
+//! Sinks: where the agent's records go.
+//!
+//! ```text
+//! SinkHandle::try_push ──► queue (alerts │ telemetry, bounded, counted) ──► one task per sink ──► file, syslog, MQTT
+//! ```
+//!
+//! A record is encoded once, before it comes here; the sinks share its bytes. A sink that fails says so in its [`sink::Stats`] and by a
+//! health statement, keeps what its queue holds, and tries again; the others do not notice.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`record`] | what is reported |
+//! | [`sink`] | the queue in front of a sink, its figures and its health |
+//! | [`file`] | JSON lines with rotation |
+//! | [`syslog`] | local and remote syslog: datagram socket, UDP, TCP, TLS |
+//! | [`mqtt`] | an MQTT 3.1.1 broker (cargo feature `mqtt`) |
+//! | [`tls`] | certificates of a connection (cargo feature `tls`) |
+//! | [`error`] | what can go wrong |
+//!
+//! Without the feature `tls` nothing here links OpenSSL. Nothing here is switched on by default.
+
+mod backoff;
+pub mod error;
+pub mod file;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
+pub mod record;
+pub mod sink;
+mod stream;
+pub mod syslog;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -1,0 +1,88 @@
+//! The MQTT sink: every record published with quality of service 1 to a broker, MQTT 3.1.1.
+//!
+//! A record counts as delivered when the broker has acknowledged it. What is not acknowledged when a connection breaks is published
+//! again on the next, so the broker may get it twice (with the same sequence number) but never not at all, as long as the agent runs.
+//!
+//! Packets are encoded and decoded by the crate `rumqttc`. Its event loop is not used: it drops what is unacknowledged when the broker
+//! comes back without the session, trusts the system's authorities beside the configured one, and takes no TLS stream of ours.
+//!
+//! Under the `status` topic the broker has `online`, and `offline` once the connection is lost (last will), both retained.
+
+mod session;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::record::Record;
+use crate::sink::Intake;
+use session::{End, Session};
+
+/// The topic if nothing else is configured.
+pub const DEFAULT_TOPIC: &str = "defender/{device}/{kind}";
+
+/// Which broker, and how to publish.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name or address of the broker.
+    pub host: String,
+    /// Usually 1883, with TLS 8883.
+    pub port: u16,
+    /// Replaces `{device}` in the topic, and is the client's id.
+    pub device: String,
+    /// Topic to publish to: `{kind}` becomes `alerts`, `events` or `status`.
+    pub topic: String,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+    /// Longest silence on the connection; at least a second.
+    pub keep_alive: Duration,
+    /// Certificates, if the connection is to be encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Tls>,
+}
+
+impl Config {
+    /// The topic for `kind`. Characters that have a meaning in topics are taken out of the device's name.
+    fn topic(&self, kind: &str) -> String {
+        let device: String =
+            self.device.chars().map(|c| if matches!(c, '+' | '#' | '/' | '\0') { '_' } else { c }).collect();
+        self.topic.replace("{device}", &device).replace("{kind}", kind)
+    }
+
+    fn tls(&self) -> Option<&crate::stream::Tls> {
+        #[cfg(feature = "tls")]
+        return self.tls.as_ref();
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+}
+
+/// Publishes until the sink is closed.
+pub async fn run(config: Config, mut intake: Intake) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+    let mut unacknowledged: VecDeque<Record> = VecDeque::new();
+    loop {
+        let outcome = match Session::open(&config).await {
+            Ok(mut session) => {
+                intake.works();
+                backoff.worked();
+                session.run(&mut intake, &mut unacknowledged).await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(End::Closed) => return,
+            Err(error) => {
+                intake.failed(&error);
+                if intake.pause(backoff.failed()).await {
+                    // Asked to end: this was the last try.
+                    intake.lost(&unacknowledged);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

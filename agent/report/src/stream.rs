@@ -1,0 +1,87 @@
+//! Connections to remote peers, with or without TLS.
+
+use std::future::{poll_fn, Future};
+use std::io;
+use std::pin::{pin, Pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::error::Error;
+
+/// How long a peer may take to be connected to, or to take what is sent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection, whatever is below it.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
+
+/// What is wanted of a connection's security.
+#[cfg(feature = "tls")]
+pub(crate) type Tls = crate::tls::Tls;
+/// Without the feature there is nothing to want.
+#[cfg(not(feature = "tls"))]
+pub(crate) type Tls = std::convert::Infallible;
+
+/// Host and port as error messages have them.
+pub(crate) fn target(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Connects to the first address of `host` that answers.
+pub(crate) async fn connect(host: &str, port: u16, tls: Option<&Tls>) -> Result<Box<dyn Stream>, Error> {
+    let target = target(host, port);
+    let tcp = within(&target, "connect to", TcpStream::connect((host, port))).await?;
+    tcp.set_nodelay(true).map_err(|source| Error::Socket {
+        target: target.clone(),
+        action: "set up",
+        source,
+    })?;
+    match tls {
+        None => Ok(Box::new(tcp)),
+        #[cfg(feature = "tls")]
+        Some(tls) => Ok(Box::new(crate::tls::connect(tls, host, &target, tcp).await?)),
+        #[cfg(not(feature = "tls"))]
+        Some(tls) => match *tls {},
+    }
+}
+
+/// An operation on a socket, with its name and a time limit.
+pub(crate) async fn within<T>(
+    target: &str,
+    action: &'static str,
+    operation: impl Future<Output = io::Result<T>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(PATIENCE, operation).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::Socket { target: target.to_owned(), action, source }),
+        Err(_) => Err(Error::Timeout { target: target.to_owned(), action, after: PATIENCE }),
+    }
+}
+
+/// Whether the peer has closed the connection. What it has sent otherwise is thrown away. Never waits.
+pub(crate) async fn is_closed(stream: &mut dyn Stream) -> bool {
+    let mut bytes = [0; 256];
+    for _ in 0..16 {
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let polled = poll_fn(|context| {
+            Poll::Ready(match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Pending => None,
+                Poll::Ready(outcome) => Some(outcome),
+            })
+        });
+        match pin!(polled).await {
+            None => return false,
+            Some(Ok(())) if !buffer.filled().is_empty() => {}
+            Some(_) => return true,
+        }
+    }
+    false
+}

@@ -1,0 +1,128 @@
+//! The syslog sink: one line per record, to the local daemon or a remote collector.
+//!
+//! The lines are made by the formatters of the crate `syslog`; the sockets are our own, since syslog daemons restart and collectors
+//! vanish. A record that could not be sent waits, and the ones behind it; after 0.1 s, ... 30 s it is tried again on a new socket.
+//!
+//! | Transport | Format | Source |
+//! |---|---|---|
+//! | local datagram socket (`/dev/log`) | RFC 3164 without host name | syslog(3) |
+//! | UDP | RFC 5424 | RFC 5426 |
+//! | TCP | RFC 5424, octet counting | RFC 6587 section 3.4.1 |
+//! | TLS (feature `tls`) | RFC 5424, octet counting | RFC 5425 |
+//!
+//! Syslog has no acknowledgements: what the system took when a connection broke may be lost without a trace. A connection that the
+//! peer has closed is noticed before something is sent into it.
+
+mod format;
+mod transport;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::sink::Intake;
+pub use format::Facility;
+use format::Formatter;
+use transport::{Connection, Failure};
+
+/// Records sent in one go.
+const BATCH: usize = 64;
+const BATCH_BYTES: usize = 64 * 1024;
+/// Telemetry waits so long for company, if it is sent at all.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Where to send.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// The local daemon's datagram socket, usually `/dev/log`.
+    Local {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A collector, by datagrams.
+    Udp {
+        /// Name or address.
+        host: String,
+        /// Usually 514.
+        port: u16,
+    },
+    /// A collector, by a connection.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Usually 514 or 601.
+        port: u16,
+    },
+    /// A collector, by an encrypted connection.
+    #[cfg(feature = "tls")]
+    Tls {
+        /// Name or address; its certificate must have it.
+        host: String,
+        /// Usually 6514.
+        port: u16,
+        /// Certificates.
+        tls: crate::tls::Tls,
+    },
+}
+
+/// What to send, and where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to.
+    pub transport: Transport,
+    /// Syslog facility of every line: `daemon`, `authpriv`, `local0`, ...
+    pub facility: Facility,
+    /// The device's name for remote collectors; the local daemon adds its own.
+    pub hostname: String,
+}
+
+/// Sends until the sink is closed.
+pub async fn run(config: Config, mut intake: Intake) {
+    let formatter = Formatter::new(&config);
+    let mut connection = Connection::new(config.transport);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+    let mut batch = VecDeque::new();
+    while !batch.is_empty() || intake.wait().await {
+        if batch.is_empty() {
+            intake.gather(GATHER, BATCH_BYTES).await;
+            intake.take(&mut batch, BATCH, BATCH_BYTES);
+        }
+        let mut sent = 0;
+        let mut failure = None;
+        let mut check = true;
+        while let Some(record) = batch.front() {
+            match connection.send(&formatter.line(record), std::mem::take(&mut check)).await {
+                Ok(()) => sent += 1,
+                // This one will never go; the next may.
+                Err(Failure::Unsendable(error)) => {
+                    intake.lost([record]);
+                    intake.failed(&error);
+                }
+                Err(Failure::Broken(error)) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+            batch.pop_front();
+        }
+        intake.delivered(sent);
+        let Some(error) = failure else {
+            backoff.worked();
+            continue;
+        };
+        if sent > 0 {
+            backoff.worked();
+        }
+        intake.failed(&error);
+        if intake.pause(backoff.failed()).await {
+            // Asked to end: this was the last try.
+            intake.lost(&batch);
+            return;
+        }
+    }
+    connection.finish().await;
+}
+
+#[cfg(test)]
+mod tests;

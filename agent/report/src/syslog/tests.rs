@@ -1,0 +1,160 @@
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use defender_model::severity::Severity;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::sink::tests::record;
+use crate::sink::{self, Limits, SinkHandle, State, Stats};
+
+fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
+    let (notices, _) = mpsc::channel(64);
+    let limits = Limits { minimum: Severity::Medium, ..Limits::default() };
+    let (handle, intake) = sink::channel("sink.syslog", limits, notices);
+    let config = Config { transport, facility: Facility::LOG_AUTHPRIV, hostname: "device".to_owned() };
+    (handle, tokio::spawn(run(config, intake)))
+}
+
+async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
+    for _ in 0..1000 {
+        if condition(&handle.stats()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: {:?}", handle.stats());
+}
+
+fn bind(path: &Path) -> tokio::net::UnixDatagram {
+    let _ = std::fs::remove_file(path);
+    let socket = UnixDatagram::bind(path).expect("bind");
+    socket.set_nonblocking(true).expect("non-blocking");
+    tokio::net::UnixDatagram::from_std(socket).expect("a socket")
+}
+
+async fn receive(socket: &tokio::net::UnixDatagram) -> String {
+    let mut buffer = [0; 4096];
+    let length =
+        tokio::time::timeout(Duration::from_secs(10), socket.recv(&mut buffer)).await.expect("in time");
+    String::from_utf8(buffer[..length.expect("a datagram")].to_vec()).expect("text")
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_local_daemon_starts_late_and_restarts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let (handle, task) = start(Transport::Local { path: path.clone() });
+    handle.try_push(record(1, true));
+    wait_for(&handle, "no daemon yet", |stats| stats.state == State::Retrying).await;
+    assert!(handle.stats().last_error.expect("a reason").contains("No such file"));
+    let daemon = bind(&path);
+    assert!(receive(&daemon).await.ends_with(": record 1"));
+    for restart in 0..20 {
+        handle.try_push(record(100 + restart, true));
+        assert!(receive(&daemon).await.ends_with(&format!(": record {}", 100 + restart)));
+    }
+    let mut daemon = daemon;
+    for restart in 0..10 {
+        drop(daemon);
+        handle.try_push(record(200 + restart, true));
+        wait_for(&handle, "refused", |stats| stats.state == State::Retrying).await;
+        daemon = bind(&path);
+        assert!(receive(&daemon).await.ends_with(&format!(": record {}", 200 + restart)));
+    }
+    // Telemetry is not for this sink.
+    handle.try_push(record(300, false));
+    handle.try_push(record(301, true));
+    assert!(receive(&daemon).await.ends_with(": record 301"));
+    handle.close();
+    task.await.expect("no panic");
+    assert_eq!((handle.stats().written, handle.stats().dropped_alerts), (32, 0));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_daemon_that_does_not_read_slows_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let daemon = bind(&path);
+    let (handle, task) = start(Transport::Local { path });
+    // Far more than net.unix.max_dgram_qlen, which is 512 at most by default.
+    for sequence in 0..1000 {
+        handle.try_push(record(sequence, true));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(handle.stats().written < 1000);
+    for sequence in 0..1000 {
+        assert!(receive(&daemon).await.ends_with(&format!(": record {sequence}")));
+    }
+    handle.close();
+    task.await.expect("no panic");
+    assert_eq!(handle.stats().written, 1000);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn udp() {
+    let collector = UdpSocket::bind("[::1]:0").await.expect("bind");
+    let port = collector.local_addr().expect("an address").port();
+    let (handle, task) = start(Transport::Udp { host: "::1".to_owned(), port });
+    handle.try_push(record(1, true));
+    let mut buffer = [0; 4096];
+    let received =
+        tokio::time::timeout(Duration::from_secs(10), collector.recv(&mut buffer)).await.expect("in time");
+    let line = String::from_utf8(buffer[..received.expect("a datagram")].to_vec()).expect("text");
+    assert!(line.starts_with("<83>1 ") && line.ends_with("] record 1"), "{line}");
+    handle.close();
+    task.await.expect("no panic");
+}
+
+/// One frame of RFC 6587 section 3.4.1.
+async fn frame(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let read = async {
+        let mut length = String::new();
+        loop {
+            match stream.read_u8().await.expect("a byte") {
+                b' ' => break,
+                digit => length.push(digit as char),
+            }
+        }
+        let mut line = vec![0; length.parse().expect("a length")];
+        stream.read_exact(&mut line).await.expect("a frame");
+        String::from_utf8(line).expect("text")
+    };
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("in time")
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn tcp_reconnects_when_the_collector_restarts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("an address").port();
+    let (handle, task) = start(Transport::Tcp { host: "127.0.0.1".to_owned(), port });
+    handle.try_push(record(1, true));
+    handle.try_push(record(2, true));
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    assert!(frame(&mut stream).await.ends_with("] record 1"));
+    assert!(frame(&mut stream).await.ends_with("] record 2"));
+    // Closed while nothing is sent: the next record goes to a new connection.
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    handle.try_push(record(3, true));
+    let (mut stream, _) = tokio::time::timeout(Duration::from_secs(10), listener.accept())
+        .await
+        .expect("in time")
+        .expect("a connection");
+    assert!(frame(&mut stream).await.ends_with("] record 3"));
+    // Gone for a while.
+    drop((stream, listener));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    handle.try_push(record(4, true));
+    wait_for(&handle, "refused", |stats| stats.state == State::Retrying).await;
+    assert!(handle.stats().last_error.expect("a reason").contains("Connection refused"));
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("bind again");
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    assert!(frame(&mut stream).await.ends_with("] record 4"));
+    handle.close();
+    task.await.expect("no panic");
+    assert_eq!(handle.stats().written, 4);
+}

@@ -1,0 +1,158 @@
+//! Sockets that reconnect.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UdpSocket, UnixDatagram};
+
+use super::Transport;
+use crate::error::Error;
+use crate::stream::{self, Stream};
+
+/// How long the local daemon may leave its queue full.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where lines go, and the socket if there is one.
+pub(super) struct Connection {
+    transport: Transport,
+    socket: Option<Socket>,
+}
+
+enum Socket {
+    Local(UnixDatagram),
+    Udp(UdpSocket),
+    Stream(Box<dyn Stream>),
+}
+
+/// Why a line was not sent.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The line itself is refused; another may not be.
+    Unsendable(Error),
+    /// The socket is of no use any more.
+    Broken(Error),
+}
+
+impl Connection {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self { transport, socket: None }
+    }
+
+    /// Sends one line, on a new socket if need be. `check` asks whether the peer has closed the connection meanwhile.
+    pub(super) async fn send(&mut self, line: &[u8], check: bool) -> Result<(), Failure> {
+        if check {
+            if let Some(Socket::Stream(stream)) = &mut self.socket {
+                if stream::is_closed(stream.as_mut()).await {
+                    self.socket = None;
+                }
+            }
+        }
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => connect(&self.transport).await.map_err(Failure::Broken)?,
+        };
+        // Put back only if it worked: half a line may be in a connection that failed.
+        let socket = self.send_on(socket, line).await?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    async fn send_on(&self, mut socket: Socket, line: &[u8]) -> Result<Socket, Failure> {
+        let target = self.target();
+        let sent = match &mut socket {
+            Socket::Local(datagram) => {
+                match tokio::time::timeout(LOCAL_PATIENCE, datagram.send(line)).await {
+                    Ok(sent) => sent.map(drop),
+                    Err(_) => {
+                        return Err(Failure::Broken(Error::Timeout {
+                            target,
+                            action: "send to",
+                            after: LOCAL_PATIENCE,
+                        }))
+                    }
+                }
+            }
+            Socket::Udp(udp) => udp.send(line).await.map(drop),
+            Socket::Stream(stream) => {
+                let mut frame = format!("{} ", line.len()).into_bytes();
+                frame.extend_from_slice(line);
+                let write = async {
+                    stream.write_all(&frame).await?;
+                    stream.flush().await
+                };
+                return match stream::within(&target, "send to", write).await {
+                    Ok(()) => Ok(socket),
+                    Err(error) => Err(Failure::Broken(error)),
+                };
+            }
+        };
+        match sent {
+            Ok(()) => Ok(socket),
+            Err(source) => {
+                let unsendable = source.raw_os_error() == Some(libc::EMSGSIZE);
+                let error = Error::Socket { target, action: "send to", source };
+                Err(if unsendable { Failure::Unsendable(error) } else { Failure::Broken(error) })
+            }
+        }
+    }
+
+    /// Ends a connection in good order, so that what was sent arrives.
+    pub(super) async fn finish(self) {
+        if let Some(Socket::Stream(mut stream)) = self.socket {
+            let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
+        }
+    }
+
+    fn target(&self) -> String {
+        match &self.transport {
+            Transport::Local { path } => path.display().to_string(),
+            Transport::Udp { host, port } | Transport::Tcp { host, port } => stream::target(host, *port),
+            #[cfg(feature = "tls")]
+            Transport::Tls { host, port, .. } => stream::target(host, *port),
+        }
+    }
+}
+
+async fn connect(transport: &Transport) -> Result<Socket, Error> {
+    match transport {
+        Transport::Local { path } => local(path).map(Socket::Local).map_err(|source| Error::Socket {
+            target: path.display().to_string(),
+            action: "connect to",
+            source,
+        }),
+        Transport::Udp { host, port } => {
+            let target = stream::target(host, *port);
+            stream::within(&target, "connect to", udp(host, *port)).await.map(Socket::Udp)
+        }
+        Transport::Tcp { host, port } => stream::connect(host, *port, None).await.map(Socket::Stream),
+        #[cfg(feature = "tls")]
+        Transport::Tls { host, port, tls } => {
+            stream::connect(host, *port, Some(tls)).await.map(Socket::Stream)
+        }
+    }
+}
+
+fn local(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    Ok(socket)
+}
+
+async fn udp(host: &str, port: u16) -> io::Result<UdpSocket> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let connected = async {
+            let socket = UdpSocket::bind(any).await?;
+            socket.connect(address).await?;
+            Ok(socket)
+        };
+        match connected.await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

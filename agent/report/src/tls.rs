@@ -1,0 +1,100 @@
+//! TLS by OpenSSL: version 1.2 at least, the server's certificate and name always verified.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
+use openssl::x509::X509VerifyResult;
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+use crate::error::Error;
+use crate::stream::PATIENCE;
+
+/// What a TLS connection needs. Files are read at each connection, so a certificate replaced on disk is used from the next one on.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Certificates of the authorities to trust, PEM; `None` trusts those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Name the server's certificate must have, where it is not the host's in the address.
+    pub server_name: Option<String>,
+    /// The client's own certificate (with its chain) and private key, PEM.
+    pub client: Option<Client>,
+}
+
+/// The client's own certificate.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Certificate, and those between it and the authority, PEM.
+    pub certificate_file: PathBuf,
+    /// Private key, PEM, not encrypted.
+    pub key_file: PathBuf,
+}
+
+/// Makes a TLS connection of a TCP connection.
+pub(crate) async fn connect(
+    tls: &Tls,
+    host: &str,
+    target: &str,
+    tcp: TcpStream,
+) -> Result<SslStream<TcpStream>, Error> {
+    let fail = |detail: String| Error::Tls { target: target.to_owned(), detail };
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let ssl = configure(tls).and_then(|c| {
+        c.configure().and_then(|c| c.into_ssl(name)).map_err(|e| format!("cannot set up a session: {e}"))
+    });
+    let mut stream = ssl
+        .and_then(|ssl| SslStream::new(ssl, tcp).map_err(|e| format!("cannot set up a session: {e}")))
+        .map_err(fail)?;
+    match tokio::time::timeout(PATIENCE, Pin::new(&mut stream).connect()).await {
+        Err(_) => {
+            Err(Error::Timeout { target: target.to_owned(), action: "agree on TLS with", after: PATIENCE })
+        }
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(error)) => {
+            let verdict = stream.ssl().verify_result();
+            let detail = if verdict == X509VerifyResult::OK {
+                format!("the handshake failed: {error}")
+            } else {
+                let subject = stream.ssl().peer_certificate().map(|c| format!("{:?}", c.subject_name()));
+                let subject = subject.unwrap_or_else(|| "unknown".to_owned());
+                format!(
+                    "the server's certificate is refused: {} (expected name {name}; the certificate's subject is {subject})",
+                    verdict.error_string()
+                )
+            };
+            Err(fail(detail))
+        }
+    }
+}
+
+fn configure(tls: &Tls) -> Result<SslConnector, String> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client())
+        .map_err(|e| format!("OpenSSL cannot be set up: {e}"))?;
+    let floor = builder.set_min_proto_version(Some(SslVersion::TLS1_2));
+    floor.map_err(|e| format!("OpenSSL does not know TLS 1.2: {e}"))?;
+    builder.set_verify(SslVerifyMode::PEER);
+    if let Some(path) = &tls.ca_file {
+        // The builder starts with the system's authorities; a store of its own has only these.
+        let store = openssl::x509::store::X509StoreBuilder::new().map_err(|e| e.to_string())?.build();
+        builder.set_cert_store(store);
+        builder.set_ca_file(path).map_err(|e| format!("cannot use the CA file {}: {e}", path.display()))?;
+    }
+    if let Some(client) = &tls.client {
+        let (certificate, key) = (&client.certificate_file, &client.key_file);
+        builder
+            .set_certificate_chain_file(certificate)
+            .map_err(|e| format!("cannot use the client certificate {}: {e}", certificate.display()))?;
+        builder
+            .set_private_key_file(key, SslFiletype::PEM)
+            .map_err(|e| format!("cannot use the client key {}: {e}", key.display()))?;
+        builder.check_private_key().map_err(|e| {
+            format!(
+                "client key {} and certificate {} do not belong together: {e}",
+                key.display(),
+                certificate.display()
+            )
+        })?;
+    }
+    Ok(builder.build())
+}
