@@ -147,6 +147,9 @@ impl Detector {
             for rule in &found {
                 self.rule_held(*rule, event, &values, findings);
             }
+            if self.slot_count > self.limits.entries_total {
+                self.make_room(event.time.millis());
+            }
             self.buffers.found = found;
         }
         self.scratch = scratch;
@@ -201,7 +204,10 @@ impl Detector {
             }
         }
         if !self.groups[number].by_key.contains_key(key.as_str()) {
-            self.make_room(number, event.time.millis());
+            if self.groups[number].by_key.len() >= self.limits.groups_per_rule {
+                self.forget(number, event.time.millis(), self.limits.groups_per_rule);
+            }
+            self.make_room(event.time.millis());
             let correlation = &self.rules.correlations[number];
             let input = &correlation.inputs[feed.input as usize];
             let group = Group {
@@ -223,6 +229,7 @@ impl Detector {
         };
         let reading = group.window.observe(&Observation {
             time: event.time.millis(),
+            event: self.stats.events,
             weight,
             positions: &input.positions,
             value: &self.buffers.value,
@@ -265,13 +272,11 @@ impl Detector {
         *number
     }
 
-    /// Forgets groups until another one fits: first those whose window has passed, then those not heard of for longest.
-    fn make_room(&mut self, number: usize, now: i64) {
+    /// Forgets groups until the bounds on all of them hold: first those whose window has passed, then, of the correlation that
+    /// remembers most, those not heard of for longest.
+    fn make_room(&mut self, now: i64) {
         let full =
             |d: &Self| d.group_count >= d.limits.groups_total || d.slot_count >= d.limits.entries_total;
-        if self.groups[number].by_key.len() >= self.limits.groups_per_rule {
-            self.forget(number, now, self.limits.groups_per_rule);
-        }
         if full(self) {
             for i in 0..self.groups.len() {
                 self.forget(i, now, usize::MAX);

@@ -21,7 +21,44 @@ pub(crate) enum Memory {
     /// When each rule last fired.
     Set { seen: Box<[Option<i64>]> },
     /// For each rule: the latest start of a chain of firings that ends with this rule.
-    Chain { starts: Box<[Option<i64>]> },
+    Chain { links: Box<[Link]> },
+}
+
+/// A link of a chain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Link {
+    /// When the chain that ends here started, at the latest.
+    start: Option<i64>,
+    /// The event that said so last, and what was known before it: one event must not be two links.
+    event: u64,
+    before: Option<i64>,
+}
+
+impl Link {
+    /// The start as it was before this event.
+    fn start_before(&self, event: u64) -> Option<i64> {
+        if self.event == event {
+            self.before
+        } else {
+            self.start
+        }
+    }
+
+    fn set(&mut self, event: u64, start: i64) {
+        if self.event != event {
+            self.before = self.start;
+            self.event = event;
+        }
+        self.start = Some(self.start.map_or(start, |s| s.max(start)));
+    }
+
+    fn expire(&mut self, oldest: i64) {
+        for time in [&mut self.start, &mut self.before] {
+            if time.is_some_and(|t| t < oldest) {
+                *time = None;
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -47,7 +84,7 @@ impl Memory {
     }
 
     pub(crate) fn chain(rules: usize) -> Self {
-        Self::Chain { starts: vec![None; rules].into() }
+        Self::Chain { links: vec![Link::default(); rules].into() }
     }
 
     /// Forgets everything.
@@ -58,7 +95,8 @@ impl Memory {
                 *total = 0;
             }
             Self::Distinct { entries, .. } => entries.clear(),
-            Self::Set { seen: times } | Self::Chain { starts: times } => times.fill(None),
+            Self::Set { seen: times } => times.fill(None),
+            Self::Chain { links } => links.fill(Link::default()),
         }
     }
 
@@ -75,7 +113,8 @@ impl Memory {
                 }
             }
             Self::Distinct { entries, .. } => entries.retain(|(_, time)| *time >= oldest),
-            Self::Set { seen: times } | Self::Chain { starts: times } => {
+            Self::Chain { links } => links.iter_mut().for_each(|link| link.expire(oldest)),
+            Self::Set { seen: times } => {
                 for time in times.iter_mut() {
                     if time.is_some_and(|t| t < oldest) {
                         *time = None;
@@ -89,7 +128,8 @@ impl Memory {
         match self {
             Self::Count { entries, .. } => entries.is_empty(),
             Self::Distinct { entries, .. } => entries.is_empty(),
-            Self::Set { seen: times } | Self::Chain { starts: times } => times.iter().all(Option::is_none),
+            Self::Set { seen: times } => times.iter().all(Option::is_none),
+            Self::Chain { links } => links.iter().all(|link| link.start.is_none()),
         }
     }
 
@@ -99,7 +139,7 @@ impl Memory {
             Self::Count { entries, .. } => entries.front().map(|(t, _)| *t),
             Self::Distinct { entries, .. } => entries.iter().map(|(_, t)| *t).min(),
             Self::Set { seen: times } => times.iter().flatten().copied().min(),
-            Self::Chain { starts } => starts.last().copied().flatten(),
+            Self::Chain { links } => links.last().and_then(|link| link.start),
         }
     }
 
@@ -108,7 +148,8 @@ impl Memory {
         match self {
             Self::Count { entries, .. } => entries.len(),
             Self::Distinct { entries, .. } => entries.len() * 2,
-            Self::Set { seen: times } | Self::Chain { starts: times } => times.len(),
+            Self::Set { seen: times } => times.len(),
+            Self::Chain { links } => links.len() * 2,
         }
     }
 }
@@ -118,6 +159,8 @@ impl Memory {
 pub(crate) struct Observation<'a> {
     /// When, in milliseconds.
     pub(crate) time: i64,
+    /// Number of the event, from 1: the same one may be told several times, by several rules.
+    pub(crate) event: u64,
     /// For how many events it stands.
     pub(crate) weight: u32,
     /// Positions of the rule in the correlation's list, for temporal ones.
@@ -224,15 +267,17 @@ impl Window {
                 let complete = times.iter().all(Option::is_some);
                 Reading { value: times.iter().flatten().count() as u64, complete }
             }
-            Memory::Chain { starts } => {
+            Memory::Chain { links } => {
                 let mut complete = false;
-                // From the back, so that one event never is two links of a chain.
-                for position in seen.positions.iter().rev() {
+                for position in seen.positions {
                     let at = usize::from(*position);
-                    let start = if at == 0 { Some(time) } else { starts.get(at - 1).copied().flatten() };
-                    if let (Some(start), Some(slot)) = (start, starts.get_mut(at)) {
-                        *slot = Some(slot.map_or(start, |s| s.max(start)));
-                        complete |= at + 1 == starts.len();
+                    let start = match at.checked_sub(1).and_then(|previous| links.get(previous)) {
+                        Some(previous) => previous.start_before(seen.event),
+                        None => Some(time),
+                    };
+                    if let (Some(start), Some(link)) = (start, links.get_mut(at)) {
+                        link.set(seen.event, start);
+                        complete |= at + 1 == links.len();
                     }
                 }
                 Reading { value: u64::from(complete), complete }
@@ -272,7 +317,7 @@ mod tests {
     use super::*;
 
     fn at(time: i64) -> Observation<'static> {
-        Observation { time, weight: 1, positions: &[], value: "" }
+        Observation { time, event: 1, weight: 1, positions: &[], value: "" }
     }
 
     #[test]
@@ -306,8 +351,10 @@ mod tests {
 
     #[test]
     fn chains_need_the_order() {
-        let step = |w: &mut Window, time, positions: &'static [u8]| {
-            w.observe(&Observation { time, weight: 1, positions, value: "" }).complete
+        let mut event = 0;
+        let mut step = |w: &mut Window, time, positions: &'static [u8]| {
+            event += 1;
+            w.observe(&Observation { time, event, weight: 1, positions, value: "" }).complete
         };
         let mut w = Window::new(Memory::chain(2), 100);
         assert!(!step(&mut w, 0, &[1]));
@@ -317,6 +364,10 @@ mod tests {
         let mut w = Window::new(Memory::chain(2), 100);
         assert!(!step(&mut w, 0, &[0, 1]), "one event is not a chain");
         assert!(step(&mut w, 1, &[0, 1]));
+        let mut w = Window::new(Memory::chain(2), 100);
+        let told = |positions| Observation { time: 5, event: 77, weight: 1, positions, value: "" };
+        w.observe(&told(&[0]));
+        assert!(!w.observe(&told(&[1])).complete, "nor when two rules tell of it");
     }
 
     proptest! {
@@ -335,7 +386,7 @@ mod tests {
             for (step, weight, value) in steps {
                 time += step;
                 let value = value.to_string();
-                let seen = Observation { time, weight, positions: &[], value: &value };
+                let seen = Observation { time, event: 1, weight, positions: &[], value: &value };
                 let (count, distinct) = (counts.observe(&seen).value, values.observe(&seen).value);
                 let mut now = time;
                 if now < newest {
@@ -370,7 +421,8 @@ mod tests {
             for (step, rule) in steps {
                 time += step;
                 let positions = [rule];
-                let seen = Observation { time, weight: 1, positions: &positions, value: "" };
+                let event = all.len() as u64 + 1;
+                let seen = Observation { time, event, weight: 1, positions: &positions, value: "" };
                 all.push((time, rule));
                 let live: Vec<_> = all.iter().filter(|(t, _)| time - t <= span).collect();
                 prop_assert_eq!(set.observe(&seen).complete, (0..3).all(|r| live.iter().any(|(_, x)| *x == r)));

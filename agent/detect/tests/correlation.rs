@@ -242,6 +242,31 @@ fn memory_is_bounded_and_forgetting_is_counted() {
 }
 
 #[test]
+fn groups_that_grow_are_bounded_too() {
+    let limits = Limits { entries_total: 200, ..Limits::default() };
+    let mut detector = Detector::new(good(&[FAILED, &brute()]), limits);
+    for round in 0..60 {
+        for i in 0..20 {
+            detector.inspect(&failure(round, Some(&format!("10.0.0.{i}")), "u"), &mut Vec::new());
+        }
+    }
+    assert!(detector.stats().evictions > 0, "{:?}", detector.stats());
+    assert!(detector.stats().groups > 0);
+}
+
+#[test]
+fn one_event_is_not_two_links() {
+    let again = FAILED.replace("failed", "again").replace("Failed", "Again");
+    let chain = correlation(
+        "chain",
+        "type: temporal_ordered\nrules: [failed, again]\ngroup-by: [user]\ntimespan: 1m",
+    );
+    let rules = || good(&[FAILED, &again, &chain]);
+    assert!(inspect(rules(), &[failure(0, A, "u")]).is_empty());
+    assert_eq!(inspect(rules(), &[failure(0, A, "u"), failure(1, A, "u")]).len(), 1);
+}
+
+#[test]
 fn groups_whose_window_passed_make_room_first() {
     let limits = Limits { groups_per_rule: 10, ..Limits::default() };
     let mut detector = Detector::new(good(&[FAILED, &brute()]), limits);
