@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::X509VerifyResult;
@@ -10,6 +11,9 @@ use tokio_openssl::SslStream;
 
 use crate::error::Error;
 use crate::stream::PATIENCE;
+
+/// How long a server may take to refuse a client after the handshake.
+const REFUSAL: Duration = Duration::from_millis(250);
 
 /// What a TLS connection needs. Files are read at each connection, so a certificate replaced on disk is used from the next one on.
 #[derive(Debug, Clone, Default)]
@@ -50,22 +54,41 @@ pub(crate) async fn connect(
         Err(_) => {
             Err(Error::Timeout { target: target.to_owned(), action: "agree on TLS with", after: PATIENCE })
         }
-        Ok(Ok(())) => Ok(stream),
+        Ok(Ok(())) => refused_afterwards(stream, target).await,
         Ok(Err(error)) => {
             let verdict = stream.ssl().verify_result();
             let detail = if verdict == X509VerifyResult::OK {
                 format!("the handshake failed: {error}")
             } else {
-                let subject = stream.ssl().peer_certificate().map(|c| format!("{:?}", c.subject_name()));
-                let subject = subject.unwrap_or_else(|| "unknown".to_owned());
                 format!(
-                    "the server's certificate is refused: {} (expected name {name}; the certificate's subject is {subject})",
+                    "the server's certificate is refused: {} (expected name: {name})",
                     verdict.error_string()
                 )
             };
             Err(fail(detail))
         }
     }
+}
+
+/// In TLS 1.3 a server refuses the client's certificate, or its absence, after the client has finished its part. What is sent before
+/// that arrives would be lost, so it is waited for.
+async fn refused_afterwards(
+    mut stream: SslStream<TcpStream>,
+    target: &str,
+) -> Result<SslStream<TcpStream>, Error> {
+    if stream.ssl().version2() != Some(SslVersion::TLS1_3) {
+        return Ok(stream);
+    }
+    let refused = match tokio::time::timeout(REFUSAL, Pin::new(&mut stream).peek(&mut [0])).await {
+        // Silence, or data already.
+        Err(_) | Ok(Ok(1..)) => return Ok(stream),
+        Ok(Ok(0)) => "it closed the connection".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+    };
+    let detail = format!(
+        "the server refuses the client after the handshake: {refused} (does it want a client certificate?)"
+    );
+    Err(Error::Tls { target: target.to_owned(), detail })
 }
 
 fn configure(tls: &Tls) -> Result<SslConnector, String> {
@@ -98,3 +121,6 @@ fn configure(tls: &Tls) -> Result<SslConnector, String> {
     }
     Ok(builder.build())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -17,13 +17,19 @@ struct Broker {
 impl Broker {
     /// On `port`, or on a free one; `None` if there is no broker to be had.
     fn start(port: Option<u16>) -> Option<Self> {
+        Self::start_with(port, "")
+    }
+
+    fn start_with(port: Option<u16>, options: &str) -> Option<Self> {
         let port = port.unwrap_or_else(|| {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
             listener.local_addr().expect("an address").port()
         });
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n{options}"
+        );
         std::fs::write(&file, text).expect("write");
         let child = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
             Command::new(program)
@@ -175,4 +181,36 @@ async fn a_server_that_speaks_something_else() {
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("in time").expect("no panic");
     assert_eq!(handle.stats().dropped_alerts, 1);
     server.abort();
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test(flavor = "current_thread")]
+async fn a_real_broker_over_tls_with_client_certificates() {
+    let (authority, clients) = (crate::tls::tests::Authority::new(), crate::tls::tests::Authority::new());
+    let own = authority.sign("localhost", 10);
+    let options = format!(
+        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
+        clients.file().display(),
+        own.certificate_file.display(),
+        own.key_file.display()
+    );
+    let Some(broker) = Broker::start_with(None, &options) else { return };
+    let tls = crate::tls::Tls {
+        ca_file: Some(authority.file()),
+        client: Some(clients.sign("device", 10)),
+        ..Default::default()
+    };
+    let with = Config { host: "localhost".to_owned(), tls: Some(tls.clone()), ..config(broker.port) };
+    let (handle, task) = start(with.clone());
+    for sequence in 0..100 {
+        handle.push(record(sequence, false)).await;
+    }
+    handle.close();
+    tokio::time::timeout(Duration::from_secs(20), task).await.expect("in time").expect("no panic");
+    assert_eq!((handle.stats().written, handle.stats().last_error), (100, None));
+
+    let (handle, task) = start(Config { tls: Some(crate::tls::Tls { client: None, ..tls }), ..with });
+    let reason = |stats: &Stats| stats.last_error.clone().unwrap_or_default();
+    wait_for(&handle, "a refusal", |stats| reason(stats).contains("client certificate")).await;
+    task.abort();
 }

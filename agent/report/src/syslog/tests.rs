@@ -158,3 +158,38 @@ async fn tcp_reconnects_when_the_collector_restarts() {
     task.await.expect("no panic");
     assert_eq!(handle.stats().written, 4);
 }
+
+#[cfg(feature = "tls")]
+#[tokio::test(flavor = "current_thread")]
+async fn tls() {
+    use openssl::ssl::{Ssl, SslAcceptor, SslFiletype, SslMethod};
+
+    let authority = crate::tls::tests::Authority::new();
+    let own = authority.sign("localhost", 10);
+    let mut builder = SslAcceptor::mozilla_modern_v5(SslMethod::tls_server()).expect("a server");
+    builder.set_certificate_chain_file(&own.certificate_file).expect("a certificate");
+    builder.set_private_key_file(&own.key_file, SslFiletype::PEM).expect("a key");
+    let acceptor = builder.build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("an address").port();
+    let tls = crate::tls::Tls { ca_file: Some(authority.file()), ..Default::default() };
+    let (handle, task) = start(Transport::Tls { host: "localhost".to_owned(), port, tls });
+    for sequence in 1..=2 {
+        handle.try_push(record(sequence, true));
+        let (tcp, _) = tokio::time::timeout(Duration::from_secs(10), listener.accept())
+            .await
+            .expect("in time")
+            .expect("tcp");
+        let ssl = Ssl::new(acceptor.context()).expect("a session");
+        let mut stream = tokio_openssl::SslStream::new(ssl, tcp).expect("a session");
+        std::pin::Pin::new(&mut stream).accept().await.expect("a handshake");
+        assert!(frame(&mut stream).await.ends_with(&format!("] record {sequence}")));
+        // Closed by the collector: the second record goes to a new connection.
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("closed");
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    handle.close();
+    task.await.expect("no panic");
+    assert_eq!(handle.stats().written, 2);
+}
