@@ -7,11 +7,12 @@
 //!                      └ in the switch's namespace
 //! ```
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::command;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::netns::Netns;
 
 /// Name of the tap device QEMU uses, inside the switch's namespace.
@@ -84,6 +85,15 @@ impl Lab {
         ] {
             ip(&node.netns, &change)?;
         }
+        // An attacker's tool gives up on a target that went silent; the kernel's own default is two hours.
+        node.netns.within(|| {
+            for (name, value) in [("time", "2"), ("intvl", "1"), ("probes", "3")] {
+                let path = format!("/proc/sys/net/ipv4/tcp_keepalive_{name}");
+                fs::write(&path, value).map_err(Error::io(format!("cannot write {path}")))?;
+            }
+            let path = "/proc/sys/net/ipv4/tcp_retries2";
+            fs::write(path, "4").map_err(Error::io(format!("cannot write {path}")))
+        })?;
         Ok(node)
     }
 

@@ -74,6 +74,14 @@ fn start() -> Result<ExitCode> {
             for image in options.images(&workspace, &[Flavour::Busybox])? {
                 let mut machine = Machine::boot(Setup::new(&workspace, &image, "try")?, &lab)?;
                 progress::say(format_args!("{} booted in {:.1?}", image.flavour.name(), machine.boot_time()));
+                machine.wait("a disk for /var", Duration::from_secs(60), |machine| {
+                    Ok(if machine.run("grep -q ' /var ' /proc/mounts")?.status == 0 {
+                        Ok(())
+                    } else {
+                        Err(String::new())
+                    })
+                })?;
+                machine.install_programs()?;
                 for command in &options.guest_commands {
                     let reply = machine.run_within(command, Duration::from_secs(300))?;
                     println!("{}{}(status {})", reply.output, reply.error, reply.status);

@@ -18,6 +18,9 @@ use crate::workspace::Workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
 
+/// Where the harness's own programs go in the guest: not where droppers land, since they are about counting.
+pub const PROGRAMS: &str = "/var/lib/validation";
+
 /// A kernel boots in about 3 s on an emulated processor; this is for a busy build machine.
 const BOOT: Duration = Duration::from_secs(120);
 
@@ -182,8 +185,8 @@ impl Machine {
         qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
         let writable = if image.read_only { "ro" } else { "rw" };
         qemu.arg("-append").arg(format!(
-            "console=ttyS0 panic=-1 net.ifnames=0 root=/dev/vda {writable} loglevel=4 audit_backlog_limit=8192"
-        ));
+            "console=ttyS0 panic=-1 net.ifnames=0 root=/dev/vda {writable} loglevel=4 audit_backlog_limit=8192 {}"
+        , env::var("HX").unwrap_or_default()));
         // The console's log goes on over reboots.
         let console = OpenOptions::new()
             .create(true)
@@ -297,6 +300,21 @@ impl Machine {
             status: format!("status {}", reply.status),
             said: reply.error,
         })
+    }
+
+    /// Puts `noop` and `spawner` into [`PROGRAMS`] in the guest.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn install_programs(&mut self) -> Result<()> {
+        let programs = self.setup.image.programs.clone();
+        self.ok(&format!("mkdir -p {PROGRAMS}"))?;
+        for (program, name) in [(&programs.noop, "noop"), (&programs.spawner, "spawner")] {
+            let content =
+                fs::read(program).map_err(Error::io(format!("cannot read {}", program.display())))?;
+            self.write_file(&format!("{PROGRAMS}/{name}"), 0o755, &content)?;
+        }
+        Ok(())
     }
 
     /// Asks again until `probe` finds what it looks for, at most `limit`. `probe` returns `Err(seen)` while it does not.

@@ -1,26 +1,18 @@
 //! Many events.
 
-use std::fs;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::progress;
+use crate::qemu::PROGRAMS as DIRECTORY;
 
 use super::{expect, World};
 
 const EXECS: usize = 20_000;
 
-/// Not where droppers land: this is about counting.
-const DIRECTORY: &str = "/var/lib/validation";
-
 pub(super) fn every_exec_is_reported_once(world: &mut World<'_>) -> Result<()> {
-    let programs = world.image.programs.clone();
     let machine = world.machine()?;
-    machine.ok(&format!("mkdir -p {DIRECTORY}"))?;
-    for (program, name) in [(&programs.noop, "noop"), (&programs.spawner, "spawner")] {
-        let content = fs::read(program).map_err(Error::io(format!("cannot read {}", program.display())))?;
-        machine.write_file(&format!("{DIRECTORY}/{name}"), 0o755, &content)?;
-    }
+    machine.install_programs()?;
     let pid = machine.agent_pid()?;
     let spawned = machine
         .run_within(&format!("{DIRECTORY}/spawner {DIRECTORY}/noop 1 {EXECS}"), Duration::from_secs(300))?;
