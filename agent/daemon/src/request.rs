@@ -193,8 +193,6 @@ pub struct FirewallStatus {
     pub ready: bool,
     /// Why not.
     pub error: String,
-    /// Addresses blocked now.
-    pub blocked: u64,
 }
 
 /// One sink.

@@ -321,6 +321,9 @@ impl ProcessSensor {
         truncated: bool,
         out: &mut Vec<Observation>,
     ) {
+        if self.table.was_found(&process) {
+            return;
+        }
         process.user = process.uid.and_then(|uid| self.accounts.name(uid));
         if ppid != 0 && self.table.get(ppid).is_none() {
             if let Some(entry) = procfs::read(&self.settings.proc, ppid) {
@@ -379,6 +382,7 @@ impl ProcessSensor {
             // Kernel threads have neither.
             if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
                 self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);
+                self.table.mark_found(pid);
             }
         }
     }

@@ -20,6 +20,8 @@ pub(crate) struct Known {
     pub(crate) started: Option<Timestamp>,
     /// Its exec was reported, so its exit will be.
     pub(crate) reported: bool,
+    /// It was found by comparing `/proc` after a loss; the record of its exec may still come.
+    found: bool,
     exited: bool,
     generation: u64,
 }
@@ -60,6 +62,7 @@ impl ProcessTable {
                 uid: process.uid,
                 started,
                 reported,
+                found: false,
                 exited: false,
                 generation: 0,
             },
@@ -69,7 +72,7 @@ impl ProcessTable {
     /// A process that runs the same program as its parent, until it execs.
     pub(crate) fn fork(&mut self, pid: u32, ppid: u32) {
         if let Some(parent) = self.entries.get(&ppid) {
-            let child = Known { ppid, reported: false, exited: false, started: None, ..parent.clone() };
+            let child = Known { ppid, reported: false, found: false, exited: false, started: None, ..parent.clone() };
             self.put(pid, child);
         }
     }
@@ -97,6 +100,21 @@ impl ProcessTable {
 
     pub(crate) fn get(&self, pid: u32) -> Option<&Known> {
         self.entries.get(&pid)
+    }
+
+    /// Notes that a process was reported on the strength of `/proc` alone.
+    pub(crate) fn mark_found(&mut self, pid: u32) {
+        if let Some(known) = self.entries.get_mut(&pid) {
+            known.found = true;
+        }
+    }
+
+    /// True, once, when this exec was reported already because `/proc` showed it before its record came.
+    pub(crate) fn was_found(&mut self, process: &Process) -> bool {
+        let Some(known) = self.entries.get_mut(&process.pid).filter(|known| known.found) else { return false };
+        known.found = false;
+        *known.executable == *process.executable
+            && *known.command_line == *truncate(&process.command_line(), COMMAND_LINE)
     }
 
     /// Marks a process as ended and returns it, unless that was known already.

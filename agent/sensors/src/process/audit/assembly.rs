@@ -254,3 +254,7 @@ fn abend(stamp: Stamp, fields: &[u8]) -> Option<Audited> {
     Some(Audited::Exit { stamp, pid: pid?, reason: ExitReason::Signal(signal?) })
 }
 
+
+#[cfg(test)]
+#[path = "assembly_tests.rs"]
+mod tests;

@@ -82,6 +82,8 @@ struct Stream {
     /// Read until then, and then closed.
     retire: Option<Instant>,
     acknowledged: Option<io::Result<()>>,
+    /// Serial number of the first record read.
+    first: Option<u64>,
 }
 
 /// What one turn of reading brought besides events.
@@ -116,6 +118,7 @@ pub(crate) struct AuditStream {
     ticks: u32,
     active: bool,
     rules_removed: bool,
+    switched_on: bool,
     /// Events that came before the kernel's answer to a registration.
     early: Vec<Audited>,
 }
@@ -159,10 +162,12 @@ impl AuditStream {
             ticks: 0,
             active: false,
             rules_removed: false,
+            switched_on: before.enabled == 0,
             early: Vec::new(),
         };
         if this.daemon_is_alive(before.pid) {
             this.listen()?;
+            this.stop_excluding();
         } else {
             this.register()?;
         }
@@ -226,7 +231,9 @@ impl AuditStream {
             let _ = self.control.remove(&rule);
         }
         if self.role() == Role::Daemon {
-            let _ = self.control.set(Setting::Enabled(self.before.enabled));
+            if self.switched_on {
+                let _ = self.control.set(Setting::Enabled(0));
+            }
             let _ = self.control.set(Setting::BacklogLimit(self.before.backlog_limit));
             let _ = self.control.set(Setting::BacklogWaitTime(self.before.backlog_wait_time));
             let _ = self.control.set(Setting::Pid(0));
@@ -256,7 +263,7 @@ impl AuditStream {
     fn new_stream(&self, groups: u32, role: Role) -> io::Result<Stream> {
         let socket = Socket::open(AUDIT, groups)?;
         socket.set_receive_buffer(self.settings.receive_buffer);
-        Ok(Stream { socket, assembler: Assembler::default(), role, retire: None, acknowledged: None })
+        Ok(Stream { socket, assembler: Assembler::default(), role, retire: None, acknowledged: None, first: None })
     }
 
     /// Becomes the audit daemon; a daemon that was faster is listened along with.
@@ -286,7 +293,11 @@ impl AuditStream {
             }
         }
         match stream.acknowledged.take() {
-            Some(Err(error)) if error.raw_os_error() == Some(libc::EEXIST) => return self.listen(),
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.listen()?;
+                self.stop_excluding();
+                return Ok(());
+            }
             Some(Err(error)) => return Err(explain("register as the audit daemon", &error)),
             _ => {}
         }
@@ -311,11 +322,14 @@ impl AuditStream {
             .map_err(|error| explain("join the audit multicast group (CAP_AUDIT_READ)", &error))?;
         self.supersede();
         self.streams.push(stream);
+        Ok(())
+    }
+
+    /// What is excluded for our own sake is not ours to withhold from another daemon.
+    fn stop_excluding(&mut self) {
         for unread in UNREAD {
-            // They are not ours to withhold from another daemon.
             let _ = self.control.remove(&Rule::exclude(*unread));
         }
-        Ok(())
     }
 
     fn supersede(&mut self) {
@@ -329,9 +343,11 @@ impl AuditStream {
         let now = Instant::now();
         let (mut kept, retired): (Vec<_>, Vec<_>) =
             self.streams.drain(..).partition(|stream| stream.retire.is_none_or(|until| until > now));
+        // What began after the newer socket was there is whole in its stream; what is left was split by the change.
+        let newer = kept.last().and_then(|stream| stream.first).unwrap_or(u64::MAX);
         for mut stream in retired {
             let tracker = &mut self.tracker;
-            stream.assembler.flush(u64::MAX, |event| deliver(event, tracker, events));
+            stream.assembler.flush(newer, |event| deliver(event, tracker, events));
             self.incomplete_before += stream.assembler.incomplete();
         }
         self.streams.append(&mut kept);
@@ -371,7 +387,9 @@ impl AuditStream {
                     announced |= exec.executable.rsplit('/').next() == Some("auditd");
                 }
                 Audited::ConfigChange { words, .. } => {
-                    self.rules_removed |= words.contains("op=remove_rule") && words.contains(KEY);
+                    // List 4 is the exit filter; what we exclude on list 5 we put in and out ourselves.
+                    let ours = words.contains("op=remove_rule") && words.contains(KEY);
+                    self.rules_removed |= ours && words.contains("list=4");
                 }
                 _ => {}
             }
@@ -385,9 +403,12 @@ impl AuditStream {
     /// Another daemon wants the place: read along from now on, and leave the place free.
     fn make_way(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
         self.listen()?;
-        // The place must be free before the other asks for it, so it is given up at once; the kernel then sends every record to
-        // the multicast group alone, where the new socket already listens.
+        // The place must be free before the other asks for it, so it is given up first of all; the kernel then sends every record
+        // to the multicast group alone, where the new socket already listens.
         self.control.set(Setting::Pid(0)).map_err(|error| explain("give up the place of the audit daemon", &error))?;
+        self.stop_excluding();
+        // From here on it is the other daemon's business whether audit is on.
+        self.switched_on = false;
         self.courtesy_until = Some(Instant::now() + COURTESY);
         let words = "an audit daemon is starting: made way, and read along by multicast from now on";
         turn.notes.push(Health::new(Kind::Changed, "process", words));
@@ -446,6 +467,7 @@ impl AuditStream {
                 turn.notes.push(Health::new(Kind::Changed, "process", words));
                 if other {
                     self.listen()?;
+                    self.stop_excluding();
                 } else {
                     self.register()?;
                 }
@@ -466,7 +488,7 @@ impl AuditStream {
                 return Err(Unavailable::new("auditing was switched off while an audit daemon runs (auditctl -e 0)"));
             }
             self.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing back on", &error))?;
-            let mut note = Health::new(Kind::Degraded, "process", "auditing had been switched off; switched on again");
+            let mut note = Health::new(Kind::Changed, "process", "auditing had been switched off; switched on again");
             note.severity = Severity::High;
             turn.notes.push(note);
             turn.resynchronise = true;
@@ -487,7 +509,7 @@ impl AuditStream {
         }
         let words = "audit rules of the agent had been removed by another program and were added again; \
                      what ran meanwhile is found by comparing /proc";
-        let mut note = Health::new(Kind::Degraded, "process", words);
+        let mut note = Health::new(Kind::Changed, "process", words);
         note.severity = Severity::High;
         turn.notes.push(note);
         turn.resynchronise = true;
@@ -512,6 +534,7 @@ fn take(stream: &mut Stream, batch: &Batch, tracker: &mut SerialTracker, events:
             _ => {
                 let Some((stamp, fields)) = split(message.payload) else { continue };
                 tracker.see(stamp.serial);
+                stream.first.get_or_insert(stamp.serial);
                 seen.highest = seen.highest.max(stamp.serial);
                 if let Some(event) = stream.assembler.push(message.kind, stamp, fields) {
                     deliver(event, tracker, events);

@@ -1,0 +1,231 @@
+//! Reading the file and its drop-ins.
+//!
+//! A file with a mistake is left out as a whole and the mistake is told with file, line and key: half a file's settings could be
+//! worse than none. The defaults and the other files still hold, so a mistake never leaves a device unguarded.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::Config;
+
+/// Longest file read, in bytes.
+const LIMIT: u64 = 1 << 20;
+/// Most drop-ins read.
+const DROP_INS: usize = 256;
+
+/// A mistake in a file, or a file that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1; `None` when the mistake is not in a line.
+    pub line: Option<usize>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl core::fmt::Display for Problem {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// What was read.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The configuration in force.
+    pub config: Config,
+    /// Mistakes; each names a file that was left out.
+    pub problems: Vec<Problem>,
+    /// Files that are in force, in the order they were applied.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads `file` and the drop-ins beside it (`conf.d/*.toml`, by name; later ones win key by key, `[[...]]` sections add up).
+#[must_use]
+pub fn load(file: &Path) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut merged = toml::Table::new();
+    let mut files = vec![file.to_owned()];
+    match drop_ins(&file.with_file_name("conf.d")) {
+        Ok(more) => files.extend(more),
+        Err(problem) => loaded.problems.push(problem),
+    }
+    for file in files {
+        match read(&file).and_then(|text| check(&file, &text)) {
+            Ok(table) => {
+                merge(&mut merged, table);
+                loaded.files.push(file);
+            }
+            Err(problem) => loaded.problems.push(problem),
+        }
+    }
+    match Config::try_from_table(merged) {
+        Ok(config) => loaded.config = config,
+        // Each file was right by itself, so this is a contradiction between files.
+        Err(message) => {
+            loaded.files.clear();
+            loaded.problems.push(Problem { file: file.to_owned(), line: None, message });
+        }
+    }
+    loaded
+}
+
+impl Config {
+    fn try_from_table(table: toml::Table) -> Result<Self, String> {
+        Self::try_from(table)
+    }
+
+    /// Things that are wrong between keys rather than in one.
+    fn contradictions(&self) -> Result<(), String> {
+        for (name, enabled, host) in [
+            ("sink.remote_syslog", self.sink.remote_syslog.enabled, &self.sink.remote_syslog.host),
+            ("sink.mqtt", self.sink.mqtt.enabled, &self.sink.mqtt.host),
+        ] {
+            if enabled && host.is_empty() {
+                return Err(format!("[{name}] is enabled without a `host`"));
+            }
+        }
+        if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
+            return Err(format!("[[rule]] number {} has no `id`", at + 1));
+        }
+        let limits = [
+            ("agent.queue", self.agent.queue as u64, 16, 1 << 20),
+            ("process.table_capacity", self.process.table_capacity as u64, 16, 1 << 20),
+            ("process.poll_interval_ms", self.process.poll_interval_ms, 1, 60_000),
+            ("process.receive_buffer_kib", self.process.receive_buffer_kib.into(), 16, 1 << 20),
+            ("process.audit_backlog_limit", self.process.audit_backlog_limit.into(), 64, 1 << 20),
+            ("response.block_seconds", self.response.block_seconds, 1, 365 * 86_400),
+            ("sink.file.max_kib", self.sink.file.max_kib, 16, 1 << 30),
+            ("sink.file.keep", self.sink.file.keep.into(), 0, 1000),
+        ];
+        for (key, value, least, most) in limits {
+            if value < least || value > most {
+                return Err(format!("`{key}` is {value}; it must lie between {least} and {most}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<toml::Table> for Config {
+    type Error = String;
+
+    fn try_from(table: toml::Table) -> Result<Self, String> {
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+        config.contradictions()?;
+        Ok(config)
+    }
+}
+
+fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let problem = |error: io::Error| Problem {
+        file: directory.to_owned(),
+        line: None,
+        message: format!("cannot list the drop-ins: {error}"),
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(problem(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(problem)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.len() > DROP_INS {
+        let message = format!("{} drop-ins; at most {DROP_INS} are read", files.len());
+        return Err(Problem { file: directory.to_owned(), line: None, message });
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String, Problem> {
+    let problem = |message: String| Problem { file: file.to_owned(), line: None, message };
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|open| open.take(LIMIT + 1).read_to_end(&mut bytes));
+    read.map_err(|error| problem(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(problem(format!("longer than {LIMIT} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        Problem { file: file.to_owned(), line: Some(line), message: "not UTF-8".to_owned() }
+    })
+}
+
+/// Checks one file by itself and returns its content.
+///
+/// # Errors
+/// The first mistake, with its line and, for an unknown key, the nearest known one.
+pub fn check(file: &Path, text: &str) -> Result<toml::Table, Problem> {
+    let problem = |line, message| Problem { file: file.to_owned(), line, message };
+    let parsed: Result<Config, _> = toml::from_str(text);
+    let config = parsed.map_err(|error| {
+        let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        problem(line, explain(error.message()))
+    })?;
+    config.contradictions().map_err(|message| problem(None, message))?;
+    toml::from_str(text).map_err(|error| problem(None, error.message().to_owned()))
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            // Repeated sections, `[[rule]]`, add up.
+            (Some(toml::Value::Array(old)), toml::Value::Array(new)) if new.iter().all(toml::Value::is_table) => {
+                old.extend(new);
+            }
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`".
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let (true, Some(wrong)) = (unknown, quoted.next()) else { return message.to_owned() };
+    let nearest = quoted.map(|known| (distance(wrong, known), known)).min();
+    let what = if message.starts_with("unknown field") { "key" } else { "value" };
+    match nearest {
+        Some((distance, known)) if distance <= wrong.len().max(known.len()) / 2 => {
+            format!("unknown {what} `{wrong}`; did you mean `{known}`?")
+        }
+        _ => format!("unknown {what} `{wrong}`{}", message.find(", expected").map_or("", |at| &message[at..])),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

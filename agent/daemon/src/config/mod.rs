@@ -1,0 +1,263 @@
+//! The configuration file: what it may say, how it is read, and its documentation.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`load`] | reading the file and its drop-ins, errors with file, line and nearest key |
+//! | [`reference`](mod@reference) | the documentation and the commented default file, generated from the types |
+//! | [`section`] | one list from which a section's struct, defaults and documentation come |
+//! | [`value`] | values with a meaning of their own |
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod load;
+pub mod reference;
+pub mod section;
+pub mod value;
+
+use section::{section, Section};
+use value::{Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport};
+
+/// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Section `agent`.
+    pub agent: Agent,
+    /// Section `device`.
+    pub device: Device,
+    /// Section `process`.
+    pub process: Process,
+    /// Section `login`.
+    pub login: Login,
+    /// Section `rules`.
+    pub rules: Rules,
+    /// Sections `[[rule]]`.
+    pub rule: Vec<Rule>,
+    /// Section `response`.
+    pub response: Response,
+    /// Sections `sink.*`.
+    pub sink: Sinks,
+    /// Section `dbus`.
+    pub dbus: Dbus,
+    /// Section `confinement`.
+    pub confinement: Confinement,
+}
+
+/// Sections `sink.*`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sinks {
+    /// Section `sink.file`.
+    pub file: FileSink,
+    /// Section `sink.syslog`.
+    pub syslog: SyslogSink,
+    /// Section `sink.remote_syslog`.
+    pub remote_syslog: RemoteSyslogSink,
+    /// Section `sink.mqtt`.
+    pub mqtt: MqttSink,
+}
+
+section! { "agent"
+/// The agent itself.
+Agent {
+    /// User the agent becomes when it is started as root.
+    user: String = "defender".into(),
+    /// What must survive a reboot: blocks, read positions of log files. Must be writable.
+    state_dir: PathBuf = "/var/lib/defender".into(),
+    /// Process id lock and control socket. Emptied at boot.
+    run_dir: PathBuf = "/run/defender".into(),
+    /// How much the agent says on standard error about itself; health events are sent regardless.
+    log_level: LogLevel = LogLevel(tracing::Level::INFO),
+    /// Observations that may wait between the sensors and the pipeline.
+    queue: usize = 4096,
+    /// Seconds between two health events with statistics; 0 switches them off.
+    statistics_interval_s: u64 = 3600,
+} }
+
+section! { "device"
+/// Who this device is.
+Device {
+    /// Name that is unique in the fleet and stands in every event. Empty: the serial number of the device tree, or else the machine id.
+    id: String = String::new(),
+} }
+
+section! { "process"
+/// Programs started and ended.
+Process {
+    /// Watch processes.
+    enabled: bool = true,
+    /// Where events come from. `auto` takes audit, else the proc connector, else polling, and says in `defender status` why.
+    source: SourceChoice = SourceChoice(defender_sensors::process::Preference::Auto),
+    /// Report the end of processes too.
+    exits: bool = true,
+    /// Milliseconds between two rounds when polling.
+    poll_interval_ms: u64 = 100,
+    /// Processes remembered for their children's sake.
+    table_capacity: usize = 2048,
+    /// KiB of kernel memory for what the agent has not read yet.
+    receive_buffer_kib: u32 = 2048,
+    /// Audit records the kernel may queue while the agent is the audit daemon.
+    audit_backlog_limit: u32 = 8192,
+    /// How long the kernel holds a process up for a full audit queue before it drops a record, in ticks of CONFIG_HZ.
+    audit_backlog_wait: u32 = 250,
+} }
+
+section! { "login"
+/// Logins, failed or not.
+Login {
+    /// Watch logins.
+    enabled: bool = true,
+    /// Log files that login services write to. Files that do not exist yet are picked up when they appear.
+    files: Vec<PathBuf> = ["/var/log/auth.log", "/var/log/secure", "/var/log/messages", "/var/log/syslog"].map(PathBuf::from).to_vec(),
+    /// Receive log messages directly: `auto` takes `/dev/log` if no syslog daemon has it when the agent starts, `off` never does, a path names another socket.
+    syslog_socket: String = "auto".into(),
+} }
+
+section! { "rules"
+/// Detection rules in Sigma's format.
+Rules {
+    /// Directories read with everything below them, in this order; rule files end in `.yml`.
+    directories: Vec<PathBuf> = ["/usr/share/defender/rules", "/etc/defender/rules"].map(PathBuf::from).to_vec(),
+} }
+
+section! { list true "rule"
+/// Changes one rule, named by its id, without touching its file.
+Rule {
+    /// The rule's UUID.
+    id: String = String::new(),
+    /// Switches the rule off or on.
+    enabled: Option<bool> = None,
+    /// Replaces its level.
+    level: Option<Level> = None,
+    /// Replaces its response.
+    response: Option<ResponseChoice> = None,
+    /// Replaces the number a correlation waits for, such as failed logins before an alert.
+    count: Option<u32> = None,
+    /// Replaces a correlation's time span, in seconds.
+    timespan_s: Option<u64> = None,
+} }
+
+section! { "response"
+/// What the agent does about findings.
+Response {
+    /// Act at all. Off: findings are reported and nothing is blocked.
+    enabled: bool = true,
+    /// Seconds an address stays blocked.
+    block_seconds: u64 = 3600,
+    /// Addresses and prefixes that can never be blocked, such as the management network.
+    allow: Vec<Prefix> = Vec::new(),
+    /// Never block the default gateways.
+    allow_gateway: bool = false,
+    /// The nft program.
+    nft: PathBuf = "/usr/sbin/nft".into(),
+} }
+
+section! { "sink.file"
+/// Events as JSON lines (OCSF) in a file.
+FileSink {
+    /// Write the file.
+    enabled: bool = true,
+    /// The file. Its rotated predecessors lie beside it as `.1`, `.2`, ...
+    path: PathBuf = "/var/log/defender/events.jsonl".into(),
+    /// KiB after which the file is rotated.
+    max_kib: u64 = 4096,
+    /// Rotated files kept.
+    keep: u32 = 3,
+    /// Wait for the flash after each alert.
+    sync_alerts: bool = true,
+} }
+
+section! { "sink.syslog"
+/// Alerts and health as log messages on the device.
+SyslogSink {
+    /// Send them.
+    enabled: bool = true,
+    /// Socket of the syslog daemon.
+    socket: PathBuf = "/dev/log".into(),
+    /// Mildest level that is sent.
+    minimum_level: Level = Level(defender_model::severity::Severity::Medium),
+} }
+
+section! { "sink.remote_syslog"
+/// Events to a syslog server.
+RemoteSyslogSink {
+    /// Send them.
+    enabled: bool = false,
+    /// Host name or address of the server, which is also the name its certificate must bear.
+    host: String = String::new(),
+    /// Port of the server.
+    port: u16 = 6514,
+    /// How messages travel.
+    transport: Transport = Transport::Tls,
+    /// Certificates of the authorities that may vouch for the server, PEM.
+    ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
+    /// Certificate the agent shows, PEM; empty for none.
+    certificate_file: PathBuf = PathBuf::new(),
+    /// Key of that certificate, PEM.
+    key_file: PathBuf = PathBuf::new(),
+    /// Mildest level that is sent.
+    minimum_level: Level = Level(defender_model::severity::Severity::Medium),
+} }
+
+section! { "sink.mqtt"
+/// Events to an MQTT broker.
+MqttSink {
+    /// Send them.
+    enabled: bool = false,
+    /// Host name or address of the broker.
+    host: String = String::new(),
+    /// Port of the broker.
+    port: u16 = 8883,
+    /// Topic; `{device}` stands for the device id and `{kind}` for `alerts` or `events`.
+    topic: String = "defender/{device}/{kind}".into(),
+    /// Use TLS.
+    tls: bool = true,
+    /// Certificates of the authorities that may vouch for the broker, PEM.
+    ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
+    /// User name; empty for none.
+    username: String = String::new(),
+    /// File that holds the password; empty for none.
+    password_file: PathBuf = PathBuf::new(),
+    /// Mildest level that is sent.
+    minimum_level: Level = Level(defender_model::severity::Severity::Informational),
+} }
+
+section! { "dbus"
+/// The service org.defender.Agent1 on the system bus.
+Dbus {
+    /// Offer the service. Without a bus everything else still works.
+    enabled: bool = true,
+} }
+
+section! { "confinement"
+/// What the agent gives up before it looks at anything hostile.
+Confinement {
+    /// Become the user of section `agent` and drop every capability the sensors do not need.
+    drop_privileges: bool = true,
+    /// Restrict the file system with Landlock, where the kernel has it and the process source allows it.
+    landlock: bool = true,
+    /// Forbid system calls the agent never makes.
+    seccomp: bool = true,
+} }
+
+/// Every section, in the order of the reference.
+#[must_use]
+pub fn sections() -> Vec<Section> {
+    vec![
+        Agent::section(),
+        Device::section(),
+        Process::section(),
+        Login::section(),
+        Rules::section(),
+        Rule::section(),
+        Response::section(),
+        FileSink::section(),
+        SyslogSink::section(),
+        RemoteSyslogSink::section(),
+        MqttSink::section(),
+        Dbus::section(),
+        Confinement::section(),
+    ]
+}

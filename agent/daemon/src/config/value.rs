@@ -1,0 +1,102 @@
+//! Values with a meaning of their own: checked while the file is read, so that an error knows its line.
+
+use std::str::FromStr;
+
+use defender_firewall::Cidr;
+use defender_model::finding::Response;
+use defender_model::severity::Severity;
+use defender_sensors::process::Preference;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An address or prefix, such as `192.0.2.0/24`, `2001:db8::/32` or `192.0.2.7`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix(pub Cidr);
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Cidr::from_str(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Words of the file for values of ours, with the list of what would have been right in the error.
+macro_rules! words {
+    ($(#[doc = $doc:literal])* $type:ident($inner:ty) { $($word:literal => $value:expr,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $type(pub $inner);
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match String::deserialize(deserializer)?.as_str() {
+                    $($word => Ok(Self($value)),)*
+                    other => Err(D::Error::unknown_variant(other, &[$($word),*])),
+                }
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $(if self.0 == $value {
+                    return serializer.serialize_str($word);
+                })*
+                serializer.serialize_none()
+            }
+        }
+    };
+}
+
+words!(
+    /// A Sigma level.
+    Level(Severity) {
+        "informational" => Severity::Informational,
+        "low" => Severity::Low,
+        "medium" => Severity::Medium,
+        "high" => Severity::High,
+        "critical" => Severity::Critical,
+    }
+);
+words!(
+    /// Where process events come from.
+    SourceChoice(Preference) {
+        "auto" => Preference::Auto,
+        "audit" => Preference::Audit,
+        "connector" => Preference::Connector,
+        "poll" => Preference::Poll,
+    }
+);
+words!(
+    /// What is done about a finding.
+    ResponseChoice(Response) {
+        "none" => Response::None,
+        "block_source" => Response::BlockSource,
+    }
+);
+words!(
+    /// How much the agent says on its standard error.
+    LogLevel(tracing::Level) {
+        "error" => tracing::Level::ERROR,
+        "warn" => tracing::Level::WARN,
+        "info" => tracing::Level::INFO,
+        "debug" => tracing::Level::DEBUG,
+    }
+);
+
+/// How remote syslog travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// One datagram a message (RFC 5426).
+    Udp,
+    /// Octet counting (RFC 6587).
+    Tcp,
+    /// Octet counting in TLS (RFC 5425).
+    Tls,
+}

@@ -1,0 +1,405 @@
+//! What happens to an observation: it is numbered, judged, acted on, encoded once and handed to every sink.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `sequence` | sequence numbers |
+//! | `responder` | the task that owns the firewall |
+//! | `sinks` | the sinks of the configuration |
+//! | `recent` | the latest events, for who asks |
+//! | `standing` | how the agent is, from what its parts say |
+
+mod recent;
+mod responder;
+mod sequence;
+mod sinks;
+mod standing;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use defender_detect::Detector;
+use defender_model::event::{Event, EventKind};
+use defender_model::finding::{Finding, Response};
+use defender_model::health::{Health, Kind};
+use defender_model::identity::DeviceIdentity;
+use defender_model::ocsf;
+use defender_model::remediation::{Action, Outcome, Remediation};
+use defender_model::severity::Severity;
+use defender_model::time::Timestamp;
+use defender_sensors::{process, Observation};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::request::{
+    BlockedAddress, Desk, EventCounts, FirewallStatus, Notice, ProcessStatus, Reply, Request, Requests,
+    RulesStatus, StatusReport,
+};
+use recent::Recent;
+use responder::{BlockOrder, Done, Order, Responder};
+use sequence::Sequence;
+use sinks::Sinks;
+use standing::Standing;
+
+/// Observations taken from the channel at a time.
+const BATCH: usize = 256;
+/// Alerts and events kept for who asks, and the bytes they may take.
+const ALERTS: (usize, usize) = (200, 256 << 10);
+const EVENTS: (usize, usize) = (256, 256 << 10);
+/// How long sinks may take to write what they hold when the agent stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What the pipeline is made of.
+pub struct Parts {
+    /// Who the device is.
+    pub device: DeviceIdentity,
+    /// Detection, with its rules.
+    pub detector: Detector,
+    /// Rules and files that were left out.
+    pub rule_errors: Vec<String>,
+    /// Sections `response` and `sink.*` of the configuration.
+    pub config: crate::config::Config,
+    /// What the process sensor is doing; `None` when it is off.
+    pub process: Option<Arc<Mutex<process::Status>>>,
+    /// Measures of confinement, as `measure: state`.
+    pub confinement: Vec<String>,
+    /// Wall clock.
+    pub clock: fn() -> Timestamp,
+    /// When the daemon began to start.
+    pub began: Instant,
+}
+
+/// The pipeline.
+pub struct Pipeline {
+    parts: Parts,
+    desk: Desk,
+    responder: Responder,
+    done: mpsc::Receiver<Done>,
+    sinks: Sinks,
+    sequence: Sequence,
+    standing: Standing,
+    alerts: Recent,
+    events: Recent,
+    counts: EventCounts,
+    armed_after: Option<Duration>,
+    ready: bool,
+    firewall_error: String,
+    buffer: Vec<u8>,
+    findings: Vec<Finding>,
+}
+
+impl Pipeline {
+    /// Starts the firewall's task and the sinks. Needs a runtime.
+    #[must_use]
+    pub fn start(parts: Parts, desk: Desk) -> Self {
+        let response = &parts.config.response;
+        let firewall = defender_firewall::Config {
+            nft: response.nft.clone(),
+            state_file: Some(parts.config.agent.state_dir.join("blocks.json")),
+            allow: response.allow.iter().map(|prefix| prefix.0).collect(),
+            allow_gateway: response.allow_gateway,
+            ..defender_firewall::Config::default()
+        };
+        let (responder, done) = Responder::start(firewall, parts.clock);
+        Self {
+            responder,
+            done,
+            sinks: Sinks::start(&parts.config.sink, &parts.device),
+            sequence: Sequence::open(&parts.config.agent.run_dir.join("sequence")),
+            standing: Standing::default(),
+            alerts: Recent::new(ALERTS.0, ALERTS.1),
+            events: Recent::new(EVENTS.0, EVENTS.1),
+            counts: EventCounts::default(),
+            armed_after: None,
+            ready: false,
+            firewall_error: String::new(),
+            buffer: Vec::new(),
+            findings: Vec::new(),
+            desk,
+            parts,
+        }
+    }
+
+    /// Works until every sensor is gone, then lets the sinks finish.
+    ///
+    /// `armed` is called once, when detection and response stand; `beat` about once a second, as long as the pipeline turns.
+    pub async fn run(
+        mut self,
+        mut observations: mpsc::Receiver<Observation>,
+        mut requests: Requests,
+        armed: impl FnOnce(),
+        beat: impl Fn(),
+    ) {
+        let mut armed = Some(armed);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut heart = tokio::time::interval(Duration::from_secs(1));
+        heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = self.parts.config.agent.statistics_interval_s;
+        let mut until_statistics = every;
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.done.recv() => {
+                    self.answer_of_firewall(done);
+                    if self.ready {
+                        if let Some(armed) = armed.take() {
+                            self.arm();
+                            armed();
+                        }
+                    }
+                }
+                Some((request, answer)) = requests.recv() => self.serve(request, answer),
+                _ = heart.tick() => {
+                    beat();
+                    self.sinks_speak();
+                    if every > 0 {
+                        until_statistics -= 1;
+                        if until_statistics == 0 {
+                            until_statistics = every;
+                            self.statistics();
+                        }
+                    }
+                }
+                count = observations.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for observation in batch.drain(..) {
+                        match observation {
+                            Observation::Event(event) => self.judge(event),
+                            Observation::Health(health) => self.say(health),
+                        }
+                    }
+                }
+            }
+        }
+        self.say(Health::new(Kind::Stopping, "agent", "the agent was told to stop"));
+        let Self { sinks, sequence, responder, mut done, .. } = self;
+        sequence.close();
+        // Without orders to come the firewall's task saves its state and ends.
+        drop(responder);
+        let farewell = async {
+            while done.recv().await.is_some() {}
+            sinks.close().await;
+        };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tracing::warn!("sinks did not finish in time; what they held is lost");
+        }
+    }
+
+    fn arm(&mut self) {
+        let after = self.parts.began.elapsed();
+        self.armed_after = Some(after);
+        let loaded = self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64;
+        let health = Health::new(Kind::Armed, "agent", "sensors, detection and response are in place")
+            .with("rules", loaded)
+            .with("milliseconds", after.as_millis() as u64);
+        self.say(health);
+    }
+
+    /// One event of a sensor: findings and orders first, so that nothing delays a block.
+    fn judge(&mut self, event: Event) {
+        let mut findings = std::mem::take(&mut self.findings);
+        self.parts.detector.inspect(&event, &mut findings);
+        for finding in &findings {
+            self.respond(finding);
+        }
+        match &event.kind {
+            EventKind::Process(_) => self.counts.process += 1,
+            EventKind::Authentication(_) => self.counts.authentication += 1,
+            _ => {}
+        }
+        self.emit(event);
+        for finding in findings.drain(..) {
+            self.counts.findings += 1;
+            let title = finding.rule.title.as_str().into();
+            let severity = finding.severity.level();
+            let now = (self.parts.clock)();
+            let ocsf = self.emit(Event::new(now, finding.into()));
+            self.alerts.push(Arc::clone(&ocsf));
+            self.desk.announce(Notice::Alert { severity, title, ocsf });
+        }
+        self.findings = findings;
+    }
+
+    fn respond(&mut self, finding: &Finding) {
+        let response = &self.parts.config.response;
+        let (Response::BlockSource, true, Some(address)) = (finding.response, response.enabled, finding.source) else {
+            return;
+        };
+        let order = Order::Block(BlockOrder {
+            address,
+            seconds: response.block_seconds,
+            reason: finding.rule.title.clone(),
+            finding: Some(finding.uid.clone()),
+            answer: None,
+        });
+        if let Err(Order::Block(order)) = self.responder.order(order) {
+            self.remediated(Remediation {
+                action: Action::Block,
+                address: Some(address),
+                seconds: Some(order.seconds),
+                outcome: Outcome::Failed("too many orders wait for the firewall already".to_owned()),
+                reason: order.reason,
+                finding: order.finding,
+            });
+        }
+    }
+
+    fn answer_of_firewall(&mut self, done: Done) {
+        match done {
+            Done::Ready(result) => {
+                self.ready = true;
+                match result {
+                    Ok(notes) => notes.into_iter().for_each(|note| self.say(note)),
+                    Err(error) => {
+                        self.firewall_error.clone_from(&error);
+                        let words = format!("addresses cannot be blocked: {error}");
+                        self.say(Health::new(Kind::Degraded, "firewall", words));
+                    }
+                }
+            }
+            Done::Remediation(remediation) => self.remediated(remediation),
+            Done::Health(health) => self.say(health),
+        }
+    }
+
+    fn remediated(&mut self, remediation: Remediation) {
+        self.counts.remediations += 1;
+        if let (Outcome::Verified, Some(address)) = (&remediation.outcome, remediation.address) {
+            self.desk.announce(match remediation.action {
+                Action::Unblock => Notice::Unblocked(address),
+                Action::Block | Action::Restore => Notice::Blocked(BlockedAddress {
+                    address,
+                    seconds_left: remediation.seconds.unwrap_or_default(),
+                    reason: remediation.reason.clone(),
+                }),
+            });
+        }
+        let now = (self.parts.clock)();
+        self.emit(Event::new(now, remediation.into()));
+    }
+
+    /// The agent speaks of itself: a health event, and a change of its standing.
+    pub fn say(&mut self, health: Health) {
+        self.counts.health += 1;
+        match health.severity {
+            Severity::Informational | Severity::Low => tracing::info!(component = health.component, "{}", health.message),
+            _ => tracing::warn!(component = health.component, "{}", health.message),
+        }
+        if health.component == "firewall" {
+            match health.kind {
+                Kind::Degraded => self.firewall_error.clone_from(&health.message),
+                Kind::Recovered => self.firewall_error.clear(),
+                _ => {}
+            }
+        }
+        if self.standing.hear(&health) {
+            let (health, reasons) = (self.standing.word(), self.standing.reasons());
+            self.desk.announce(Notice::Health { health, reasons });
+        }
+        let now = (self.parts.clock)();
+        self.emit(Event::new(now, health.into()));
+    }
+
+    /// Numbers, encodes and hands on.
+    fn emit(&mut self, mut event: Event) -> Arc<str> {
+        event.sequence = self.sequence.next();
+        self.buffer.clear();
+        ocsf::encode(&event, &self.parts.device, &mut self.buffer);
+        // JSON that serde wrote is UTF-8.
+        let line: Arc<str> = std::str::from_utf8(&self.buffer).unwrap_or_default().into();
+        self.events.push(Arc::clone(&line));
+        self.sinks.push(&event, &line);
+        line
+    }
+
+    fn sinks_speak(&mut self) {
+        for health in self.sinks.changes() {
+            self.say(health);
+        }
+    }
+
+    fn statistics(&mut self) {
+        let counts = self.counts.clone();
+        let lost = self.process_status().lost;
+        let health = Health::new(Kind::Statistics, "agent", "events since start")
+            .with("process", counts.process)
+            .with("authentication", counts.authentication)
+            .with("findings", counts.findings)
+            .with("remediations", counts.remediations)
+            .with("process_lost", lost)
+            .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
+        self.say(health);
+    }
+
+    fn serve(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
+        let reply = match request {
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::Alerts { limit } => Reply::Events { lines: self.alerts.latest(limit) },
+            Request::Events { limit } => Reply::Events { lines: self.events.latest(limit) },
+            Request::Block { address, seconds, reason } => {
+                let order = BlockOrder {
+                    address,
+                    seconds: seconds.unwrap_or(self.parts.config.response.block_seconds),
+                    reason,
+                    finding: None,
+                    answer: Some(answer),
+                };
+                return self.order(Order::Block(order));
+            }
+            Request::Unblock { address } => return self.order(Order::Unblock(address, answer)),
+            Request::Blocked => return self.order(Order::List(answer)),
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(reply);
+    }
+
+    fn order(&self, order: Order) {
+        let Err(order) = self.responder.order(order) else { return };
+        let answer = match order {
+            Order::Block(order) => order.answer,
+            Order::Unblock(_, answer) | Order::List(answer) => Some(answer),
+        };
+        if let Some(answer) = answer {
+            let error = "too many orders wait for the firewall already; try again".to_owned();
+            // Whoever asked may have gone.
+            let _ = answer.send(Reply::Failed { error });
+        }
+    }
+
+    fn process_status(&self) -> ProcessStatus {
+        let Some(shared) = &self.parts.process else { return ProcessStatus::default() };
+        let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        ProcessStatus {
+            source: status.source.map(|source| source.name().to_owned()).unwrap_or_default(),
+            detail: status.detail.clone(),
+            declined: status.declined.iter().map(|(source, reason)| format!("{source}: {reason}")).collect(),
+            lost: status.lost,
+            table: status.table as u64,
+        }
+    }
+
+    fn status(&self) -> StatusReport {
+        StatusReport {
+            version: self.parts.device.agent_version.clone(),
+            health: if self.armed_after.is_some() { self.standing.word() } else { "starting" }.to_owned(),
+            armed: self.armed_after.is_some(),
+            armed_after_ms: self.armed_after.map_or(0, |after| after.as_millis() as u64),
+            uptime_s: self.parts.began.elapsed().as_secs(),
+            device: self.parts.device.uid.clone(),
+            boot: self.parts.device.boot_id.clone(),
+            degraded: self.standing.reasons(),
+            process: self.process_status(),
+            events: self.counts.clone(),
+            rules: RulesStatus {
+                loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
+                errors: self.parts.rule_errors.clone(),
+            },
+            firewall: FirewallStatus {
+                ready: self.ready && self.firewall_error.is_empty(),
+                error: self.firewall_error.clone(),
+            },
+            sinks: self.sinks.status(),
+            confinement: self.parts.confinement.clone(),
+        }
+    }
+}

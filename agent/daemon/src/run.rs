@@ -1,0 +1,349 @@
+//! The daemon's start and end. The order matters, and is that of docs/architecture.md, "Start".
+
+use std::fs;
+use std::os::unix::fs::{chown, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use defender_detect::{Detector, Limits};
+use defender_model::health::{Health, Kind};
+use defender_model::severity::Severity;
+use defender_model::time::Timestamp;
+use defender_sensors::process::{ProcessSensor, Settings};
+use defender_sensors::Outlet;
+use tokio::sync::watch;
+
+use crate::config::load::{load, Loaded};
+use crate::config::Config;
+use crate::confinement::{self, landlock, Capability, Confinement, Setting, State};
+use crate::pipeline::{Parts, Pipeline};
+use crate::request::Desk;
+use crate::{device, rules};
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: "/etc/defender/defender.toml".into() }
+    }
+}
+
+/// Exit status for "could not run".
+const COULD_NOT_RUN: u8 = 3;
+
+/// Where syslog daemons listen.
+const DEV_LOG: &str = "/dev/log";
+
+/// Wall clock: milliseconds since the epoch. Before 1970 is 1970.
+#[must_use]
+pub fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Runs the agent until it is told to stop.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    let began = Instant::now();
+    let Loaded { config, problems, .. } = load(&options.config);
+    log_to_stderr(&config);
+
+    let mut news: Vec<Health> = vec![Health::new(Kind::Started, "agent", format!("version {}", env!("CARGO_PKG_VERSION")))];
+    for problem in &problems {
+        let words = format!("{problem}; the file is left out, defaults and other files hold");
+        let mut health = Health::new(Kind::Degraded, format!("config {}", problem.file.display()), words);
+        health.severity = Severity::High;
+        news.push(health);
+    }
+
+    make_directories(&config, &mut news);
+    let _lock = match confinement::lock::acquire(&config.agent.run_dir.join("defender.pid")) {
+        Ok(lock) => lock,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(COULD_NOT_RUN);
+        }
+    };
+
+    // What needs the privileges of the start is opened before they are given up.
+    let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
+    let syslog = syslog_socket(&config, &mut news);
+    let control = control_socket(&config, &mut news);
+    let (set, rule_errors) = rules::load(&config);
+    for error in &rule_errors {
+        news.push(Health::new(Kind::Degraded, "rules", format!("left out: {error}")));
+    }
+
+    let confined = confine(&config, process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc));
+    for entry in confined.shortfalls() {
+        let kind = if entry.state == State::Off { Kind::Changed } else { Kind::Degraded };
+        news.push(Health::new(kind, format!("confinement {}", entry.measure.name()), entry.to_string()));
+    }
+
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start the runtime: {error}");
+            return ExitCode::from(COULD_NOT_RUN);
+        }
+    };
+    let parts = Parts {
+        device: device::identify(Path::new("/"), &config.device.id),
+        detector: Detector::new(set, Limits::default()),
+        rule_errors,
+        process: process.as_ref().map(ProcessSensor::status),
+        confinement: confined.entries().iter().map(ToString::to_string).collect(),
+        clock: wall_clock,
+        began,
+        config,
+    };
+    let opened = Opened { process, syslog, control, news };
+    runtime.block_on(serve(parts, opened));
+    ExitCode::SUCCESS
+}
+
+/// What was opened before confinement.
+struct Opened {
+    process: Option<ProcessSensor>,
+    syslog: Option<UnixDatagram>,
+    control: Option<std::os::unix::net::UnixListener>,
+    news: Vec<Health>,
+}
+
+async fn serve(parts: Parts, opened: Opened) {
+    let (stop, stopped) = watch::channel(false);
+    let (outlet, observations) = Outlet::channel(parts.config.agent.queue);
+    let (desk, requests) = Desk::open();
+    let config = parts.config.clone();
+    let mut pipeline = Pipeline::start(parts, desk.clone());
+    for health in opened.news {
+        pipeline.say(health);
+    }
+    if let Some(sensor) = opened.process {
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
+    let _ = (&opened.syslog, &opened.control, &config);
+    // The sensors hold the last outlets: when they end, so does the pipeline.
+    drop(outlet);
+    tokio::spawn(async move {
+        signalled().await;
+        // Nobody listening any more is a stop as well.
+        let _ = stop.send(true);
+    });
+    let notify = |states: &[sd_notify::NotifyState<'_>]| {
+        // Not under systemd, or its socket is gone: nothing to be done about either.
+        let _ = sd_notify::notify(states);
+    };
+    let ready = || notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("armed")]);
+    let beat = || notify(&[sd_notify::NotifyState::Watchdog]);
+    pipeline.run(observations, requests, ready, beat).await;
+}
+
+/// Ready when the agent is told to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Ready at SIGTERM or SIGINT.
+async fn signalled() {
+    use tokio::signal::unix::{signal, SignalKind};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        // The default action of the signals, an abrupt end, stays in place.
+        _ => std::future::pending().await,
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(config.agent.log_level.0)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .finish();
+    // Only a second call in one process could fail.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Makes the directories the agent writes to, where init did not, and gives them to its user. Only root can; anybody else uses
+/// what is there.
+fn make_directories(config: &Config, news: &mut Vec<Health>) {
+    let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok();
+    let log = config.sink.file.path.parent().unwrap_or(Path::new("/"));
+    for directory in [&config.agent.run_dir, &config.agent.state_dir, &log.to_path_buf()] {
+        let mut result = fs::create_dir_all(directory);
+        if let (Ok(()), Some(owner), true) = (&result, &owner, is_root()) {
+            result = chown(directory, Some(owner.uid), Some(owner.gid))
+                .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o750)));
+        }
+        if let Err(error) = result {
+            let words = format!("{}: {error}; what belongs there is kept in memory only", directory.display());
+            news.push(Health::new(Kind::Degraded, format!("directory {}", directory.display()), words));
+        }
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid(2) takes nothing, changes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn process_settings(config: &Config) -> Settings {
+    let process = &config.process;
+    Settings {
+        preference: process.source.0,
+        exits: process.exits,
+        poll_interval: Duration::from_millis(process.poll_interval_ms),
+        table_capacity: process.table_capacity,
+        receive_buffer: process.receive_buffer_kib.saturating_mul(1024),
+        audit_backlog_limit: process.audit_backlog_limit,
+        audit_backlog_wait: process.audit_backlog_wait,
+        proc: "/proc".into(),
+        passwd: "/etc/passwd".into(),
+        machine: machine(),
+        clock: wall_clock,
+    }
+}
+
+/// What uname(2) calls the machine, by way of procfs where the kernel offers it.
+fn machine() -> String {
+    let arch = fs::read_to_string("/proc/sys/kernel/arch").unwrap_or_default();
+    if !arch.trim().is_empty() {
+        return arch.trim().to_owned();
+    }
+    // SAFETY: all zeroes is a valid utsname.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure lives through the call, which fills it.
+    if unsafe { libc::uname(&raw mut name) } != 0 {
+        return String::new();
+    }
+    let bytes: Vec<u8> = name.machine.iter().take_while(|c| **c != 0).map(|c| c.to_ne_bytes()[0]).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Takes the place of a syslog daemon that is not there. Only root can make the socket; a stale one, that nobody listens on, is
+/// replaced.
+fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram> {
+    if !config.login.enabled || config.login.syslog_socket == "off" {
+        return None;
+    }
+    let automatic = config.login.syslog_socket == "auto";
+    let path = Path::new(if automatic { DEV_LOG } else { &config.login.syslog_socket });
+    let listened_on = UnixDatagram::unbound().and_then(|socket| socket.connect(path)).is_ok();
+    if listened_on {
+        return None;
+    }
+    if path.symlink_metadata().is_ok() {
+        // Nobody listens on what is left.
+        let _ = fs::remove_file(path);
+    }
+    let bound = UnixDatagram::bind(path)
+        .and_then(|socket| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map(|()| socket));
+    match bound {
+        Ok(socket) => {
+            let words = format!("no syslog daemon: log messages are received on {}", path.display());
+            news.push(Health::new(Kind::Changed, "login", words));
+            Some(socket)
+        }
+        Err(error) => {
+            let words = format!("no syslog daemon, and {} cannot be made: {error}", path.display());
+            news.push(Health::new(Kind::Degraded, "login.socket", words));
+            None
+        }
+    }
+}
+
+fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::unix::net::UnixListener> {
+    let path = config.agent.run_dir.join("control.sock");
+    // The lock is held, so whatever is left there belongs to nobody.
+    let _ = fs::remove_file(&path);
+    let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok();
+    let bound = std::os::unix::net::UnixListener::bind(&path).and_then(|listener| {
+        if let (Some(owner), true) = (owner, is_root()) {
+            chown(&path, Some(owner.uid), Some(owner.gid))?;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660))?;
+        Ok(listener)
+    });
+    match bound {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            let words = format!("{} cannot be made: {error}; the command line cannot reach the agent", path.display());
+            news.push(Health::new(Kind::Degraded, "control", words));
+            None
+        }
+    }
+}
+
+/// Gives up what is not needed from here on.
+fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
+    let wanted = &config.confinement;
+    let mut capabilities = vec![Capability::CAP_NET_ADMIN];
+    if config.process.enabled {
+        capabilities.extend([
+            Capability::CAP_AUDIT_CONTROL,
+            Capability::CAP_AUDIT_READ,
+            Capability::CAP_SYS_PTRACE,
+        ]);
+    }
+    if config.login.enabled {
+        capabilities.push(Capability::CAP_DAC_READ_SEARCH);
+    }
+    let log = config.sink.file.path.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let landlock = if !wanted.landlock {
+        Setting::Off("switched off in the configuration".to_owned())
+    } else if foreign_proc {
+        Setting::Off("the process source reads /proc/PID/exe, which a Landlock domain forbids".to_owned())
+    } else {
+        Setting::On(landlock::Paths {
+            read: ["/etc", "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/run", "/var", "/dev"]
+                .map(PathBuf::from)
+                .into_iter()
+                .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
+                .chain(config.rules.directories.iter().cloned())
+                .collect(),
+            write: vec![
+                config.agent.state_dir.clone(),
+                config.agent.run_dir.clone(),
+                log,
+                "/dev/null".into(),
+                "/dev/log".into(),
+            ],
+            execute: vec![config.response.nft.clone()],
+            abstract_sockets: true,
+        })
+    };
+    if !wanted.drop_privileges {
+        let entry = "privileges are kept: switched off in the configuration";
+        tracing::warn!("{entry}");
+        return confinement::Report::default();
+    }
+    Confinement {
+        root: "/".into(),
+        user: config.agent.user.clone(),
+        capabilities,
+        child_capabilities: vec![Capability::CAP_NET_ADMIN],
+        landlock,
+        seccomp: if wanted.seccomp {
+            Setting::On(())
+        } else {
+            Setting::Off("switched off in the configuration".to_owned())
+        },
+    }
+    .apply()
+}

@@ -1,0 +1,494 @@
+//! The process sensor against the kernel it runs on: audit as daemon, beside auditd, and through every change between the two.
+//!
+//! Needs root in the initial namespaces and nobody else using audit; otherwise each test says why it did nothing. Only rules with
+//! the agent's own key are added, and they are gone afterwards.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use defender_model::event::{Event, EventKind};
+use defender_model::health::Health;
+use defender_model::process::{Change, ExitReason, Process, Source};
+use defender_model::time::Timestamp;
+use defender_sensors::process::{Preference, ProcessSensor, Settings, Status};
+use defender_sensors::{Observation, Outlet};
+use tokio::sync::oneshot;
+
+/// Audit is one per machine: one test at a time.
+static AUDIT: Mutex<()> = Mutex::new(());
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Seen {
+    events: Vec<Event>,
+    notes: Vec<Health>,
+}
+
+/// A sensor that runs in a thread of its own, and what it has said so far.
+struct Running {
+    seen: Arc<Mutex<Seen>>,
+    status: Arc<Mutex<Status>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(since.as_millis() as i64)
+}
+
+fn settings(preference: Preference) -> Settings {
+    Settings {
+        preference,
+        exits: true,
+        poll_interval: Duration::from_millis(20),
+        table_capacity: 4096,
+        receive_buffer: 4 << 20,
+        audit_backlog_limit: 8192,
+        audit_backlog_wait: 250,
+        proc: "/proc".into(),
+        passwd: "/etc/passwd".into(),
+        machine: std::env::consts::ARCH.into(),
+        clock,
+    }
+}
+
+impl Running {
+    fn start(preference: Preference) -> Self {
+        let sensor = ProcessSensor::open(settings(preference));
+        let status = sensor.status();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let into = Arc::clone(&seen);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let (outlet, mut observations) = Outlet::channel(4096);
+                let task = tokio::spawn(sensor.run(outlet, async move {
+                    let _ = stopped.await;
+                }));
+                while let Some(observation) = observations.recv().await {
+                    let mut seen = into.lock().unwrap();
+                    match observation {
+                        Observation::Event(event) => seen.events.push(event),
+                        Observation::Health(health) => seen.notes.push(health),
+                    }
+                }
+                task.await.unwrap();
+            });
+        });
+        Self { seen, status, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn source(&self) -> Option<Source> {
+        self.status.lock().unwrap().source
+    }
+
+    fn detail(&self) -> String {
+        self.status.lock().unwrap().detail.clone()
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut(&Seen) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(&self.seen.lock().unwrap()) {
+            let seen = self.seen.lock().unwrap();
+            assert!(Instant::now() < deadline, "not seen: {what}; notes {:?}, {} events", seen.notes, seen.events.len());
+            drop(seen);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The exec of a process whose argument vector satisfies the test.
+    fn exec(&self, what: &str, is: impl Fn(&Process) -> bool) -> Process {
+        let mut found = None;
+        self.until(what, |seen| {
+            found = execs(seen).find(|process| is(process)).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn finish(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn execs(seen: &Seen) -> impl Iterator<Item = &Process> {
+    seen.events.iter().filter_map(|event| match &event.kind {
+        EventKind::Process(activity) if matches!(activity.change, Change::Exec { .. }) => Some(&activity.process),
+        _ => None,
+    })
+}
+
+fn exits(seen: &Seen, pid: u32) -> Option<ExitReason> {
+    seen.events.iter().find_map(|event| match &event.kind {
+        EventKind::Process(activity) if activity.process.pid == pid => match activity.change {
+            Change::Exit(reason) => Some(reason),
+            Change::Exec { .. } => None,
+        },
+        _ => None,
+    })
+}
+
+fn auditctl(arguments: &[&str]) -> String {
+    let output = Command::new("/sbin/auditctl").args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// Why the tests cannot run here; `None` when they can.
+fn obstacle() -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    // CAP_AUDIT_CONTROL is 30, CAP_AUDIT_READ 37 (linux/capability.h).
+    let wanted = 1u64 << 30 | 1 << 37;
+    if u64::from_str_radix(effective, 16).unwrap() & wanted != wanted {
+        return Some("CAP_AUDIT_CONTROL and CAP_AUDIT_READ are needed".into());
+    }
+    let probe = ProcessSensor::open(settings(Preference::Audit));
+    if probe.reads_foreign_proc() {
+        return Some(format!("no audit here: {:?}", probe.status().lock().unwrap().declined));
+    }
+    let detail = probe.status().lock().unwrap().detail.clone();
+    // Dropped without a run it leaves its rules behind; a run that ends at once takes them out.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (outlet, observations) = Outlet::channel(64);
+    runtime.block_on(probe.run(outlet, async {}));
+    drop(observations);
+    detail.contains("reading along").then(|| "an audit daemon runs on this machine".into())
+}
+
+macro_rules! audit_or_return {
+    () => {{
+        let guard = AUDIT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = obstacle() {
+            println!("skipped: {reason}");
+            return;
+        }
+        guard
+    }};
+}
+
+#[test]
+fn arguments_parents_and_ends_arrive_as_they_were() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    assert_eq!(running.source(), Some(Source::Audit));
+    assert!(running.detail().contains("registered"), "{}", running.detail());
+
+    let long = "x".repeat(100_000);
+    let child = Command::new("/bin/true").args(["long", &long, "a b"]).spawn().unwrap();
+    finished(child);
+    let process = running.exec("long argument", |p| p.argv.get(1).is_some_and(|a| a == "long"));
+    assert_eq!(process.argv, ["/bin/true", "long", &long, "a b"]);
+    let parent = process.parent.unwrap();
+    assert_eq!(parent.pid, std::process::id());
+    assert_eq!(*parent.executable, *std::env::current_exe().unwrap().to_str().unwrap());
+    assert_eq!(process.cwd, std::env::current_dir().unwrap().to_str().unwrap());
+    assert_eq!((process.uid, process.user.as_deref()), (Some(0), Some("root")));
+
+    let odd: Vec<OsString> = vec!["odd".into(), OsStr::from_bytes(b"\xff\"\n").to_owned(), "".into()];
+    finished(Command::new("/bin/true").args(&odd).spawn().unwrap());
+    let process = running.exec("odd arguments", |p| p.argv.get(1).is_some_and(|a| a == "odd"));
+    assert_eq!(process.argv[2..], ["\\xff\"\n", ""]);
+
+    let many: Vec<String> = (0..5000).map(|i| format!("many-{i}")).collect();
+    finished(Command::new("/bin/true").args(&many).spawn().unwrap());
+    let process = running.exec("5000 arguments", |p| p.argv.get(1).is_some_and(|a| a == "many-0"));
+    assert_eq!(process.argv[1..], many[..]);
+
+    let child = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
+    let pid = finished(child);
+    running.until("exit code", |seen| exits(seen, pid) == Some(ExitReason::Code(7)));
+
+    let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    running.exec("sleep", |p| p.pid == pid && p.argv == ["/bin/sleep", "1000"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    running.until("death by SIGKILL", |seen| exits(seen, pid) == Some(ExitReason::Unknown));
+
+    running.finish();
+    assert!(!auditctl(&["-l"]).contains("defender"), "rules are left behind");
+}
+
+/// Waits for a child and returns its id.
+fn finished(mut child: Child) -> u32 {
+    child.wait().unwrap();
+    child.id()
+}
+
+/// Runs this test binary again as the child that does something a library cannot.
+fn again(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child_roles", "--nocapture"]).env("DEFENDER_TEST_ROLE", role).stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn child_roles() {
+    match std::env::var("DEFENDER_TEST_ROLE").as_deref() {
+        Ok("thread") => {
+            let exec = || panic!("{}", Command::new("/bin/true").arg("from-a-thread").exec());
+            thread::spawn(exec).join().unwrap();
+        }
+        #[cfg(target_arch = "x86_64")]
+        Ok("compat") => compat::exec(),
+        // Not a child: nothing to do, and nothing to claim.
+        _ => println!("skipped: only does something as the child of another test"),
+    }
+}
+
+/// A 32-bit system call of a 64-bit process: what a 32-bit program's exec looks like to audit.
+#[cfg(target_arch = "x86_64")]
+mod compat {
+    /// execve("/bin/true", {"/bin/true", "from-32-bit"}, {}) by `int 0x80`, whose pointers are 32 bits wide.
+    pub(crate) fn exec() {
+        // SAFETY: a private anonymous mapping at an address of the kernel's choice below 2 GiB.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+                -1,
+                0,
+            )
+        };
+        let base = u32::try_from(page as usize).expect("MAP_32BIT");
+        let mut image = [0u8; 96];
+        image[..9].copy_from_slice(b"/bin/true");
+        image[16..27].copy_from_slice(b"from-32-bit");
+        image[32..36].copy_from_slice(&base.to_le_bytes());
+        image[36..40].copy_from_slice(&(base + 16).to_le_bytes());
+        // SAFETY: the mapping is 4096 bytes long and nobody else knows of it.
+        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), page.cast(), image.len()) };
+        // SAFETY: execve replaces the process or returns an error; it reads the mapping only. rbx is saved around its use.
+        unsafe {
+            core::arch::asm!(
+                "push rbx", "mov ebx, {path:e}", "int 0x80", "pop rbx",
+                path = in(reg) base, inout("eax") 11 => _, in("ecx") base + 32, in("edx") base + 64,
+            );
+        }
+        panic!("the exec failed");
+    }
+}
+
+#[test]
+fn execs_by_threads_and_by_32_bit_programs_are_the_process_s() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    let pid = finished(again("thread").spawn().unwrap());
+    let process = running.exec("exec by a thread", |p| p.argv.get(1).is_some_and(|a| a == "from-a-thread"));
+    assert_eq!(process.pid, pid);
+    if cfg!(target_arch = "x86_64") {
+        let mut child = again("compat").stderr(Stdio::null()).spawn().unwrap();
+        if child.wait().unwrap().success() {
+            let process = running.exec("32-bit exec", |p| p.argv.get(1).is_some_and(|a| a == "from-32-bit"));
+            assert_eq!(process.pid, child.id());
+        } else {
+            println!("skipped: this kernel has no 32-bit system calls");
+        }
+    }
+    running.finish();
+}
+
+/// How often each serial number was seen as an argument.
+fn serials(seen: &Seen, prefix: &str) -> HashMap<String, u32> {
+    let mut counts = HashMap::new();
+    for process in execs(seen) {
+        if let Some(serial) = process.argv.get(1).filter(|argument| argument.starts_with(prefix)) {
+            *counts.entry(serial.clone()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn storm(prefix: &str, count: u32) {
+    for serial in 0..count {
+        finished(Command::new("/bin/true").arg(format!("{prefix}{serial}")).spawn().unwrap());
+    }
+}
+
+#[test]
+fn twenty_thousand_execs_at_full_speed_arrive_exactly_once() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    storm("storm-", 20_000);
+    running.until("the last exec", |seen| serials(seen, "storm-").len() == 20_000);
+    let seen = running.seen.lock().unwrap();
+    assert!(serials(&seen, "storm-").values().all(|count| *count == 1));
+    drop(seen);
+    assert_eq!(running.status.lock().unwrap().lost, 0);
+    running.finish();
+}
+
+/// An auditd with everything in a directory of its own.
+struct Auditd {
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Auditd {
+    fn start() -> Option<Self> {
+        let program = ["/sbin/auditd", "/usr/sbin/auditd"].iter().map(Path::new).find(|path| path.exists());
+        let Some(program) = program else {
+            println!("skipped: auditd is not installed");
+            return None;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let plugins = directory.path().join("plugins");
+        fs::create_dir(&plugins).unwrap();
+        let log: PathBuf = directory.path().join("audit.log");
+        let conf = format!(
+            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_format = RAW\nflush = NONE\nmax_log_file = 100\n\
+             max_log_file_action = IGNORE\nspace_left = 2\nspace_left_action = IGNORE\nadmin_space_left = 1\n\
+             admin_space_left_action = IGNORE\ndisk_full_action = IGNORE\ndisk_error_action = IGNORE\nplugin_dir = {}\n",
+            log.display(),
+            plugins.display()
+        );
+        fs::write(directory.path().join("auditd.conf"), conf).unwrap();
+        let child = Command::new(program)
+            .args(["-n", "-c"])
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { child, _directory: directory })
+    }
+}
+
+impl Drop for Auditd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts auditd until it holds the place of the audit daemon, as an init that restarts it would.
+fn started_auditd(attempts: u32) -> Option<Auditd> {
+    for attempt in 1..=attempts {
+        let mut auditd = Auditd::start()?;
+        let registered = format!("pid {}", auditd.child.id());
+        let deadline = Instant::now() + PATIENCE;
+        while auditd.child.try_wait().unwrap().is_none() {
+            if auditctl(&["-s"]).contains(&registered) {
+                println!("auditd has its place at attempt {attempt}");
+                return Some(auditd);
+            }
+            assert!(Instant::now() < deadline, "auditd neither registers nor gives up: {}", auditctl(&["-s"]));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    panic!("auditd did not get its place in {attempts} attempts: {}", auditctl(&["-s"]));
+}
+
+#[test]
+fn auditd_comes_and_is_killed_and_nothing_is_lost_in_silence() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    let spawner = thread::spawn(|| {
+        let began = Instant::now();
+        let mut count = 0;
+        while began.elapsed() < Duration::from_secs(16) {
+            finished(Command::new("/bin/true").arg(format!("change-{count}")).spawn().unwrap());
+            count += 1;
+        }
+        count
+    });
+    thread::sleep(Duration::from_secs(1));
+    let Some(mut auditd) = started_auditd(3) else { return };
+    running.until("reading along", |_| running.detail().contains("reading along"));
+    thread::sleep(Duration::from_secs(3));
+    assert!(auditctl(&["-l"]).contains("defender"), "the rules hold beside auditd");
+    assert!(!auditctl(&["-l"]).contains("exclude"), "auditd misses nothing because of us");
+    auditd.child.kill().unwrap();
+    auditd.child.wait().unwrap();
+    running.until("registered again", |_| running.detail().contains("registered"));
+    let spawned = spawner.join().unwrap();
+    thread::sleep(Duration::from_secs(3));
+    let counts = serials(&running.seen.lock().unwrap(), "change-");
+    let missing = spawned - counts.len() as u32;
+    let lost = running.status.lock().unwrap().lost;
+    println!("{spawned} spawned, {missing} missing, {lost} counted as lost");
+    let seen = running.seen.lock().unwrap();
+    let twice: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).map(|(serial, _)| serial.clone()).collect();
+    let told = |event: &&Event| match &event.kind {
+        EventKind::Process(activity) => activity.process.argv.get(1).is_some_and(|a| twice.contains(a)),
+        _ => false,
+    };
+    let repeated: Vec<_> = seen.events.iter().filter(told).collect();
+    assert!(repeated.is_empty(), "told twice: {repeated:#?}; notes {:#?}", seen.notes);
+    drop(seen);
+    assert!(u64::from(missing) <= lost, "{missing} missing but only {lost} counted");
+    running.finish();
+}
+
+#[test]
+fn rules_that_are_removed_are_added_again_and_it_is_said() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    running.until("the start", |seen| !seen.notes.is_empty());
+    let listed = || auditctl(&["-l"]).lines().filter(|line| line.contains("defender")).count();
+    let before = listed();
+    if before == 0 {
+        println!("skipped: auditctl is not installed");
+        return;
+    }
+    auditctl(&["-D", "-k", "defender"]);
+    running.until("the note", |seen| seen.notes.iter().any(|note| note.message.contains("had been removed")));
+    let deadline = Instant::now() + PATIENCE;
+    while listed() < before {
+        assert!(Instant::now() < deadline, "not restored: {}", auditctl(&["-l"]));
+        thread::sleep(Duration::from_millis(50));
+    }
+    finished(Command::new("/bin/true").arg("after-removal").spawn().unwrap());
+    running.exec("exec after the removal", |p| p.argv.get(1).is_some_and(|a| a == "after-removal"));
+    running.finish();
+}
+
+#[test]
+fn connector_and_polling_see_processes_too() {
+    let _guard = AUDIT.lock().unwrap_or_else(PoisonError::into_inner);
+    for (preference, source) in [(Preference::Connector, Source::Connector), (Preference::Poll, Source::Poll)] {
+        let running = Running::start(preference);
+        if running.source() != Some(source) {
+            println!("skipped: {source}: {:?}", running.status.lock().unwrap().declined);
+            continue;
+        }
+        let mut child = Command::new("/bin/sleep").arg(format!("100{}", source.name().len())).spawn().unwrap();
+        let pid = child.id();
+        let process = running.exec("sleep", |p| p.pid == pid && p.argv.first().is_some_and(|a| a == "/bin/sleep"));
+        assert_eq!(process.parent.unwrap().pid, std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let expected = if source == Source::Connector { ExitReason::Signal(9) } else { ExitReason::Unknown };
+        running.until("its end", |seen| exits(seen, pid) == Some(expected));
+        running.finish();
+    }
+}
