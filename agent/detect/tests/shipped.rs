@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use defender_detect::scenario::{self, Scenario};
-use defender_detect::RuleSet;
+use defender_detect::{Detector, Limits, RuleSet};
+use defender_model::event::EventKind;
+use defender_model::severity::Severity;
 
 fn rules_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules")
@@ -92,4 +96,26 @@ fn every_alerting_rule_has_a_case_for_and_one_against() {
         }
     }
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn ordinary_work_raises_nothing() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/benign.txt")).unwrap();
+    let mut detector = Detector::new(shipped(), Limits::default());
+    let mut findings = Vec::new();
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    for (line, i) in lines.iter().zip(0i64..) {
+        let (image, command) = line.split_once('|').unwrap();
+        let argv: Vec<&str> = command.split(' ').collect();
+        let mut event = common::exec(common::process(image, &argv));
+        event.time = event.time + i * 10_000;
+        if let EventKind::Process(activity) = &mut event.kind {
+            activity.process.cwd = "/".to_owned();
+        }
+        detector.inspect(&event, &mut findings);
+    }
+    assert!(lines.len() > 80);
+    let raised: Vec<_> =
+        findings.iter().filter(|f| f.severity >= Severity::Medium).map(|f| &f.message).collect();
+    assert!(raised.is_empty(), "{raised:#?}");
 }
