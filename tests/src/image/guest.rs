@@ -39,6 +39,12 @@ pub(super) fn build(workspace: &Workspace) -> Result<Programs> {
     if programs.noop.exists() {
         return Ok(programs);
     }
+    for entry in fs::read_dir(workspace.work(".")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("guest-") {
+            // Of earlier sources.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
     fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
     for (source, program) in [(sources[0], &programs.control_agent), (sources[2], &programs.spawner)] {
         let mut rustc = Command::new("rustc");
