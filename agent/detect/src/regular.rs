@@ -1,6 +1,7 @@
 //! Regular expressions: compiled within bounds, with the literals they cannot match without.
 
 use regex_automata::meta::Regex;
+use regex_automata::nfa::thompson::WhichCaptures;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::ParserBuilder;
 
@@ -14,7 +15,7 @@ const MAX_NESTING: u32 = 64;
 /// Bytes a compiled regular expression may take.
 const MAX_COMPILED: usize = 512 * 1024;
 /// Bytes of its lazily built automaton: only expressions that events exercise come near it.
-const CACHE: usize = 64 * 1024;
+const CACHE: usize = 32 * 1024;
 /// Most alternatives in a set of required literals.
 const MAX_REQUIRED: usize = 128;
 
@@ -47,7 +48,10 @@ pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, C
             Regex::config()
                 .utf8_empty(unicode)
                 .nfa_size_limit(Some(MAX_COMPILED))
-                .onepass_size_limit(Some(CACHE))
+                // Only whether it matches is asked, and the automaton of all rules has looked for its literals already.
+                .which_captures(WhichCaptures::None)
+                .auto_prefilter(false)
+                .onepass(false)
                 .hybrid_cache_capacity(CACHE),
         )
         .build_from_hir(&hir)
