@@ -10,31 +10,12 @@ use crate::lab::GUEST_V4;
 use crate::qemu::Machine;
 
 use super::attack::{assault, MANY};
-use super::{expect, World};
+use super::{configuration, expect, World};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const REPORT: Duration = Duration::from_secs(15);
 /// Sensors and sinks come back with a growing delay.
 const RECOVERY: Duration = Duration::from_secs(60);
-
-/// A copy of the configuration that can be changed lies over the real one while this is in force.
-const CONFIGURATION: &str = "/run/validation-configuration";
-
-fn lay_over_configuration(machine: &mut Machine) -> Result<()> {
-    machine
-        .ok(&format!(
-            "rm -rf {CONFIGURATION} && cp -a /etc/defender {CONFIGURATION} && \
-             mkdir -p {CONFIGURATION}/conf.d {CONFIGURATION}/rules && mount --bind {CONFIGURATION} /etc/defender"
-        ))
-        .map(drop)
-}
-
-fn take_configuration_away(machine: &mut Machine) -> Result<()> {
-    machine.agent_service("stop")?;
-    machine.ok(&format!("umount /etc/defender && rm -rf {CONFIGURATION}"))?;
-    machine.agent_service("start")?;
-    machine.wait_armed()
-}
 
 pub(super) fn syslogd_restarts(world: &mut World<'_>) -> Result<()> {
     let attacker = world.node()?;
@@ -107,52 +88,41 @@ pub(super) fn clock_jumps(world: &mut World<'_>) -> Result<()> {
 }
 
 pub(super) fn bad_configuration(world: &mut World<'_>) -> Result<()> {
-    let machine = world.machine()?;
-    lay_over_configuration(machine)?;
-    let seen = (|| {
-        machine
-            .ok(&format!("echo 'no_such_key_validation = 1' >{CONFIGURATION}/conf.d/99-validation.toml"))?;
+    let file = "conf.d/99-validation.toml";
+    configuration::with(world, file, "no_such_key_validation = 1\n", |world| {
+        let machine = world.machine()?;
         let check = machine.run("defender config check")?;
         expect(check.status == 2 && check.error.contains("no_such_key_validation"), || {
             format!("config check: {check:?}")
         })?;
-        machine.agent_service("restart")?;
-        machine.wait_armed()?;
         let said = machine.event("a health event names the key", "no_such_key_validation", REPORT, |e| {
             e.is_health("config", &["degraded"])
         })?;
-        expect(said.at("/message").as_str().is_some_and(|m| m.contains("99-validation.toml")), || {
+        expect(said.0.to_string().contains("99-validation.toml"), || {
             format!("without the file: {}", said.0)
         })?;
         let log = machine.system_log();
-        let lines = machine.run(&format!("grep -c no_such_key_validation {log}"))?;
-        expect(lines.status == 0, || "syslog says nothing of it".into())
-    })();
-    take_configuration_away(machine)?;
-    seen
+        machine.wait("syslog says so as well", REPORT, |machine| {
+            let lines = machine.run(&format!("grep -F no_such_key_validation {log}"))?;
+            Ok(if lines.status == 0 { Ok(()) } else { Err("no line".to_owned()) })
+        })?;
+        let attacker = world.node()?;
+        assault(world, &attacker, GUEST_V4).map(drop)
+    })
 }
 
 pub(super) fn bad_rule(world: &mut World<'_>) -> Result<()> {
-    let machine = world.machine()?;
-    lay_over_configuration(machine)?;
-    let prepared = (|| {
-        machine.ok(&format!(
-            "printf 'title: broken\\ndetection: [unclosed\\n' >{CONFIGURATION}/rules/broken-validation.yml"
-        ))?;
-        machine.agent_service("restart")?;
-        machine.wait_armed()?;
-        machine.event("a health event names the rule file", "broken-validation.yml", REPORT, |e| {
-            e.is_health("rules", &["degraded"])
-        })
-    })();
-    let attacked = if prepared.is_ok() {
+    let broken = "title: broken\ndetection: [unclosed\n";
+    configuration::with(world, "rules/broken-validation.yml", broken, |world| {
+        world.machine()?.event(
+            "a health event names the rule file",
+            "broken-validation.yml",
+            REPORT,
+            |e| e.is_health("rules", &["degraded"]),
+        )?;
         let attacker = world.node()?;
         assault(world, &attacker, GUEST_V4).map(drop)
-    } else {
-        Ok(())
-    };
-    take_configuration_away(world.machine()?)?;
-    prepared.map(drop).and(attacked)
+    })
 }
 
 pub(super) fn auditd_comes_and_goes(world: &mut World<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 //! addresses of its own, so that none depends on what another left.
 
 mod attack;
+mod configuration;
 mod faults;
 mod harness;
 mod life;
