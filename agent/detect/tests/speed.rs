@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use defender_detect::{Detector, Limits, RuleSet};
-use defender_model::event::Event;
+use defender_model::event::{Event, EventKind};
 use defender_model::process::{Ancestor, Change, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
 
@@ -196,6 +196,33 @@ fn speed() {
     for count in [100, 1000] {
         measure(&format!("shipped and {count} synthetic"), &[shipped.clone(), synthetic(count)].concat());
     }
+}
+
+/// The worst an attacker can do with one exec: arguments full of words that rules look for.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn arguments_made_to_cost() {
+    let mut detector = Detector::new(load(&sources()), Limits::default());
+    let words = "wget curl tftp ftpget chmod +x /dev/tcp/ nc -x mkfifo socat exec: python base64 nohup nft iptables passwd shadow dd mount insmod \
+                 auditctl systemctl kill rm authorized_keys ld.so.preload useradd chpasswd crontab telnetd ssh fw_setenv watchdog busybox ";
+    for size in [4 << 10, 128 << 10, 1 << 20] {
+        let text: String = words.chars().cycle().take(size).collect();
+        let mut event = ordinary().remove(0);
+        if let EventKind::Process(activity) = &mut event.kind {
+            activity.process.argv = vec!["sh".into(), "-c".into(), text];
+        }
+        let mut findings = Vec::new();
+        detector.inspect(&event, &mut findings);
+        let start = Instant::now();
+        detector.inspect(&event, &mut findings);
+        println!(
+            "{:>5} KiB of arguments: {:.1} ms, {} findings",
+            size / 1024,
+            start.elapsed().as_secs_f64() * 1e3,
+            findings.len()
+        );
+    }
+    println!("{} KiB in use by all automatons and buffers afterwards", bytes_in_use() / 1024);
 }
 
 #[test]
