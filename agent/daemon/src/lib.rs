@@ -6,16 +6,22 @@
 //! | [`config`] | the configuration file and its documentation |
 //! | [`confinement`] | what the agent gives up before it looks at anything hostile |
 //! | [`control`] | the control socket, both ends |
+//! | [`device`] | who the device is |
 //! | `dbus` | the service org.defender.Agent1 |
+//! | [`logins`] | the login sensor with its remembered positions |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`request`] | what can be asked of a running agent |
+//! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
 
 pub mod cli;
 pub mod config;
 pub mod confinement;
 pub mod control;
+#[cfg(feature = "dbus")]
+pub mod dbus;
 pub mod device;
+pub mod logins;
 pub mod pipeline;
 pub mod request;
 pub mod rules;

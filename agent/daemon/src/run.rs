@@ -12,7 +12,7 @@ use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::process::{ProcessSensor, Settings};
-use defender_sensors::Outlet;
+use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
 
 use crate::config::load::{load, Loaded};
@@ -20,7 +20,8 @@ use crate::config::Config;
 use crate::confinement::{self, landlock, Capability, Confinement, Setting, State};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, rules};
+use crate::control::{self, Operators};
+use crate::{device, logins, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -127,15 +128,41 @@ async fn serve(parts: Parts, opened: Opened) {
         pipeline.say(health);
     }
     if let Some(sensor) = opened.process {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped)));
     }
-    let _ = (&opened.syslog, &opened.control, &config);
+    let operators = operators(&config);
+    let mut tasks = Vec::new();
+    let mut kept = None;
+    if let Some(listener) = opened.control {
+        let outlet = outlet.clone();
+        let serving = control::serve(listener, desk.clone(), operators);
+        tasks.push(tokio::spawn(async move {
+            let Err(error) = serving.await;
+            let words = format!("the control socket cannot be served: {error}");
+            outlet.send(Observation::Health(Health::new(Kind::Degraded, "control", words))).await;
+        }));
+    }
+    #[cfg(feature = "dbus")]
+    if config.dbus.enabled {
+        let serving = crate::dbus::serve(desk.clone(), None, operators, outlet.clone());
+        tasks.push(tokio::spawn(async move {
+            serving.await;
+        }));
+    }
+    if config.login.enabled {
+        let [sensor, keeper] = logins::start(&config, opened.syslog, wall_clock, outlet.clone());
+        tasks.push(sensor);
+        kept = Some(keeper);
+    }
     // The sensors hold the last outlets: when they end, so does the pipeline.
     drop(outlet);
     tokio::spawn(async move {
         signalled().await;
-        // Nobody listening any more is a stop as well.
+        // Everybody gone already is a stop as well.
         let _ = stop.send(true);
+        for task in tasks {
+            task.abort();
+        }
     });
     let notify = |states: &[sd_notify::NotifyState<'_>]| {
         // Not under systemd, or its socket is gone: nothing to be done about either.
@@ -144,6 +171,18 @@ async fn serve(parts: Parts, opened: Opened) {
     let ready = || notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("armed")]);
     let beat = || notify(&[sd_notify::NotifyState::Watchdog]);
     pipeline.run(observations, requests, ready, beat).await;
+    if let Some(keeper) = kept {
+        // Bounded: it writes two small files.
+        let _ = keeper.await;
+    }
+}
+
+/// Who may ask everything: root, the agent's own user and the group of that user.
+fn operators(config: &Config) -> Operators {
+    let group = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok().map(|owner| owner.gid);
+    // SAFETY: geteuid(2) takes nothing, changes nothing and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    Operators { uid, gid: group }
 }
 
 /// Ready when the agent is told to stop.
@@ -269,18 +308,9 @@ fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram
 }
 
 fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::unix::net::UnixListener> {
-    let path = config.agent.run_dir.join("control.sock");
-    // The lock is held, so whatever is left there belongs to nobody.
-    let _ = fs::remove_file(&path);
-    let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok();
-    let bound = std::os::unix::net::UnixListener::bind(&path).and_then(|listener| {
-        if let (Some(owner), true) = (owner, is_root()) {
-            chown(&path, Some(owner.uid), Some(owner.gid))?;
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
-    });
-    match bound {
+    let path = config.agent.run_dir.join(control::SOCKET_NAME);
+    let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok().filter(|_| is_root());
+    match control::bind(&path, owner.map(|owner| (owner.uid, owner.gid))) {
         Ok(listener) => Some(listener),
         Err(error) => {
             let words = format!("{} cannot be made: {error}; the command line cannot reach the agent", path.display());

@@ -149,13 +149,13 @@ impl Pipeline {
                 Some((request, answer)) = requests.recv() => self.serve(request, answer),
                 _ = heart.tick() => {
                     beat();
-                    self.sinks_speak();
-                    if every > 0 {
-                        until_statistics -= 1;
-                        if until_statistics == 0 {
-                            until_statistics = every;
-                            self.statistics();
-                        }
+                    for health in self.sinks.changes() {
+                        self.say(health);
+                    }
+                    until_statistics = until_statistics.saturating_sub(1);
+                    if every > 0 && until_statistics == 0 {
+                        until_statistics = every;
+                        self.statistics();
                     }
                 }
                 count = observations.recv_many(&mut batch, BATCH) => {
@@ -170,6 +170,7 @@ impl Pipeline {
                     }
                 }
             }
+            self.sinks.flush().await;
         }
         self.say(Health::new(Kind::Stopping, "agent", "the agent was told to stop"));
         let Self { sinks, sequence, responder, mut done, .. } = self;
@@ -310,12 +311,6 @@ impl Pipeline {
         self.events.push(Arc::clone(&line));
         self.sinks.push(&event, &line);
         line
-    }
-
-    fn sinks_speak(&mut self) {
-        for health in self.sinks.changes() {
-            self.say(health);
-        }
     }
 
     fn statistics(&mut self) {

@@ -1,21 +1,225 @@
-//! TEMPORARY
-use std::io::Write;
+//! The sinks of the configuration: each a task of its own behind a bounded queue.
+
 use std::sync::Arc;
-use defender_model::event::Event;
-use defender_model::health::Health;
+
+use defender_model::event::{Event, EventKind};
+use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
-use crate::config;
+use defender_model::severity::Severity;
+use defender_report::record::Record;
+use defender_report::sink::{channel, Intake, Limits, SinkHandle};
+use defender_report::{file, syslog};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{self, value::Transport};
 use crate::request::SinkStatus;
-pub(super) struct Sinks { file: Option<std::io::BufWriter<std::fs::File>>, written: u64 }
+
+/// Statements of sinks that may wait for the pipeline.
+const NOTICES: usize = 64;
+
+struct Sink {
+    handle: SinkHandle,
+    task: JoinHandle<()>,
+    /// A local file keeps up or fails; the pipeline waits for it rather than lose telemetry in a burst. Others drop the oldest.
+    waits: bool,
+}
+
+/// Every sink.
+pub(super) struct Sinks {
+    sinks: Vec<Sink>,
+    notices: mpsc::Receiver<Health>,
+    sender: mpsc::Sender<Health>,
+    outgoing: Vec<Record>,
+    /// Mildest severity that some sink wants as text.
+    text_from: Option<Severity>,
+    no_text: Arc<str>,
+    refused: Vec<Health>,
+}
+
 impl Sinks {
-    pub(super) fn start(config: &config::Sinks, _device: &DeviceIdentity) -> Self {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&config.file.path).ok();
-        Self { file: file.map(|f| std::io::BufWriter::with_capacity(64<<10, f)), written: 0 }
+    /// Starts the sinks that are switched on.
+    pub(super) fn start(config: &config::Sinks, device: &DeviceIdentity) -> Self {
+        let (sender, notices) = mpsc::channel(NOTICES);
+        let mut this = Self {
+            sinks: Vec::new(),
+            notices,
+            sender,
+            outgoing: Vec::new(),
+            text_from: None,
+            no_text: "".into(),
+            refused: Vec::new(),
+        };
+        if config.file.enabled {
+            let file = file::Config {
+                path: config.file.path.clone(),
+                max_size: config.file.max_kib.saturating_mul(1024),
+                keep: config.file.keep,
+                sync_alerts: config.file.sync_alerts,
+            };
+            this.spawn("file", Severity::Informational, true, |intake| file::run(file, intake));
+        }
+        if config.syslog.enabled {
+            let local = syslog::Config {
+                transport: syslog::Transport::Local { path: config.syslog.socket.clone() },
+                facility: syslog::Facility::LOG_DAEMON,
+                hostname: device.hostname.clone(),
+            };
+            this.spawn_text("syslog", config.syslog.minimum_level.0, local);
+        }
+        if config.remote_syslog.enabled {
+            match remote(&config.remote_syslog) {
+                Ok(transport) => {
+                    let facility = syslog::Facility::LOG_DAEMON;
+                    let remote = syslog::Config { transport, facility, hostname: device.hostname.clone() };
+                    this.spawn_text("remote_syslog", config.remote_syslog.minimum_level.0, remote);
+                }
+                Err(missing) => this.refuse("remote_syslog", &missing),
+            }
+        }
+        if config.mqtt.enabled {
+            this.spawn_mqtt(&config.mqtt, device);
+        }
+        this
     }
+
+    fn spawn<F>(&mut self, name: &str, minimum: Severity, waits: bool, run: impl FnOnce(Intake) -> F)
+    where
+        F: std::future::Future<Output = ()> + Send + 'static,
+    {
+        let limits = Limits { minimum, ..Limits::default() };
+        let (handle, intake) = channel(name, limits, self.sender.clone());
+        let task = tokio::spawn(run(intake));
+        self.sinks.push(Sink { handle, task, waits });
+    }
+
+    fn spawn_text(&mut self, name: &str, minimum: Severity, config: syslog::Config) {
+        self.text_from = Some(self.text_from.map_or(minimum, |already| already.min(minimum)));
+        self.spawn(name, minimum, false, |intake| syslog::run(config, intake));
+    }
+
+    fn refuse(&mut self, name: &str, missing: &str) {
+        let words = format!("the sink is configured, but this agent was built without {missing}");
+        self.refused.push(Health::new(Kind::Degraded, format!("sink.{name}"), words));
+    }
+
+    #[cfg(feature = "mqtt")]
+    fn spawn_mqtt(&mut self, config: &config::MqttSink, device: &DeviceIdentity) {
+        use defender_report::mqtt;
+        if config.tls && !cfg!(feature = "tls") {
+            return self.refuse("mqtt", "TLS");
+        }
+        let login = (!config.username.is_empty()).then(|| {
+            let password = std::fs::read_to_string(&config.password_file).unwrap_or_default();
+            (config.username.clone(), password.trim_end().to_owned())
+        });
+        let mqtt = mqtt::Config {
+            host: config.host.clone(),
+            port: config.port,
+            device: device.uid.clone(),
+            topic: config.topic.clone(),
+            login,
+            keep_alive: std::time::Duration::from_secs(60),
+            #[cfg(feature = "tls")]
+            tls: config.tls.then(|| defender_report::tls::Tls {
+                ca_file: Some(config.ca_file.clone()),
+                server_name: None,
+                client: None,
+            }),
+        };
+        self.spawn("mqtt", config.minimum_level.0, false, |intake| mqtt::run(mqtt, intake));
+    }
+
+    #[cfg(not(feature = "mqtt"))]
+    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity) {
+        self.refuse("mqtt", "MQTT");
+    }
+
+    /// Queues an event for [`Sinks::flush`].
     pub(super) fn push(&mut self, event: &Event, line: &Arc<str>) {
-        if let Some(f) = &mut self.file { let _ = f.write_all(line.as_bytes()); let _ = f.write_all(b"\n"); self.written += 1; if event.severity() > defender_model::severity::Severity::Low { let _ = f.flush(); } }
+        let severity = event.severity();
+        let alert = match &event.kind {
+            EventKind::Finding(_) | EventKind::Remediation(_) => true,
+            EventKind::Health(health) => health.kind != Kind::Statistics,
+            EventKind::Process(_) | EventKind::Authentication(_) => false,
+        };
+        let text = alert || self.text_from.is_some_and(|from| severity >= from);
+        self.outgoing.push(Record {
+            severity,
+            alert,
+            ocsf: Arc::from(Arc::clone(line)),
+            summary: if text { event.to_string().into() } else { Arc::clone(&self.no_text) },
+            time: event.time,
+            sequence: event.sequence,
+        });
     }
-    pub(super) fn changes(&mut self) -> Vec<Health> { if let Some(f) = &mut self.file { let _ = f.flush(); } Vec::new() }
-    pub(super) fn status(&self) -> Vec<SinkStatus> { Vec::new() }
-    pub(super) async fn close(self) {}
+
+    /// Hands what was queued to every sink.
+    pub(super) async fn flush(&mut self) {
+        for record in self.outgoing.drain(..) {
+            for sink in &self.sinks {
+                if sink.waits {
+                    sink.handle.push(record.clone()).await;
+                } else {
+                    sink.handle.try_push(record.clone());
+                }
+            }
+        }
+    }
+
+    /// What sinks have to say since the last call.
+    pub(super) fn changes(&mut self) -> Vec<Health> {
+        let mut changes = std::mem::take(&mut self.refused);
+        while let Ok(health) = self.notices.try_recv() {
+            changes.push(health);
+        }
+        changes
+    }
+
+    pub(super) fn status(&self) -> Vec<SinkStatus> {
+        let one = |sink: &Sink| {
+            let stats = sink.handle.stats();
+            SinkStatus {
+                name: sink.handle.name().to_owned(),
+                state: stats.state.name().to_owned(),
+                written: stats.written,
+                dropped: stats.dropped + stats.dropped_alerts,
+                last_error: stats.last_error.unwrap_or_default(),
+            }
+        };
+        self.sinks.iter().map(one).collect()
+    }
+
+    /// Lets every sink write what it holds, and waits for it.
+    pub(super) async fn close(mut self) {
+        self.flush().await;
+        for sink in &self.sinks {
+            sink.handle.close();
+        }
+        for sink in self.sinks {
+            // A task that panicked has nothing left to write.
+            let _ = sink.task.await;
+        }
+    }
+}
+
+#[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps))]
+fn remote(config: &config::RemoteSyslogSink) -> Result<syslog::Transport, String> {
+    let (host, port) = (config.host.clone(), config.port);
+    match config.transport {
+        Transport::Udp => Ok(syslog::Transport::Udp { host, port }),
+        Transport::Tcp => Ok(syslog::Transport::Tcp { host, port }),
+        #[cfg(feature = "tls")]
+        Transport::Tls => {
+            use defender_report::tls::{Client, Tls};
+            let client = (!config.certificate_file.as_os_str().is_empty()).then(|| Client {
+                certificate_file: config.certificate_file.clone(),
+                key_file: config.key_file.clone(),
+            });
+            let tls = Tls { ca_file: Some(config.ca_file.clone()), server_name: None, client };
+            Ok(syslog::Transport::Tls { host, port, tls })
+        }
+        #[cfg(not(feature = "tls"))]
+        Transport::Tls => Err("TLS".to_owned()),
+    }
 }

@@ -1,0 +1,75 @@
+//! The login sensor, and where in the log files it stopped, so that a restart neither misses a line nor reads one twice.
+//!
+//! Positions are kept in the run directory, which is memory and spares the flash, a moment after they change; at a clean stop
+//! they also go to the state directory, for the next boot.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use defender_model::time::Timestamp;
+use defender_sensors::login::sensor;
+use defender_sensors::login::tail::Position;
+use defender_sensors::Outlet;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+
+/// Positions are written at most this often: what was read since is read again after a crash.
+const EVERY: Duration = Duration::from_millis(100);
+/// Name of the file in either directory.
+const NAME: &str = "log-positions";
+/// Longest state file read, in bytes.
+const LIMIT: usize = 64 << 10;
+
+/// Starts the sensor and the task that keeps its positions. The sensor's task may be aborted; the other ends after it.
+pub fn start(
+    config: &Config,
+    datagrams: Option<UnixDatagram>,
+    clock: fn() -> Timestamp,
+    outlet: Outlet,
+) -> [JoinHandle<()>; 2] {
+    let [volatile, lasting] = [&config.agent.run_dir, &config.agent.state_dir].map(|directory| directory.join(NAME));
+    let (positions, moved) = watch::channel(Vec::new());
+    let known = if volatile.exists() { read(&volatile) } else { read(&lasting) };
+    let sensor = sensor::Config { files: config.login.files.clone(), positions: known, datagrams };
+    [tokio::spawn(sensor::run(sensor, clock, outlet, positions)), tokio::spawn(keep(volatile, lasting, moved))]
+}
+
+fn read(file: &Path) -> Vec<Position> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    if text.len() > LIMIT {
+        return Vec::new();
+    }
+    // A line that is no position belongs to another version; its file is read from the end.
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+async fn keep(volatile: PathBuf, lasting: PathBuf, mut moved: watch::Receiver<Vec<Position>>) {
+    let mut failed = false;
+    let text = |positions: &[Position]| positions.iter().map(|position| format!("{position}\n")).collect::<String>();
+    while moved.changed().await.is_ok() {
+        let latest = text(&moved.borrow_and_update());
+        let written = write(&volatile, &latest);
+        if let (Err(error), false) = (&written, failed) {
+            tracing::warn!(%error, file = %volatile.display(), "positions in log files are not kept");
+        }
+        failed = written.is_err();
+        tokio::time::sleep(EVERY).await;
+    }
+    let latest = text(&moved.borrow());
+    for file in [volatile, lasting] {
+        if let Err(error) = write(&file, &latest) {
+            tracing::warn!(%error, file = %file.display(), "positions in log files are not kept");
+        }
+    }
+}
+
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(&new, file)
+}
