@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! log files ──► tail ────┐
-//!                        ├──► line ──► message ──► attempt ──► sensor ──► Outlet
-//! /dev/log ──► datagram ─┘    tag, pid  who, where   once each
+//!                        ├──► interpreter ──► sensor ──► Outlet
+//! /dev/log ──► datagram ─┘     line, message, attempt
 //! ```
 //!
 //! | Module | Holds |
@@ -12,12 +12,14 @@
 //! | [`datagram`] | receiving what syslog(3) sends where no syslog daemon runs |
 //! | [`line`] | taking a syslog line apart |
 //! | [`message`] | what a service's message says of a login; which lines count |
-//! | [`attempt`] | counting an attempt once that several lines speak of |
+//! | [`attempt`] | what is remembered of a process between its lines |
+//! | `interpreter` | lines to events by these three |
 //! | [`sensor`] | the task that joins them |
 
 mod address;
 pub mod attempt;
 pub mod datagram;
+mod interpreter;
 pub mod line;
 pub mod message;
 pub mod sensor;

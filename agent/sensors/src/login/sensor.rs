@@ -2,25 +2,19 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use defender_model::authentication::{Activity, Authentication};
 use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
-use defender_model::text;
 use defender_model::time::Timestamp;
 use tokio::sync::watch;
 
-use super::attempt::Attempts;
 use super::datagram::{Datagram, Receiver};
-use super::line::{Line, MAX_LINE};
-use super::message;
+use super::interpreter::Interpreter;
 use super::tail::{Item, Position, Tail};
 use crate::{Observation, Outlet};
 
-const COMPONENT: &str = "login";
-/// Cut lines are reported at most this often.
-const CUT_REPORT: Duration = Duration::from_secs(60);
+pub(super) const COMPONENT: &str = "login";
 
 /// What to read.
 #[derive(Debug, Default)]
@@ -153,58 +147,6 @@ fn summary(tail: Option<&Tail>, datagrams: bool, files: &[PathBuf]) -> Health {
         message.push_str(&format!("; waiting for {}", list(&missing)));
     }
     Health::new(kind, COMPONENT, message)
-}
-
-/// Lines to events, with what has to be remembered between lines.
-#[derive(Debug, Default)]
-struct Interpreter {
-    attempts: Attempts,
-    /// What the line before said, for daemons that log "last message repeated".
-    last: Option<Authentication>,
-    cut: u64,
-    cut_reported: Option<(Instant, u64)>,
-}
-
-impl Interpreter {
-    fn read(&mut self, bytes: &[u8], whole: bool, uid: Option<u32>, now: Instant) -> Option<Authentication> {
-        if !whole {
-            self.cut += 1;
-        }
-        let line = Line::parse(bytes);
-        let message = text::from_bytes(line.message);
-        let last = self.last.take();
-        let Some(tag) = line.tag else {
-            let count = message::repeats_of_last(&message)?;
-            return last.map(|last| Authentication { count, ..last });
-        };
-        let found = message::parse(&text::from_bytes(tag), &message, whole)?;
-        if !self.attempts.counts(line.pid, found.role, now) {
-            return None;
-        }
-        let mut found = Authentication { pid: line.pid, ..found.authentication };
-        if uid.is_some_and(|uid| uid != 0) && found.activity == Activity::Logon {
-            // Only root judges logins. Anybody can send to the socket; nobody gets an address blocked that way.
-            (found.source, found.source_port) = (None, None);
-        }
-        self.last = Some(found.clone());
-        Some(found)
-    }
-
-    /// The number of cut lines, if it has grown and was not reported just now.
-    fn cut_report(&mut self, now: Instant) -> Option<Health> {
-        let due = match self.cut_reported {
-            None => self.cut > 0,
-            Some((at, count)) => self.cut > count && now.saturating_duration_since(at) >= CUT_REPORT,
-        };
-        if !due {
-            return None;
-        }
-        self.cut_reported = Some((now, self.cut));
-        let message = format!(
-            "log lines were longer than {MAX_LINE} bytes or never finished: their ends were not read, addresses in them not used"
-        );
-        Some(Health::new(Kind::Lost, COMPONENT, message).with("lines_cut", self.cut))
-    }
 }
 
 #[cfg(test)]

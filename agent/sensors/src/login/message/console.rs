@@ -4,8 +4,6 @@ use super::{digits, tty_name, Found};
 use crate::login::address;
 
 const SERVICE: &str = "login";
-/// BusyBox login writes its line when this many answers were wrong, and gives up.
-const BUSYBOX_TRIES: u32 = 3;
 
 pub(super) fn parse(message: &str) -> Option<Found<'_>> {
     if let Some(rest) = message.strip_prefix("FAILED LOGIN ") {
@@ -80,9 +78,7 @@ fn named<'a>(found: Found<'a>, user: &'a str) -> Found<'a> {
 fn invalid_password(rest: &str) -> Option<Found<'_>> {
     let (user, place) = rest.rsplit_once("on '")?;
     let user = user.trim_end().strip_suffix('\'')?;
-    let found = Found { method: Some("password"), count: BUSYBOX_TRIES, ..Found::failure(SERVICE) };
-    // shadow's terminals come with their directory and its line with every attempt.
-    let found = if place.starts_with("/dev/") { Found { count: 1, ..found } } else { found };
+    let found = Found { method: Some("password"), ..Found::failure(SERVICE) };
     Some(quoted_place(named(found, user), place))
 }
 

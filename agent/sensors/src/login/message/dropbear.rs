@@ -1,9 +1,16 @@
 //! dropbear (svr-auth.c, svr-authpasswd.c, svr-authpam.c, svr-authpubkey.c, svr-session.c), since 0.44.
 
+use std::net::IpAddr;
+
 use super::{digits, Found, Role};
 use crate::login::address;
 
 const SERVICE: &str = "dropbear";
+
+/// `Child connection from 192.0.2.7:40022`: the process's first line.
+pub(super) fn origin(message: &str) -> Option<(IpAddr, u16)> {
+    address::with_port(message.strip_prefix("Child connection from ")?)
+}
 
 pub(super) fn parse(message: &str) -> Option<Found<'_>> {
     // Old versions began their messages with a small letter.
@@ -21,7 +28,10 @@ pub(super) fn parse(message: &str) -> Option<Found<'_>> {
     }
     if let Some(rest) = tail("Login attempt for nonexistent user") {
         let found = Found { user_known: Some(false), ..Found::failure(SERVICE) };
-        // Old versions name the user.
+        // Up to 0.52 they name the user, up to 2022.83 they name neither user nor address.
+        if rest.is_empty() {
+            return Some(found);
+        }
         return match rest.strip_prefix(" '") {
             Some(rest) => {
                 rest.rsplit_once("' from ").map(|(user, source)| from(found.user(user, false), source))
@@ -30,8 +40,10 @@ pub(super) fn parse(message: &str) -> Option<Found<'_>> {
         };
     }
     if let Some(rest) = tail("Login attempt with wrong user ") {
-        let (user, source) = rest.rsplit_once(" from ")?;
-        return Some(from(Found::failure(SERVICE).user(user, true), source));
+        return Some(match rest.rsplit_once(" from ") {
+            Some((user, source)) => from(Found::failure(SERVICE).user(user, true), source),
+            None => Found::failure(SERVICE).user(rest, true),
+        });
     }
     if let Some(rest) =
         tail("Password auth succeeded for '").or_else(|| tail("PAM password auth succeeded for '"))
@@ -81,7 +93,7 @@ fn early_exit(rest: &str) -> Option<Found<'_>> {
     rest.starts_with("Max auth tries reached").then_some(Found { user_known: Some(false), ..found })
 }
 
-fn exit_source(rest: &str) -> Option<(std::net::IpAddr, u16)> {
+fn exit_source(rest: &str) -> Option<(IpAddr, u16)> {
     address::with_port(rest.strip_prefix(" from <")?.split_once('>')?.0)
 }
 

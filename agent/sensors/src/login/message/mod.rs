@@ -8,8 +8,8 @@
 //! | Service | Counted | Steps in | Left out |
 //! |---|---|---|---|
 //! | sshd | `Failed <method> for`, except as at the right; `error: PAM: ... for` of an existing user (the only line for the first keyboard-interactive failures) | `Failed publickey for` (a client tries all its keys in one attempt), `maximum authentication attempts exceeded`, `Connection closed/reset by`, `Disconnected from`, `Disconnecting` an authenticating or invalid user | `Invalid user`, `Failed none` (how clients ask for the methods), `Failed keyboard-interactive/pam` of an existing user, `error: PAM:` of one that does not exist, every `pam_unix(sshd:...)`, `User ... not allowed` |
-//! | dropbear | `Bad password attempt`, `Bad PAM password attempt`, `Login attempt for nonexistent user` (once a connection: dropbear says no more), `Login attempt with wrong user` | `Exit before auth ... (user 'x', N fails)` with N > 0, counted N times, and `Max auth tries reached` | `root login rejected`, `has invalid shell`, `pam_unix(dropbear:...)` |
-//! | login | util-linux and shadow: `FAILED LOGIN`, `FAILED LOGIN SESSION`, `TOO MANY LOGIN TRIES`; BusyBox: `invalid password for`, which it writes at the third failure only and which therefore counts three times | – | `pam_unix(login:auth)`, `pam_unix(remote:auth)` |
+//! | dropbear | `Bad password attempt`, `Bad PAM password attempt`, `Login attempt for nonexistent user` (once a connection: dropbear says no more; up to 2022.83 without an address, which then is the process's `Child connection from`), `Login attempt with wrong user` | `Exit before auth ... (user 'x', N fails)` with N > 0, counted N times, and `Max auth tries reached` | `root login rejected`, `has invalid shell`, `pam_unix(dropbear:...)` |
+//! | login | util-linux and shadow: `FAILED LOGIN`, `FAILED LOGIN SESSION`, `TOO MANY LOGIN TRIES`; BusyBox: `invalid password for` (old versions write it at every third failure only) | – | `pam_unix(login:auth)`, `pam_unix(remote:auth)` |
 //! | su | util-linux `FAILED SU (to x)`, shadow `FAILED su for` | `- tty old:new`, BusyBox's only line and shadow's second one | `pam_unix(su:auth)` |
 //! | any other service with PAM | `pam_unix(service:auth): authentication failure` and `N more authentication failures` | – | its own lines |
 //!
@@ -109,6 +109,16 @@ fn repetition(message: &str) -> (&str, u32) {
         Some((text.strip_prefix(' ').unwrap_or(text), digits(count)?))
     });
     inner.unwrap_or((message, 1))
+}
+
+/// Where the client is that the process which logged this has just begun to serve. Only dropbear is asked: its older versions say it
+/// nowhere else when a user does not exist.
+#[must_use]
+pub fn origin(service: &str, logged: &str) -> Option<(IpAddr, u16)> {
+    match service {
+        "dropbear" => dropbear::origin(logged),
+        _ => None,
+    }
 }
 
 /// How often the line before was said again, if that is all the message says (sysklogd and its relatives).

@@ -40,7 +40,8 @@ pub(super) fn parse(message: &str) -> Option<Found<'_>> {
 fn switch<'a>(outcome: Outcome, target: &'a str, tty: Option<&'a str>) -> Found<'a> {
     Found {
         user: Some(target),
-        method: Some("password"),
+        // Root switches without one.
+        method: (outcome == Outcome::Failure).then_some("password"),
         tty: tty.and_then(tty_name),
         ..Found::new(SERVICE, Activity::AccountSwitch, outcome)
     }

@@ -1,5 +1,7 @@
 use std::io::Write;
+use std::time::Duration;
 
+use defender_model::authentication::Authentication;
 use defender_model::event::EventKind;
 use tokio::sync::mpsc;
 
@@ -87,35 +89,4 @@ async fn datagrams_to_events_but_only_roots_addresses_count() {
     let found = authentication(&mut observations).await;
     let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("proc")) == 0;
     assert_eq!(found.source, if root { "192.0.2.7".parse().ok() } else { None });
-
-    let line = b"<38>Nov  3 20:50:52 sshd[9]: Failed password for root from 192.0.2.7 port 40022 ssh2";
-    let mut interpreter = Interpreter::default();
-    let mut source = |uid| interpreter.read(line, true, uid, Instant::now()).expect("an event").source;
-    assert_eq!(source(Some(1000)), None);
-    assert_eq!(source(Some(0)), "192.0.2.7".parse().ok());
-}
-
-#[test]
-fn cut_lines_are_reported_but_not_too_often() {
-    let (mut interpreter, now) = (Interpreter::default(), Instant::now());
-    assert_eq!(interpreter.cut_report(now), None);
-    for _ in 0..5 {
-        interpreter.read(b"x", false, None, now);
-    }
-    assert_eq!(interpreter.cut_report(now).expect("a report").counters, [("lines_cut".to_owned(), 5)]);
-    assert_eq!(interpreter.cut_report(now + CUT_REPORT), None);
-    interpreter.read(b"x", false, None, now);
-    assert_eq!(interpreter.cut_report(now), None);
-    assert!(interpreter.cut_report(now + CUT_REPORT).is_some());
-}
-
-#[test]
-fn a_repetition_of_another_line_is_nothing() {
-    let (mut interpreter, now) = (Interpreter::default(), Instant::now());
-    let mut read = |line: &str| interpreter.read(line.as_bytes(), true, None, now);
-    assert!(
-        read("Nov  3 20:50:52 h sshd[7]: Failed password for root from 192.0.2.7 port 40022 ssh2").is_some()
-    );
-    assert!(read("Nov  3 20:50:52 h kernel: something").is_none());
-    assert!(read("Nov  3 20:50:53 h last message repeated 2 times").is_none());
 }
