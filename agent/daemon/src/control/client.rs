@@ -150,7 +150,7 @@ fn read_line(stream: UnixStream, end: Instant) -> io::Result<Vec<u8>> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        let taken = (&available[..]).take(room).read_until(b'\n', &mut reply)?;
+        let taken = available.take(room).read_until(b'\n', &mut reply)?;
         reader.consume(taken);
         if taken == 0 || reply.last() == Some(&b'\n') {
             return Ok(reply);

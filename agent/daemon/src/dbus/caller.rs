@@ -42,7 +42,9 @@ pub(super) async fn admit(
         body.deserialize().map_err(|error| unknown(&error.to_string()))?;
     let Some(Value::U32(uid)) = credentials.get("UnixUserID") else { return Err(unknown("no user id")) };
     let groups = credentials.get("UnixGroupIDs").and_then(|groups| match groups {
-        Value::Array(groups) => groups.iter().map(|group| u32::try_from(group).ok()).collect::<Option<Vec<_>>>(),
+        Value::Array(groups) => {
+            groups.iter().map(|group| u32::try_from(group).ok()).collect::<Option<Vec<_>>>()
+        }
         _ => None,
     });
     if is_admitted(operators, *uid, groups.as_deref()) {

@@ -41,13 +41,7 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(desk: Desk, standing: Standing, operators: Operators) -> Self {
-        Self {
-            desk,
-            standing,
-            operators,
-            open: Semaphore::new(OPEN),
-            restricted: Semaphore::new(RESTRICTED),
-        }
+        Self { desk, standing, operators, open: Semaphore::new(OPEN), restricted: Semaphore::new(RESTRICTED) }
     }
 
     /// The status for everybody. Open and restricted members have places of their own, so that a flood from somebody who may
@@ -79,6 +73,7 @@ fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>> {
     places.try_acquire().map_err(|_| Error::LimitsExceeded("too many calls at once; try again".to_owned()))
 }
 
+// Results are tuples of one because only those can have a name in the introspection data; on the wire it is all the same.
 #[interface(name = "org.defender.Agent1", introspection_docs = false)]
 impl Agent {
     #[zbus(property(emits_changed_signal = "const"))]
@@ -102,7 +97,7 @@ impl Agent {
     }
 
     #[zbus(out_args("health"))]
-    async fn get_health(&self) -> Result<HashMap<&'static str, Value<'static>>> {
+    async fn get_health(&self) -> Result<(HashMap<&'static str, Value<'static>>,)> {
         let status = self.status().await?;
         let mut health = HashMap::from([
             ("health", Value::from(text(&status.health))),
@@ -114,7 +109,7 @@ impl Agent {
         if !status.degraded.is_empty() {
             health.insert("reasons", Value::from(reasons(&status.degraded)));
         }
-        Ok(health)
+        Ok((health,))
     }
 
     #[zbus(out_args("json"))]
@@ -122,9 +117,12 @@ impl Agent {
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<String> {
+    ) -> Result<(String,)> {
         match self.ask(Request::Status, &header, connection).await? {
-            Reply::Status(report) => serde_json::to_string(&report).map_err(|e| Error::Failed(e.to_string())),
+            Reply::Status(report) => match serde_json::to_string(&report) {
+                Ok(json) => Ok((json,)),
+                Err(error) => Err(Error::Failed(error.to_string())),
+            },
             other => Err(unexpected(&other)),
         }
     }
@@ -135,8 +133,8 @@ impl Agent {
         limit: u32,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<Vec<String>> {
-        events(self.ask(Request::Alerts { limit: bound(limit) }, &header, connection).await?)
+    ) -> Result<(Vec<String>,)> {
+        Ok((events(self.ask(Request::Alerts { limit: bound(limit) }, &header, connection).await?)?,))
     }
 
     #[zbus(out_args("ocsf_json"))]
@@ -145,8 +143,8 @@ impl Agent {
         limit: u32,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<Vec<String>> {
-        events(self.ask(Request::Events { limit: bound(limit) }, &header, connection).await?)
+    ) -> Result<(Vec<String>,)> {
+        Ok((events(self.ask(Request::Events { limit: bound(limit) }, &header, connection).await?)?,))
     }
 
     #[zbus(out_args("verified"))]
@@ -157,13 +155,13 @@ impl Agent {
         reason: String,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<bool> {
+    ) -> Result<(bool,)> {
         let seconds = (seconds != 0).then_some(u64::from(seconds));
         let reason = if reason.is_empty() { "operator".to_owned() } else { reason };
         let request = Request::Block { address: parse(address)?, seconds, reason };
         match self.ask(request, &header, connection).await? {
             // Done means read back, whether it was new or its time was set anew.
-            Reply::Done { .. } => Ok(true),
+            Reply::Done { .. } => Ok((true,)),
             other => Err(unexpected(&other)),
         }
     }
@@ -174,9 +172,9 @@ impl Agent {
         address: &str,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<bool> {
+    ) -> Result<(bool,)> {
         match self.ask(Request::Unblock { address: parse(address)? }, &header, connection).await? {
-            Reply::Done { changed } => Ok(changed),
+            Reply::Done { changed } => Ok((changed,)),
             other => Err(unexpected(&other)),
         }
     }
@@ -186,9 +184,9 @@ impl Agent {
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<Vec<(String, u32, String)>> {
+    ) -> Result<(Vec<(String, u32, String)>,)> {
         match self.ask(Request::Blocked, &header, connection).await? {
-            Reply::Blocked { addresses } => Ok(addresses.iter().map(entry).collect()),
+            Reply::Blocked { addresses } => Ok((addresses.iter().map(entry).collect(),)),
             other => Err(unexpected(&other)),
         }
     }
@@ -340,10 +338,13 @@ fn without_addresses(sentence: &str) -> String {
             let is_address = bare.parse::<IpAddr>().is_ok()
                 || word.trim_end_matches([',', ';', '.', ':', ')']).parse::<std::net::SocketAddr>().is_ok()
                 || bare.rsplit_once(':').is_some_and(|(host, port)| {
-                    port.parse::<u16>().is_ok()
-                        && host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+                    port.parse::<u16>().is_ok() && host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
                 });
-            if is_address { "(address)" } else { word }
+            if is_address {
+                "(address)"
+            } else {
+                word
+            }
         })
         .collect();
     words.join(" ")

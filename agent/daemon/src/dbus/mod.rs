@@ -153,18 +153,18 @@ impl Ledger {
     }
 
     fn lost(&mut self, why: &str) {
-        self.away(format!("the bus is gone: {why}"));
+        self.away(&format!("the bus is gone: {why}"));
     }
 
     fn failed(&mut self, why: &str) {
         self.failures += 1;
         tracing::debug!("D-Bus: attempt {}: {why}", self.failures);
         if self.state == State::New && self.failures >= TOLERATED {
-            self.away(format!("not on a bus: {why}"));
+            self.away(&format!("not on a bus: {why}"));
         }
     }
 
-    fn away(&mut self, why: String) {
+    fn away(&mut self, why: &str) {
         self.state = State::Away;
         let words = format!(
             "{why}; everything but D-Bus works, and the agent tries again at most {} s apart",

@@ -17,7 +17,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     desk: Desk,
-    latest: Arc<Mutex<Option<(Instant, Arc<StatusReport>)>>>,
+    latest: Arc<Mutex<Option<Kept>>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    report: Arc<StatusReport>,
+    since: Instant,
 }
 
 impl Standing {
@@ -27,19 +33,24 @@ impl Standing {
 
     /// The status, a fraction of a second old at most. One caller at a time asks the pipeline; the others wait for the answer.
     pub(super) async fn now(&self) -> Result<Arc<StatusReport>, String> {
+        // Waiting for one's turn counts: with a pipeline that is stuck each turn would take the whole time.
+        let answered = timeout(ANSWER, self.kept_or_asked()).await;
+        answered.map_err(|_| format!("the agent has not answered within {} s", ANSWER.as_secs()))?
+    }
+
+    async fn kept_or_asked(&self) -> Result<Arc<StatusReport>, String> {
         let mut latest = self.latest.lock().await;
-        if let Some((_, report)) = latest.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return Ok(Arc::clone(report));
+        if let Some(kept) = latest.as_ref().filter(|kept| kept.since.elapsed() < FRESH) {
+            return Ok(Arc::clone(&kept.report));
         }
-        match timeout(ANSWER, self.desk.ask(Request::Status)).await {
-            Ok(Reply::Status(report)) => {
+        match self.desk.ask(Request::Status).await {
+            Reply::Status(report) => {
                 let report: Arc<StatusReport> = Arc::from(report);
-                *latest = Some((Instant::now(), Arc::clone(&report)));
+                *latest = Some(Kept { report: Arc::clone(&report), since: Instant::now() });
                 Ok(report)
             }
-            Ok(Reply::Failed { error } | Reply::Refused { error }) => Err(error),
-            Ok(_) => Err("the agent gave no status".to_owned()),
-            Err(_) => Err(format!("the agent has not answered within {} s", ANSWER.as_secs())),
+            Reply::Failed { error } | Reply::Refused { error } => Err(error),
+            _ => Err("the agent gave no status".to_owned()),
         }
     }
 

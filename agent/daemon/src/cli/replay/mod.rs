@@ -59,10 +59,7 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
     let (mut line, mut events) = (Vec::new(), Vec::new());
     loop {
         line.clear();
-        let whole = match read_line(input, &mut line).map_err(failed)? {
-            None => break,
-            Some(whole) => whole,
-        };
+        let Some(whole) = read_line(input, &mut line).map_err(failed)? else { break };
         recording.line(&line, whole, &mut events);
         judge.events(&mut events, &mut printer)?;
     }
