@@ -125,4 +125,6 @@ pub async fn run(config: Config, mut intake: Intake) {
 }
 
 #[cfg(test)]
+mod rsyslog;
+#[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use super::*;
 use crate::sink::tests::record;
 use crate::sink::{self, Limits, SinkHandle, State, Stats};
 
-fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
+pub(super) fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
     let (notices, _) = mpsc::channel(64);
     let limits = Limits { minimum: Severity::Medium, ..Limits::default() };
     let (handle, intake) = sink::channel("sink.syslog", limits, notices);
@@ -19,7 +19,7 @@ fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
     (handle, tokio::spawn(run(config, intake)))
 }
 
-async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
+pub(super) async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
     for _ in 0..1000 {
         if condition(&handle.stats()) {
             return;

@@ -341,7 +341,7 @@ impl Tail {
         let file = &self.files[index];
         let meta = match file.path.metadata() {
             Ok(meta) => meta,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
                 // A file that is open is read on without its name.
                 let file = &mut self.files[index];
                 if matches!(file.start, Start::End | Start::Seen { .. }) {
