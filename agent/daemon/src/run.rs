@@ -352,7 +352,6 @@ fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
                 config.agent.run_dir.clone(),
                 log,
                 "/dev/null".into(),
-                "/dev/log".into(),
             ],
             execute: vec![config.response.nft.clone()],
             abstract_sockets: true,

@@ -68,10 +68,10 @@ impl core::fmt::Display for Event {
                 match activity.change {
                     Change::Exec { .. } => write!(f, "exec pid={} ", process.pid)?,
                     Change::Exit(ExitReason::Code(code)) => {
-                        write!(f, "exit pid={} code={code} ", process.pid)?
+                        write!(f, "exit pid={} code={code} ", process.pid)?;
                     }
                     Change::Exit(ExitReason::Signal(signal)) => {
-                        write!(f, "exit pid={} signal={signal} ", process.pid)?
+                        write!(f, "exit pid={} signal={signal} ", process.pid)?;
                     }
                     Change::Exit(ExitReason::Unknown) => write!(f, "exit pid={} ", process.pid)?,
                 }

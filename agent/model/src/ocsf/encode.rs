@@ -142,7 +142,7 @@ fn process_activity<'a>(activity: &'a ProcessActivity, command_line: &'a str) ->
         }
         Change::Exit(reason) => {
             record.activity_id = Some(2);
-            described.created_time = activity.started.map(|t| t.millis());
+            described.created_time = activity.started.map(crate::time::Timestamp::millis);
             record.actor = Some(Actor { process: Some(bare(subject)), ..Actor::default() });
             match reason {
                 ExitReason::Code(code) => record.exit_code = Some(code.into()),

@@ -103,7 +103,7 @@ pub struct Status {
 
 enum Active {
     Audit(Box<AuditStream>),
-    Connector(Connector),
+    Connector(Box<Connector>),
     Poll(Poller),
 }
 
@@ -458,7 +458,7 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
             backlog_wait: settings.audit_backlog_wait,
         })
         .map(|stream| Active::Audit(Box::new(stream))),
-        Source::Connector => Connector::open(receive_buffer).map(Active::Connector),
+        Source::Connector => Connector::open(receive_buffer).map(|connector| Active::Connector(Box::new(connector))),
         Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
     }
 }
