@@ -29,8 +29,6 @@ endif
 
 ifeq ($(BR2_PACKAGE_DEFENDER_MQTT),y)
 DEFENDER_FEATURES += mqtt
-# The MQTT crate links OpenSSL whether or not the other sinks use TLS.
-DEFENDER_DEPENDENCIES += host-pkgconf openssl
 endif
 
 ifeq ($(BR2_PACKAGE_DEFENDER_TLS),y)

@@ -22,7 +22,7 @@ CVE_PRODUCT = "defender-project:defender"
 PACKAGECONFIG ??= "dbus mqtt tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
-PACKAGECONFIG[mqtt] = "--features mqtt,,openssl"
+PACKAGECONFIG[mqtt] = "--features mqtt"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
 # One member of the workspace; the others of its members are libraries of it, or host tools.
