@@ -31,7 +31,13 @@ fn crates_depend_in_the_direction_of_the_design() {
         ("defender-report", vec!["defender-model"]),
         (
             "defender",
-            vec!["defender-model", "defender-detect", "defender-sensors", "defender-firewall", "defender-report"],
+            vec![
+                "defender-model",
+                "defender-detect",
+                "defender-sensors",
+                "defender-firewall",
+                "defender-report",
+            ],
         ),
         // The harness drives the agent from outside; for its tests it may speak the agent's vocabulary.
         ("defender-validation", vec!["defender-model"]),
@@ -48,7 +54,9 @@ fn crates_depend_in_the_direction_of_the_design() {
             continue;
         }
         let name = text(package, "name");
-        let may = allowed.get(name).unwrap_or_else(|| panic!("crate {name} is not in the design: docs/architecture.md"));
+        let may = allowed
+            .get(name)
+            .unwrap_or_else(|| panic!("crate {name} is not in the design: docs/architecture.md"));
         found.insert(name);
         for dependency in package["dependencies"].as_array().unwrap() {
             let on = text(dependency, "name");
@@ -61,7 +69,16 @@ fn crates_depend_in_the_direction_of_the_design() {
 
 #[test]
 fn model_and_detection_touch_neither_sockets_nor_clocks_nor_threads() {
-    let forbidden = ["std::net::Tcp", "std::net::Udp", "std::os::unix::net", "std::fs", "std::thread", "SystemTime", "Instant::now", "tokio"];
+    let forbidden = [
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::os::unix::net",
+        "std::fs",
+        "std::thread",
+        "SystemTime",
+        "Instant::now",
+        "tokio",
+    ];
     for crate_name in ["model", "detect"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent").join(crate_name).join("src");
         let mut stack = vec![source];
@@ -93,7 +110,10 @@ fn no_locked_package_asks_for_a_newer_rust() {
         (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
     };
     let ours = metadata["packages"].as_array().unwrap();
-    let minimum = ours.iter().find(|package| text(package, "name") == "defender").map(|p| version(text(p, "rust_version")));
+    let minimum = ours
+        .iter()
+        .find(|package| text(package, "name") == "defender")
+        .map(|p| version(text(p, "rust_version")));
     let minimum = minimum.expect("the agent states its rust-version");
     let newer: Vec<String> = ours
         .iter()
@@ -101,8 +121,12 @@ fn no_locked_package_asks_for_a_newer_rust() {
         .map(|p| format!("{} {} wants Rust {}", text(p, "name"), text(p, "version"), text(p, "rust_version")))
         .collect();
     assert!(newer.is_empty(), "{newer:?}");
-    let clippy = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../clippy.toml")).unwrap();
-    assert!(clippy.contains(&format!("msrv = \"{}.{}\"", minimum.0, minimum.1)), "clippy.toml states another msrv");
+    let clippy =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../clippy.toml")).unwrap();
+    assert!(
+        clippy.contains(&format!("msrv = \"{}.{}\"", minimum.0, minimum.1)),
+        "clippy.toml states another msrv"
+    );
 }
 
 #[test]
@@ -116,9 +140,24 @@ fn the_top_level_is_what_the_design_lists() {
     let listed = String::from_utf8(output.stdout).unwrap();
     let top: BTreeSet<&str> = listed.lines().filter_map(|path| path.split('/').next()).collect();
     let expected: BTreeSet<&str> = [
-        "agent", "meta-defender", "buildroot-package", "rootfs-overlay", "tests", "docs", "Cargo.toml", "Cargo.lock",
-        "README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", ".ci", ".cargo", ".gitignore", "clippy.toml",
-        "rustfmt.toml", "deny.toml",
+        "agent",
+        "meta-defender",
+        "buildroot-package",
+        "rootfs-overlay",
+        "tests",
+        "docs",
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "LICENSE",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        ".ci",
+        ".cargo",
+        ".gitignore",
+        "clippy.toml",
+        "rustfmt.toml",
+        "deny.toml",
     ]
     .into();
     assert_eq!(top.difference(&expected).collect::<Vec<_>>(), Vec::<&&str>::new(), "not in the design");

@@ -96,9 +96,13 @@ fn samples() -> Vec<EventKind> {
     }
     let attempt = login(Activity::Logon, Outcome::Failure, Some("192.0.2.7"));
     kinds.push(
-        finding(vec![Evidence::Authentication(Box::new(attempt))], &["T1110.001"], &["credential-access"]).into(),
+        finding(vec![Evidence::Authentication(Box::new(attempt))], &["T1110.001"], &["credential-access"])
+            .into(),
     );
-    kinds.push(finding(vec![Evidence::Process(Box::new(process()))], &["T1059", "T1105"], &["execution", "impact"]).into());
+    kinds.push(
+        finding(vec![Evidence::Process(Box::new(process()))], &["T1059", "T1105"], &["execution", "impact"])
+            .into(),
+    );
     kinds.push(finding(Vec::new(), &[], &[]).into());
     for action in [Action::Block, Action::Unblock, Action::Restore] {
         for outcome in [
@@ -133,7 +137,11 @@ fn python(directory: &Path) -> Option<PathBuf> {
         return Some(python);
     }
     let run = |program: &Path, arguments: &[&str]| {
-        Command::new(program).args(arguments).current_dir(directory).output().is_ok_and(|output| output.status.success())
+        Command::new(program)
+            .args(arguments)
+            .current_dir(directory)
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if !run(Path::new("python3"), &["-m", "venv", "--clear", "venv"]) {
         println!("skipped: python3 with venv is not installed");

@@ -99,8 +99,8 @@ pub(super) fn success_after_failures(world: &mut World<'_>) -> Result<()> {
     let first = assault(world, &attacker, GUEST_V4)?;
     // The block would keep the attacker out; an operator who takes it for a mistake lets the guessed password in.
     world.machine()?.ok(&format!("defender unblock {source}"))?;
-    let output = attacker.ssh(GUEST_V4, DEVICE_USER, DEVICE_PASSWORD, 1, "true")?;
-    expect(output.status.success(), || format!("the right password after wrong ones gave {output:?}"))?;
+    // The alert blocks the address again, often before the client has its answer: its own status says nothing.
+    attacker.ssh(GUEST_V4, DEVICE_USER, DEVICE_PASSWORD, 1, "true")?;
     let text = source.to_string();
     let machine = world.machine()?;
     machine.event("the successful login is reported", &text, REPORT, |e| {

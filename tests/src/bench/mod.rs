@@ -1,0 +1,128 @@
+//! Benchmarks: what watching costs, beside what peers cost on the same machine in the same run.
+//!
+//! | Room | Holds |
+//! |---|---|
+//! | [`exec`] | the cost of each program start, unmonitored, under the agent, under auditd |
+//! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
+//! | [`latency`] | from exec to the alert's line in the event file |
+//! | [`block`] | from the last failed login's log line to the first dropped packet, beside fail2ban |
+//! | [`spawn`] | the program that starts programs |
+//! | [`monitor`], [`audit`] | the agent and auditd as measured processes; the kernel's audit state |
+//! | [`tail`] | a log file as it grows |
+//! | [`machine`], [`table`] | what the figures were measured on; medians, budgets, rows |
+//!
+//! All of it runs on the build machine itself and needs root. Audit is one per machine: `exec`, `start` and `latency`
+//! refuse to run while somebody else uses it, and put it back as they found it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::time::Duration;
+
+use crate::command;
+use crate::error::{Error, Result};
+use crate::progress;
+use crate::workspace::Workspace;
+
+pub mod audit;
+pub mod block;
+pub mod exec;
+pub mod latency;
+pub mod machine;
+pub mod monitor;
+pub mod size;
+pub mod spawn;
+pub mod start;
+pub mod table;
+pub mod tail;
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The agent's release binary.
+    pub agent: PathBuf,
+    /// Rounds of `exec`, starts of `start`, repetitions of `block`; `None` for each one's default.
+    pub rounds: Option<u32>,
+    /// Executions per arm and round of `exec`, alerts of each part of `latency`; `None` for each one's default.
+    pub count: Option<u64>,
+    /// `size` builds one binary per cargo feature as well.
+    pub features_matrix: bool,
+}
+
+/// Where a benchmark works: a directory that goes away with it, the agent's inputs, the program that is started.
+#[derive(Debug)]
+pub struct Bench {
+    /// Options of the command line.
+    pub options: Options,
+    /// The rules that ship with the product.
+    pub rules: PathBuf,
+    /// A static program that does nothing.
+    pub noop: PathBuf,
+    /// The root of the source tree.
+    pub source: PathBuf,
+    /// Everything written while measuring. Unlike the work directory, the agent's unprivileged user can reach it.
+    pub directory: PathBuf,
+}
+
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block` or `all`.
+///
+/// # Errors
+/// When the benchmark is unknown, cannot run, or finds events missing.
+pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
+    if !["exec", "size", "start", "latency", "block", "all"].contains(&what) {
+        return Err(Error::Usage(format!("no benchmark `{what}`")));
+    }
+    if !options.agent.is_file() {
+        return Err(Error::Missing {
+            what: options.agent.display().to_string(),
+            next: "build it with `cargo build --release -p defender`, or name one with --agent".into(),
+        });
+    }
+    let bench = Bench::new(workspace, options)?;
+    machine::print(&bench.options.agent);
+    let chosen = |name: &str| what == name || what == "all";
+    if chosen("size") {
+        size::run(&bench)?;
+    }
+    if chosen("start") {
+        start::run(&bench)?;
+    }
+    if chosen("exec") {
+        exec::run(&bench)?;
+    }
+    if chosen("latency") {
+        latency::run(&bench)?;
+    }
+    if chosen("block") {
+        block::run(&bench)?;
+    }
+    progress::say(format_args!("load average now {}", machine::load()));
+    Ok(())
+}
+
+impl Bench {
+    fn new(workspace: &Workspace, options: Options) -> Result<Self> {
+        // Not below /tmp: what is started from there is an alert of its own.
+        let programs = workspace.work("bench");
+        fs::create_dir_all(&programs).map_err(Error::io(format!("cannot create {}", programs.display())))?;
+        let noop = programs.join("noop");
+        let mut cc = Command::new("cc");
+        cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&noop).arg(workspace.tests("guest/noop.S"));
+        command::run(&mut cc, Duration::from_secs(60))?;
+        let directory = PathBuf::from(format!("/var/tmp/defender-bench-{}", process::id()));
+        fs::create_dir(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
+        Ok(Self {
+            options,
+            rules: workspace.overlay().join("usr/share/defender/rules"),
+            noop,
+            source: workspace.tests("..").canonicalize().unwrap_or_else(|_| workspace.tests("..")),
+            directory,
+        })
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
