@@ -1,5 +1,7 @@
 //! The control socket, both ends, over a real socket.
 
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; the functions they share are tests too.
+
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};

@@ -93,7 +93,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["status"],
         arguments: "",
         count: (0, 0),
-        flags: &[Json, Socket],
+        flags: &[Json, Config, Socket],
         about: "Show how the agent is.",
         details: "Exit codes: 0 when it is armed, 1 when it runs and is not armed, 3 when it does not answer.",
     },
@@ -102,7 +102,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["alerts"],
         arguments: "",
         count: (0, 0),
-        flags: &[Json, Limit, Socket],
+        flags: &[Json, Limit, Config, Socket],
         about: "Show the latest alerts, oldest first.",
         details: "With --json one OCSF Detection Finding a line.",
     },
@@ -111,7 +111,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["events"],
         arguments: "",
         count: (0, 0),
-        flags: &[Json, Limit, Socket],
+        flags: &[Json, Limit, Config, Socket],
         about: "Show the latest events of every kind, oldest first.",
         details: "With --json one OCSF event a line.",
     },
@@ -120,7 +120,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["block"],
         arguments: "ADDRESS",
         count: (1, 1),
-        flags: &[Seconds, Reason, Json, Socket],
+        flags: &[Seconds, Reason, Json, Config, Socket],
         about: "Drop all packets from and to an address.",
         details: "Blocking an address again sets its time anew. Exit codes: 0 when the block was read back from the kernel, 1 when \
                   policy forbids it (an allowed address), 3 when it failed.",
@@ -130,7 +130,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["unblock"],
         arguments: "ADDRESS",
         count: (1, 1),
-        flags: &[Json, Socket],
+        flags: &[Json, Config, Socket],
         about: "Let an address through again.",
         details: "Exit codes: 0 when its block was ended, 1 when it was not blocked, 3 when it failed.",
     },
@@ -139,7 +139,7 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["blocked"],
         arguments: "",
         count: (0, 0),
-        flags: &[Json, Socket],
+        flags: &[Json, Config, Socket],
         about: "Show which addresses are blocked, soonest to expire first.",
         details: "",
     },
@@ -170,8 +170,9 @@ pub(super) const COMMANDS: &[Command] = &[
         arguments: "",
         count: (0, 0),
         flags: &[Rules, Config, Json],
-        about: "List the rules with the configuration's changes applied.",
-        details: "Exit codes: 0 when every file is in order, 1 when something had to be left out.",
+        about: "List the rules: id, level, tactic, response, title.",
+        details: "Without --rules those of the configuration, its changes to them applied. Exit codes: 0 when every file is in \
+                  order, 1 when something had to be left out.",
     },
     Command {
         verb: Verb::ConfigCheck,
@@ -322,7 +323,7 @@ impl Command {
     /// One line of a list of commands.
     fn line(&self) -> String {
         let call = format!("{} {}", self.words.join(" "), self.arguments);
-        format!("  {:<18} {}\n", call.trim_end(), self.about)
+        format!("  {:<20} {}\n", call.trim_end(), self.about)
     }
 
     fn help(&self) -> String {

@@ -11,6 +11,7 @@ use serde_json::{json, Value};
 use super::arguments::Given;
 use super::{complain, configuration, query, Failure, Outcome, Streams};
 use crate::config::load::load;
+use crate::config::Config;
 
 /// Deepest directory below a named one.
 const DEPTH: usize = 8;
@@ -58,44 +59,19 @@ impl Mistake {
     }
 }
 
-/// Checks named files and directories: whoever names a path means it, so one that is missing or holds no rule is a mistake too.
+/// Checks named files and directories.
 pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
-    let mut mistakes = Vec::new();
-    let mut files = Vec::new();
-    for path in given.arguments.iter().map(Path::new) {
-        let before = (files.len(), mistakes.len());
-        if path.is_dir() {
-            below(path, 0, &mut files, &mut mistakes);
-            if before == (files.len(), mistakes.len()) {
-                mistakes.push(Mistake::file(path, "no rule file (*.yml, *.yaml) in this directory"));
-            }
-        } else {
-            files.push(path.to_owned());
-        }
-    }
-    let mut builder = RuleSet::builder();
-    for file in &files {
-        match read(file) {
-            Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),
-            Err(error) => mistakes.push(Mistake::file(file, format!("cannot be read: {error}"))),
-        }
-    }
-    let (rules, errors) = builder.build();
-    mistakes.extend(errors.into_iter().map(Mistake::Rule));
+    let paths: Vec<PathBuf> = given.arguments.iter().map(PathBuf::from).collect();
+    let Named { rules, files, mistakes } = named(&paths);
     let loaded = rules.rules().len();
     if given.json {
         let errors: Vec<Value> = mistakes.iter().map(Mistake::json).collect();
-        query::print(streams.output, &json!({ "files": files.len(), "rules": loaded, "errors": errors }))?;
+        query::print(streams.output, &json!({ "files": files, "rules": loaded, "errors": errors }))?;
     } else {
         for mistake in &mistakes {
             complain(streams, &mistake.to_string());
         }
-        writeln!(
-            streams.output,
-            "{} files, {loaded} rules in order, {} mistakes",
-            files.len(),
-            mistakes.len()
-        )?;
+        writeln!(streams.output, "{} files, {loaded} rules in order, {} mistakes", files, mistakes.len())?;
     }
     Ok(if mistakes.is_empty() { Outcome::Fine } else { Outcome::No })
 }
@@ -152,24 +128,58 @@ pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, 
     Ok(if errors.is_empty() { Outcome::Fine } else { Outcome::No })
 }
 
-/// The rules of `--rules`, or of the configuration, whose changes to rules hold either way. What is wrong with the configuration
-/// goes to standard error.
+/// The rules of `--rules`, or else of the configuration with its changes to them, and what had to be left out. What is wrong with
+/// the configuration goes to standard error.
 pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> (RuleSet, Vec<String>) {
+    if !given.rules.is_empty() {
+        let Named { rules, mistakes, .. } = named(&given.rules);
+        return (rules, mistakes.iter().map(ToString::to_string).collect());
+    }
     let file = configuration(given);
     // A build host has no configuration of a device: the built-in one is meant then.
-    let mut config = if given.config.is_none() && !file.exists() {
-        crate::config::Config::default()
-    } else {
-        let loaded = load(&file);
-        for problem in &loaded.problems {
-            complain(streams, &problem.to_string());
-        }
-        loaded.config
-    };
-    if !given.rules.is_empty() {
-        config.rules.directories.clone_from(&given.rules);
+    if given.config.is_none() && !file.exists() {
+        return crate::rules::load(&Config::default());
     }
-    crate::rules::load(&config)
+    let loaded = load(&file);
+    for problem in &loaded.problems {
+        complain(streams, &problem.to_string());
+    }
+    crate::rules::load(&loaded.config)
+}
+
+/// Rules of named files and directories.
+struct Named {
+    rules: RuleSet,
+    /// Files read.
+    files: usize,
+    mistakes: Vec<Mistake>,
+}
+
+/// Whoever names a path means it, so one that is missing or holds no rule is a mistake too.
+fn named(paths: &[PathBuf]) -> Named {
+    let mut mistakes = Vec::new();
+    let mut files = Vec::new();
+    for path in paths {
+        let before = (files.len(), mistakes.len());
+        if path.is_dir() {
+            below(path, 0, &mut files, &mut mistakes);
+            if before == (files.len(), mistakes.len()) {
+                mistakes.push(Mistake::file(path, "no rule file (*.yml) in this directory"));
+            }
+        } else {
+            files.push(path.to_owned());
+        }
+    }
+    let mut builder = RuleSet::builder();
+    for file in &files {
+        match read(file) {
+            Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),
+            Err(error) => mistakes.push(Mistake::file(file, format!("cannot be read: {error}"))),
+        }
+    }
+    let (rules, errors) = builder.build();
+    mistakes.extend(errors.into_iter().map(Mistake::Rule));
+    Named { rules, files: files.len(), mistakes }
 }
 
 /// Left-aligned columns, the last one ragged.
@@ -212,11 +222,13 @@ fn below(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, mistakes: &mu
             } else {
                 below(&path, depth + 1, files, mistakes);
             }
-        } else if (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(TESTS) {
+        } else if name.ends_with(".yml") {
             if files.len() == FILES {
                 return mistakes.push(Mistake::file(directory, format!("more than {FILES} rule files")));
             }
             files.push(path);
+        } else if name.ends_with(".yaml") && !name.ends_with(TESTS) {
+            mistakes.push(Mistake::file(&path, "the agent does not read it: rule files end in .yml"));
         }
     }
 }
