@@ -11,10 +11,12 @@
 //! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
 //! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
 //! | [`demo`] | the same as a narrated show |
+//! | [`bench`] | what watching costs, beside peers on the same machine |
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
 pub mod attack;
+pub mod bench;
 pub mod command;
 pub mod control;
 pub mod demo;

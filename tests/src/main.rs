@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use defender_validation::bench;
 use defender_validation::demo;
 use defender_validation::error::{Error, Result};
 use defender_validation::image::{self, Flavour, Image};
@@ -21,6 +22,7 @@ Commands (all need root: they make network namespaces, and files that belong to 
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
+  bench WHAT       measure: exec, size, start, latency, block or all
 
 Options
   --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
@@ -29,6 +31,9 @@ Options
   --rootfs FILE    with this root file system. Drivers for virtio disks, network and console must be built in
   --only WORD      run only scenarios with WORD in their name; may be repeated
   --list           list the scenarios
+  --rounds N       bench: rounds of exec, starts, repetitions of block
+  --count N        bench: executions per arm and round, alerts of each part of latency
+  --features-matrix  bench size: one build for each cargo feature left out (slow)
 
 Environment
   DEFENDER_VALIDATION_ACCEL   kvm or tcg (default: kvm if a guest boots under it)
@@ -44,6 +49,10 @@ struct Options {
     only: Vec<String>,
     list: bool,
     guest_commands: Vec<String>,
+    bench_words: Vec<String>,
+    rounds: Option<u32>,
+    count: Option<u64>,
+    features_matrix: bool,
 }
 
 fn main() -> ExitCode {
@@ -116,11 +125,28 @@ fn start() -> Result<ExitCode> {
             println!("{} passed, {} failed", total.passed, total.failed);
             Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        "bench" => {
+            match options.bench_words.split_first() {
+                Some((what, words)) if what == bench::spawn::COMMAND => bench::spawn::loop_over(words)?,
+                Some((what, [])) => bench::run(&workspace, what, options.bench(&workspace))?,
+                _ => return Err(Error::Usage("bench needs one word: what to measure".into())),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         other => Err(Error::Usage(format!("no command `{other}`"))),
     }
 }
 
 impl Options {
+    fn bench(&self, workspace: &Workspace) -> bench::Options {
+        bench::Options {
+            agent: self.agent.clone().unwrap_or_else(|| workspace.agent()),
+            rounds: self.rounds,
+            count: self.count,
+            features_matrix: self.features_matrix,
+        }
+    }
+
     fn images(&self, workspace: &Workspace, default: &[Flavour]) -> Result<Vec<Image>> {
         let flavours = if self.flavours.is_empty() { default } else { &self.flavours };
         match (&self.kernel, &self.rootfs) {
@@ -158,9 +184,17 @@ fn parse() -> Result<(String, Options)> {
             Long("rootfs") => options.rootfs = Some(parser.value().map_err(usage)?.into()),
             Long("only") => options.only.push(parser.value().and_then(ValueExt::string).map_err(usage)?),
             Long("list") => options.list = true,
+            Long("rounds") => {
+                options.rounds = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?);
+            }
+            Long("count") => options.count = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?),
+            Long("features-matrix") => options.features_matrix = true,
             Value(word) if command.is_none() => command = Some(word.string().map_err(usage)?),
             Value(word) if command.as_deref() == Some("try") => {
                 options.guest_commands.push(word.string().map_err(usage)?);
+            }
+            Value(word) if command.as_deref() == Some("bench") => {
+                options.bench_words.push(word.string().map_err(usage)?);
             }
             other => return Err(Error::Usage(other.unexpected().to_string())),
         }

@@ -19,7 +19,8 @@ pub const EXIT: [&str; 2] =
     ["always,exit -F arch=b64 -S exit_group", "always,exit -F arch=b32 -S exit_group"];
 
 /// Record types it tells the kernel to leave out while it is the audit daemon.
-pub const EXCLUDE: [&str; 2] = ["always,exclude -F msgtype=BPRM_FCAPS", "always,exclude -F msgtype=PROCTITLE"];
+pub const EXCLUDE: [&str; 2] =
+    ["always,exclude -F msgtype=BPRM_FCAPS", "always,exclude -F msgtype=PROCTITLE"];
 
 /// Audit as it was found, all ours until this is dropped.
 #[derive(Debug)]

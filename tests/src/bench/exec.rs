@@ -1,0 +1,330 @@
+//! The cost of each program start: nobody watching, the agent watching, auditd watching with the same rules.
+//!
+//! One core starts a static program that does nothing, as fast as it can; whoever watches has the other cores. The arms
+//! take turns in one run, so that a change in the machine's mood hits all of them.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::netns::Netns;
+use crate::progress;
+
+use super::audit::{Audit, EXCLUDE, EXEC, EXIT};
+use super::monitor::{self, Monitor};
+use super::spawn::{self, Arguments};
+use super::table::{self, budget, median, spread};
+use super::{tail, Bench};
+
+const ROUNDS: u32 = 5;
+const EXECUTIONS: u64 = 10_000;
+
+/// How long a sink may stay silent before what is missing counts as lost.
+const SILENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arm {
+    /// Audit off, no rules.
+    Unmonitored,
+    /// Audit as if it had never been switched on: the spawner has no audit context.
+    NeverAudited,
+    Agent,
+    AgentWithoutExits,
+    Auditd,
+    AuditdExcluding,
+    AuditdWithoutExits,
+}
+
+impl Arm {
+    const ALL: [Self; 7] = [
+        Self::Unmonitored,
+        Self::Agent,
+        Self::Auditd,
+        Self::AuditdExcluding,
+        Self::AgentWithoutExits,
+        Self::AuditdWithoutExits,
+        Self::NeverAudited,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unmonitored => "unmonitored",
+            Self::NeverAudited => "never audited",
+            Self::Agent => "defender",
+            Self::AgentWithoutExits => "defender, exits = false",
+            Self::Auditd => "auditd, same exec and exit rules",
+            Self::AuditdExcluding => "auditd, same rules and excludes",
+            Self::AuditdWithoutExits => "auditd, exec rules only",
+        }
+    }
+}
+
+/// One arm's figures, one of each per round.
+#[derive(Debug, Default)]
+struct Figures {
+    microseconds: Vec<f64>,
+    added: Vec<f64>,
+    cpu: Vec<f64>,
+    kauditd: Vec<f64>,
+    user_share: Vec<f64>,
+    pss_before: Vec<f64>,
+    pss_peak: Vec<f64>,
+    pss_after: Vec<f64>,
+    bytes: Vec<f64>,
+    missing: u64,
+    repeated: u64,
+    kernel_lost: u64,
+    foreign: u64,
+}
+
+/// Runs all arms, prints the table, the ratios and the budgets.
+///
+/// # Errors
+/// When audit is in use, a monitor does not start, or the agent lost an event.
+pub fn run(bench: &Bench) -> Result<()> {
+    let audit = Audit::claim()?;
+    let rounds = bench.options.rounds.unwrap_or(ROUNDS);
+    let count = bench.options.count.unwrap_or(EXECUTIONS);
+    progress::say(format_args!(
+        "exec: {rounds} rounds of {count} executions in each of {} arms",
+        Arm::ALL.len()
+    ));
+    let mut all: Vec<Figures> = Arm::ALL.iter().map(|_| Figures::default()).collect();
+    let mut rules = String::new();
+    for round in 0..rounds {
+        for turn in 0..Arm::ALL.len() {
+            // Another order in each round: who comes after whom should not matter.
+            let index = (turn + round as usize) % Arm::ALL.len();
+            let first = u64::from(round) * count + 1;
+            measure(bench, &audit, Arm::ALL[index], first, count, &mut all[index], &mut rules)?;
+        }
+        let base = all[0].microseconds.last().copied().unwrap_or(f64::NAN);
+        for figures in &mut all {
+            figures.added.push(figures.microseconds.last().copied().unwrap_or(f64::NAN) - base);
+        }
+        let shown: Vec<String> = Arm::ALL
+            .iter()
+            .zip(&all)
+            .map(|(arm, f)| format!("{} {:.1}", arm.name(), f.microseconds.last().unwrap_or(&f64::NAN)))
+            .collect();
+        let load = super::machine::load();
+        progress::say(format_args!("round {}: µs per exec: {}; load {load}", round + 1, shown.join(", ")));
+    }
+    progress::say("rules while the agent runs:");
+    print!("{rules}");
+    report(&all, rounds, count)
+}
+
+fn measure(
+    bench: &Bench,
+    audit: &Audit,
+    arm: Arm,
+    first: u64,
+    count: u64,
+    figures: &mut Figures,
+    rules: &mut String,
+) -> Result<()> {
+    audit.off()?;
+    let wanted: &[&'static str] = match arm {
+        Arm::NeverAudited => &["task,never"],
+        Arm::Auditd => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1]],
+        Arm::AuditdExcluding => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1], EXCLUDE[0], EXCLUDE[1]],
+        Arm::AuditdWithoutExits => &EXEC,
+        _ => &[],
+    };
+    let monitor = match arm {
+        Arm::Unmonitored | Arm::NeverAudited => None,
+        Arm::Agent => Some(Monitor::agent(bench, Netns::new()?, "")?),
+        Arm::AgentWithoutExits => Some(Monitor::agent(bench, Netns::new()?, "[process]\nexits = false\n")?),
+        _ => {
+            audit.like_debian()?;
+            Some(Monitor::auditd(bench)?)
+        }
+    };
+    let _added = audit.rules(wanted)?;
+    if arm == Arm::Agent && rules.is_empty() {
+        *rules = audit.list()?;
+    }
+    audit.lost()?;
+    thread::sleep(Duration::from_millis(500));
+    let pid = monitor.as_ref().map(Monitor::pid);
+    let kauditd = monitor::kauditd();
+    let usage = |pid: Option<u32>| pid.map(monitor::usage);
+    let size = || monitor.as_ref().and_then(|m| fs::metadata(&m.sink).ok()).map_or(0, |data| data.len());
+    // What happened until now is not counted below.
+    let mut tail = monitor.as_ref().map(Monitor::tail).transpose()?;
+    if let Some(tail) = &mut tail {
+        tail.lines(|_| ())?;
+    }
+    let before = (usage(pid), usage(kauditd), pid.map(monitor::pss), size());
+
+    let mut child = spawn::start(&bench.noop, Arguments::Serial, first, count, 0)?;
+    let mut peak = before.2.unwrap_or(0);
+    while child.try_wait().map_err(Error::io("cannot wait"))?.is_none() {
+        thread::sleep(Duration::from_millis(100));
+        peak = peak.max(pid.map_or(0, monitor::pss));
+    }
+    let took = spawn::finish(child)?;
+
+    // The sink has everything once it stops growing; a quiet half second is part of every arm.
+    let (mut last, mut since) = (size(), Instant::now());
+    while since.elapsed() < Duration::from_millis(500) {
+        thread::sleep(Duration::from_millis(20));
+        if size() != last && since.elapsed() < SILENCE {
+            (last, since) = (size(), Instant::now());
+        }
+    }
+    let after = (usage(pid), usage(kauditd), pid.map(monitor::pss), size());
+    figures.microseconds.push(took.as_secs_f64() * 1e6 / count as f64);
+    let Some(mut tail) = tail else { return Ok(()) };
+
+    let mut seen = vec![0u32; usize::try_from(count).unwrap_or(0)];
+    let mut executions = 0u64;
+    let mut read = |seen: &mut Vec<u32>| {
+        tail.lines(|line| {
+            let execution = if arm == Arm::Agent || arm == Arm::AgentWithoutExits {
+                tail::find(line, b"\"class_uid\":1007").is_some()
+                    && tail::find(line, b"\"activity_id\":1,").is_some()
+            } else {
+                tail::find(line, b"type=EXECVE").is_some()
+            };
+            if execution {
+                executions += 1;
+                let serial =
+                    tail::number_after(line, b"serial=").and_then(|serial| serial.checked_sub(first));
+                let slot = serial.and_then(|serial| seen.get_mut(usize::try_from(serial).ok()?));
+                if let Some(slot) = slot {
+                    *slot += 1;
+                }
+            }
+        })
+    };
+    let mut quiet = Instant::now();
+    loop {
+        if read(&mut seen)? > 0 {
+            quiet = Instant::now();
+        }
+        if seen.iter().all(|times| *times > 0) || quiet.elapsed() > SILENCE {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    figures.missing += seen.iter().filter(|times| **times == 0).count() as u64;
+    figures.repeated += seen.iter().filter(|times| **times > 1).count() as u64;
+    figures.foreign += executions.saturating_sub(count);
+    figures.kernel_lost += audit.lost()?;
+    // Other programs of the machine are watched as well: what that costs is spread over all executions.
+    let per = |nanoseconds: u64| nanoseconds as f64 / 1e3 / executions.max(1) as f64;
+    if let (Some(old), Some(new)) = (before.0, after.0) {
+        figures.cpu.push(per(new.cpu - old.cpu));
+        let (user, system) = (new.user_ticks - old.user_ticks, new.system_ticks - old.system_ticks);
+        figures.user_share.push(100.0 * user as f64 / (user + system).max(1) as f64);
+    }
+    if let (Some(old), Some(new)) = (before.1, after.1) {
+        figures.kauditd.push(per(new.cpu - old.cpu));
+    }
+    figures.bytes.push((after.3 - before.3) as f64 / executions.max(1) as f64);
+    for (kib, into) in [
+        (before.2.unwrap_or(0), &mut figures.pss_before),
+        (peak, &mut figures.pss_peak),
+        (after.2.unwrap_or(0), &mut figures.pss_after),
+    ] {
+        into.push(kib as f64 / 1024.0);
+    }
+    Ok(())
+}
+
+fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
+    println!("\nTime. Medians of {rounds} rounds (smallest to largest); added: against `unmonitored` of the same round.");
+    let mut rows = vec![[
+        "arm",
+        "exec/s",
+        "µs per exec",
+        "added µs",
+        "missing",
+        "twice",
+        "kernel lost",
+        "others' execs",
+    ]
+    .map(String::from)
+    .to_vec()];
+    for (arm, figures) in Arm::ALL.iter().zip(all) {
+        let watched = !figures.cpu.is_empty();
+        let counter = |value: u64| if watched { value.to_string() } else { "-".into() };
+        rows.push(vec![
+            arm.name().into(),
+            format!("{:.0}", 1e6 / median(&figures.microseconds)),
+            spread(&figures.microseconds, 1),
+            spread(&figures.added, 1),
+            counter(figures.missing),
+            counter(figures.repeated),
+            counter(figures.kernel_lost),
+            counter(figures.foreign),
+        ]);
+    }
+    table::print(&rows);
+    println!("\nProcessor and memory of the monitoring process. PSS in MiB.");
+    let mut rows = vec![[
+        "arm",
+        "CPU µs per exec",
+        "in user mode",
+        "kauditd µs per exec",
+        "PSS before",
+        "peak",
+        "after",
+        "sink bytes per exec",
+    ]
+    .map(String::from)
+    .to_vec()];
+    for (arm, figures) in Arm::ALL.iter().zip(all).filter(|(_, figures)| !figures.cpu.is_empty()) {
+        rows.push(vec![
+            arm.name().into(),
+            spread(&figures.cpu, 1),
+            format!("{:.0} %", median(&figures.user_share)),
+            spread(&figures.kauditd, 1),
+            spread(&figures.pss_before, 1),
+            spread(&figures.pss_peak, 1),
+            spread(&figures.pss_after, 1),
+            format!("{:.0}", median(&figures.bytes)),
+        ]);
+    }
+    table::print(&rows);
+    println!();
+    let of = |arm: Arm| {
+        let index = Arm::ALL.iter().position(|other| *other == arm).unwrap_or(0);
+        &all[index]
+    };
+    for (ours, theirs) in [
+        (Arm::Agent, Arm::Auditd),
+        (Arm::Agent, Arm::AuditdExcluding),
+        (Arm::AgentWithoutExits, Arm::AuditdWithoutExits),
+    ] {
+        let (a, b) = (of(ours), of(theirs));
+        let ratios = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>();
+        progress::say(format_args!(
+            "ratio {} / {}: added time {}, CPU {}, CPU with kauditd {:.2}, PSS peak {:.2}",
+            ours.name(),
+            theirs.name(),
+            spread(&ratios(&a.added, &b.added), 2),
+            spread(&ratios(&a.cpu, &b.cpu), 2),
+            (median(&a.cpu) + median(&a.kauditd)) / (median(&b.cpu) + median(&b.kauditd)),
+            median(&a.pss_peak) / median(&b.pss_peak),
+        ));
+    }
+    let (ours, theirs) = (of(Arm::Agent), of(Arm::Auditd));
+    budget("CPU per exec against auditd", median(&ours.cpu) / median(&theirs.cpu), 0.25, "times");
+    budget("added time against auditd", median(&ours.added) / median(&theirs.added), 0.7, "times");
+    budget("exec events lost", (ours.missing + of(Arm::AgentWithoutExits).missing) as f64, 0.0, "events");
+    budget("PSS at rest", median(&ours.pss_before), 8.0, "MiB");
+    budget("PSS under a storm", table::percentile(&ours.pss_peak, 100.0), 16.0, "MiB");
+    let lost = ours.missing + of(Arm::AgentWithoutExits).missing;
+    let repeated = ours.repeated + of(Arm::AgentWithoutExits).repeated;
+    if lost + repeated > 0 {
+        return Err(Error::Unexpected(format!(
+            "of {} executions the agent lost {lost} and reported {repeated} more than once",
+            2 * u64::from(rounds) * count
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! size
+/// x
+pub fn run(_: &super::Bench) -> crate::error::Result<()> {
+    Ok(())
+}
