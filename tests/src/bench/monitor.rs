@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{chown, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub struct Monitor {
     /// Its directory, removed with it.
     directory: PathBuf,
     /// Its network namespace has to live as long as it does.
-    _netns: Option<Netns>,
+    _netns: Option<Arc<Netns>>,
 }
 
 /// What a monitor's processes used so far.
@@ -47,7 +48,8 @@ impl Monitor {
     ///
     /// # Errors
     /// When it cannot be started or is not armed in time.
-    pub fn agent(bench: &Bench, netns: Netns, extra: &str) -> Result<Self> {
+    pub fn agent(bench: &Bench, netns: impl Into<Arc<Netns>>, extra: &str) -> Result<Self> {
+        let netns = netns.into();
         let directory = prepare(bench)?;
         let configuration = configure(bench, &directory, extra)?;
         let mut command = netns.command(&bench.options.agent.display().to_string());
@@ -116,6 +118,12 @@ impl Monitor {
         self.child.id()
     }
 
+    /// Where it has its files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Reads its sink from the beginning.
     ///
     /// # Errors
@@ -161,17 +169,20 @@ pub fn prepare(bench: &Bench) -> Result<PathBuf> {
 }
 
 /// Writes the agent's configuration for work in `directory`: shipped rules, every shipped default but paths and size.
+/// `extra` is added; if it has a table `[sink.file]`, that has to be the last.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn configure(bench: &Bench, directory: &Path, extra: &str) -> Result<PathBuf> {
     let at = directory.display();
+    // A table may stand in a file only once; `extra` may end with this one.
+    let file = if extra.contains("[sink.file]") { "" } else { "[sink.file]\n" };
     let text = format!(
         "[agent]\nstate_dir = \"{at}/state\"\nrun_dir = \"{at}/run\"\nuser = \"{}\"\n\
-         [sink.file]\npath = \"{at}/log/events.jsonl\"\nmax_kib = 4000000\n\
          [sink.syslog]\nenabled = false\n\
          [rules]\ndirectories = [\"{}\"]\n[dbus]\nenabled = false\n\
-         [login]\nfiles = [\"{at}/auth.log\"]\nsyslog_socket = \"{at}/devlog\"\n{extra}",
+         [login]\nfiles = [\"{at}/auth.log\"]\nsyslog_socket = \"{at}/devlog\"\n\
+         {extra}{file}path = \"{at}/log/events.jsonl\"\nmax_kib = 4000000\n",
         USER.0,
         bench.rules.display()
     );
