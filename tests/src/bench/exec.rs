@@ -14,11 +14,14 @@ use crate::progress;
 use super::audit::{Audit, EXCLUDE, EXEC, EXIT};
 use super::monitor::{self, Monitor};
 use super::spawn::{self, Arguments};
-use super::table::{self, budget, median, spread};
-use super::{tail, Bench};
+use super::table::{self, budget, median, percentile, spread};
+use super::{machine, tail, Bench};
 
-const ROUNDS: u32 = 5;
-const EXECUTIONS: u64 = 10_000;
+const ROUNDS: u32 = 11;
+const EXECUTIONS: u64 = 4_000;
+
+/// How long each measurement waits for the machine to become idle.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// How long a sink may stay silent before what is missing counts as lost.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -64,7 +67,6 @@ impl Arm {
 #[derive(Debug, Default)]
 struct Figures {
     microseconds: Vec<f64>,
-    added: Vec<f64>,
     cpu: Vec<f64>,
     kauditd: Vec<f64>,
     user_share: Vec<f64>,
@@ -76,6 +78,8 @@ struct Figures {
     repeated: u64,
     kernel_lost: u64,
     foreign: u64,
+    /// Rounds in which other programs used more than half a processor just before.
+    disturbed: u32,
 }
 
 /// Runs all arms, prints the table, the ratios and the budgets.
@@ -99,16 +103,12 @@ pub fn run(bench: &Bench) -> Result<()> {
             let first = u64::from(round) * count + 1;
             measure(bench, &audit, Arm::ALL[index], first, count, &mut all[index], &mut rules)?;
         }
-        let base = all[0].microseconds.last().copied().unwrap_or(f64::NAN);
-        for figures in &mut all {
-            figures.added.push(figures.microseconds.last().copied().unwrap_or(f64::NAN) - base);
-        }
         let shown: Vec<String> = Arm::ALL
             .iter()
             .zip(&all)
             .map(|(arm, f)| format!("{} {:.1}", arm.name(), f.microseconds.last().unwrap_or(&f64::NAN)))
             .collect();
-        let load = super::machine::load();
+        let load = machine::load();
         progress::say(format_args!("round {}: µs per exec: {}; load {load}", round + 1, shown.join(", ")));
     }
     progress::say("rules while the agent runs:");
@@ -147,7 +147,9 @@ fn measure(
         *rules = audit.list()?;
     }
     audit.lost()?;
-    thread::sleep(Duration::from_millis(500));
+    if machine::wait_for_quiet(QUIET) > 0.5 {
+        figures.disturbed += 1;
+    }
     let pid = monitor.as_ref().map(Monitor::pid);
     let kauditd = monitor::kauditd();
     let usage = |pid: Option<u32>| pid.map(monitor::usage);
@@ -236,19 +238,29 @@ fn measure(
 }
 
 fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
-    println!("\nTime. Medians of {rounds} rounds (smallest to largest); added: against `unmonitored` of the same round.");
-    let mut rows = vec![[
+    let of = |arm: Arm| {
+        let index = Arm::ALL.iter().position(|other| *other == arm).unwrap_or(0);
+        &all[index]
+    };
+    let base = of(Arm::Unmonitored);
+    // Two views: the median of all rounds, and the least disturbed round of each.
+    let added = |f: &Figures| median(&f.microseconds) - median(&base.microseconds);
+    let least = |f: &Figures| percentile(&f.microseconds, 0.0) - percentile(&base.microseconds, 0.0);
+
+    println!("\nTime. Medians of {rounds} rounds of {count} (smallest to largest); added: to the time of `unmonitored`.");
+    let header = [
         "arm",
         "exec/s",
         "µs per exec",
         "added µs",
+        "added, best rounds",
         "missing",
         "twice",
         "kernel lost",
         "others' execs",
-    ]
-    .map(String::from)
-    .to_vec()];
+        "disturbed",
+    ];
+    let mut rows = vec![header.map(String::from).to_vec()];
     for (arm, figures) in Arm::ALL.iter().zip(all) {
         let watched = !figures.cpu.is_empty();
         let counter = |value: u64| if watched { value.to_string() } else { "-".into() };
@@ -256,16 +268,19 @@ fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
             arm.name().into(),
             format!("{:.0}", 1e6 / median(&figures.microseconds)),
             spread(&figures.microseconds, 1),
-            spread(&figures.added, 1),
+            format!("{:.1}", added(figures)),
+            format!("{:.1}", least(figures)),
             counter(figures.missing),
             counter(figures.repeated),
             counter(figures.kernel_lost),
             counter(figures.foreign),
+            figures.disturbed.to_string(),
         ]);
     }
     table::print(&rows);
+
     println!("\nProcessor and memory of the monitoring process. PSS in MiB.");
-    let mut rows = vec![[
+    let header = [
         "arm",
         "CPU µs per exec",
         "in user mode",
@@ -274,9 +289,8 @@ fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
         "peak",
         "after",
         "sink bytes per exec",
-    ]
-    .map(String::from)
-    .to_vec()];
+    ];
+    let mut rows = vec![header.map(String::from).to_vec()];
     for (arm, figures) in Arm::ALL.iter().zip(all).filter(|(_, figures)| !figures.cpu.is_empty()) {
         rows.push(vec![
             arm.name().into(),
@@ -291,35 +305,34 @@ fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
     }
     table::print(&rows);
     println!();
-    let of = |arm: Arm| {
-        let index = Arm::ALL.iter().position(|other| *other == arm).unwrap_or(0);
-        &all[index]
-    };
+
     for (ours, theirs) in [
         (Arm::Agent, Arm::Auditd),
         (Arm::Agent, Arm::AuditdExcluding),
         (Arm::AgentWithoutExits, Arm::AuditdWithoutExits),
     ] {
         let (a, b) = (of(ours), of(theirs));
-        let ratios = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>();
         progress::say(format_args!(
-            "ratio {} / {}: added time {}, CPU {}, CPU with kauditd {:.2}, PSS peak {:.2}",
+            "ratio {} / {}: added time {:.2} (best rounds {:.2}), CPU {:.2} (best rounds {:.2}), CPU with kauditd {:.2}, \
+             PSS {:.1}",
             ours.name(),
             theirs.name(),
-            spread(&ratios(&a.added, &b.added), 2),
-            spread(&ratios(&a.cpu, &b.cpu), 2),
+            added(a) / added(b),
+            least(a) / least(b),
+            median(&a.cpu) / median(&b.cpu),
+            percentile(&a.cpu, 0.0) / percentile(&b.cpu, 0.0),
             (median(&a.cpu) + median(&a.kauditd)) / (median(&b.cpu) + median(&b.kauditd)),
             median(&a.pss_peak) / median(&b.pss_peak),
         ));
     }
     let (ours, theirs) = (of(Arm::Agent), of(Arm::Auditd));
-    budget("CPU per exec against auditd", median(&ours.cpu) / median(&theirs.cpu), 0.25, "times");
-    budget("added time against auditd", median(&ours.added) / median(&theirs.added), 0.7, "times");
-    budget("exec events lost", (ours.missing + of(Arm::AgentWithoutExits).missing) as f64, 0.0, "events");
-    budget("PSS at rest", median(&ours.pss_before), 8.0, "MiB");
-    budget("PSS under a storm", table::percentile(&ours.pss_peak, 100.0), 16.0, "MiB");
     let lost = ours.missing + of(Arm::AgentWithoutExits).missing;
     let repeated = ours.repeated + of(Arm::AgentWithoutExits).repeated;
+    budget("CPU per exec against auditd", median(&ours.cpu) / median(&theirs.cpu), 0.25, "times");
+    budget("added time against auditd", added(ours) / added(theirs), 0.7, "times");
+    budget("exec events lost", lost as f64, 0.0, "events");
+    budget("PSS at rest", median(&ours.pss_before), 8.0, "MiB");
+    budget("PSS under a storm", percentile(&ours.pss_peak, 100.0), 16.0, "MiB");
     if lost + repeated > 0 {
         return Err(Error::Unexpected(format!(
             "of {} executions the agent lost {lost} and reported {repeated} more than once",
