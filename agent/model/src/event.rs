@@ -98,8 +98,12 @@ impl core::fmt::Display for Event {
                 }
             }
             EventKind::Finding(finding) => {
-                write!(f, "ALERT {} [{}] {}", finding.severity, finding.rule.id, safe(&finding.rule.title))?;
-                write!(f, ": {}", safe(&finding.message))
+                write!(f, "ALERT {} [{}] ", finding.severity, finding.rule.id)?;
+                // Most messages begin with the title already.
+                if !finding.message.starts_with(&finding.rule.title) {
+                    write!(f, "{}: ", safe(&finding.rule.title))?;
+                }
+                f.write_str(&safe(&finding.message))
             }
             EventKind::Remediation(done) => {
                 let action = match done.action {
