@@ -34,7 +34,7 @@ pub fn load() -> String {
 /// Processors this program may use.
 #[must_use]
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits until the machine is nearly idle, at most `limit`: whoever else works here would be measured too. How busy it
