@@ -70,7 +70,7 @@ pub fn show(workspace: &Workspace, image: &Image) -> Result<()> {
     show_connection(&attacker, "the attacker's next connection", Reached::Silence)?;
     show_connection(&neighbour, "another host's connection", Reached::Open)?;
     say("the kernel's set:");
-    quote(&machine.ok("nft list table inet defender | grep -B4 -A1 elements")?);
+    quote(&machine.ok("nft list table inet defender | grep -A5 'set blocked'")?);
 
     headline("Someone who knows the password runs a dropper");
     let thief = lab.node(88)?;

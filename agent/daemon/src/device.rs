@@ -19,7 +19,8 @@ pub fn identify(root: &Path, configured: &str) -> DeviceIdentity {
     let one_line = |path: &str| -> Option<String> {
         let mut content = Vec::new();
         File::open(root.join(path)).ok()?.take(LIMIT).read_to_end(&mut content).ok()?;
-        let content = text::from_bytes(content.split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or_default());
+        let content =
+            text::from_bytes(content.split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or_default());
         let content = text::printable(content.trim()).into_owned();
         (!content.is_empty()).then_some(content)
     };

@@ -32,11 +32,15 @@ pub fn start(
     clock: fn() -> Timestamp,
     outlet: Outlet,
 ) -> [JoinHandle<()>; 2] {
-    let [volatile, lasting] = [&config.agent.run_dir, &config.agent.state_dir].map(|directory| directory.join(NAME));
+    let [volatile, lasting] =
+        [&config.agent.run_dir, &config.agent.state_dir].map(|directory| directory.join(NAME));
     let (positions, moved) = watch::channel(Vec::new());
     let known = if volatile.exists() { read(&volatile) } else { read(&lasting) };
     let sensor = sensor::Config { files: config.login.files.clone(), positions: known, datagrams };
-    [tokio::spawn(sensor::run(sensor, clock, outlet, positions)), tokio::spawn(keep(volatile, lasting, moved))]
+    [
+        tokio::spawn(sensor::run(sensor, clock, outlet, positions)),
+        tokio::spawn(keep(volatile, lasting, moved)),
+    ]
 }
 
 fn read(file: &Path) -> Vec<Position> {
@@ -50,7 +54,8 @@ fn read(file: &Path) -> Vec<Position> {
 
 async fn keep(volatile: PathBuf, lasting: PathBuf, mut moved: watch::Receiver<Vec<Position>>) {
     let mut failed = false;
-    let text = |positions: &[Position]| positions.iter().map(|position| format!("{position}\n")).collect::<String>();
+    let text =
+        |positions: &[Position]| positions.iter().map(|position| format!("{position}\n")).collect::<String>();
     while moved.changed().await.is_ok() {
         let latest = text(&moved.borrow_and_update());
         let written = write(&volatile, &latest);

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use crate::config::load::{load, Loaded};
 use crate::config::Config;
 use crate::confinement::{self, landlock, Capability, Confinement, Setting, State};
+use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::control::{self, Operators};
 use crate::{device, logins, rules};
 
 /// What the command line says.
@@ -56,7 +56,8 @@ pub fn run(options: &Options) -> ExitCode {
     let Loaded { config, problems, .. } = load(&options.config);
     log_to_stderr(&config);
 
-    let mut news: Vec<Health> = vec![Health::new(Kind::Started, "agent", format!("version {}", env!("CARGO_PKG_VERSION")))];
+    let mut news: Vec<Health> =
+        vec![Health::new(Kind::Started, "agent", format!("version {}", env!("CARGO_PKG_VERSION")))];
     for problem in &problems {
         let words = format!("{problem}; the file is left out, defaults and other files hold");
         let mut health = Health::new(Kind::Degraded, format!("config {}", problem.file.display()), words);
@@ -230,7 +231,8 @@ fn make_directories(config: &Config, news: &mut Vec<Health>) {
                 .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o750)));
         }
         if let Err(error) = result {
-            let words = format!("{}: {error}; what belongs there is kept in memory only", directory.display());
+            let words =
+                format!("{}: {error}; what belongs there is kept in memory only", directory.display());
             news.push(Health::new(Kind::Degraded, format!("directory {}", directory.display()), words));
         }
     }
@@ -312,7 +314,10 @@ fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::un
     match control::bind(&path, owner.map(|owner| (owner.uid, owner.gid))) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            let words = format!("{} cannot be made: {error}; the command line cannot reach the agent", path.display());
+            let words = format!(
+                "{} cannot be made: {error}; the command line cannot reach the agent",
+                path.display()
+            );
             news.push(Health::new(Kind::Degraded, "control", words));
             None
         }
@@ -340,12 +345,15 @@ fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
         Setting::Off("the process source reads /proc/PID/exe, which a Landlock domain forbids".to_owned())
     } else {
         Setting::On(landlock::Paths {
-            read: ["/etc", "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/run", "/var", "/dev"]
-                .map(PathBuf::from)
-                .into_iter()
-                .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
-                .chain(config.rules.directories.iter().cloned())
-                .collect(),
+            read: [
+                "/etc", "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/run", "/var",
+                "/dev",
+            ]
+            .map(PathBuf::from)
+            .into_iter()
+            .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
+            .chain(config.rules.directories.iter().cloned())
+            .collect(),
             write: vec![
                 config.agent.state_dir.clone(),
                 config.agent.run_dir.clone(),

@@ -47,7 +47,9 @@ fn parse(content: &[u8]) -> HashMap<u32, Arc<str>> {
     let mut names = HashMap::new();
     for line in content.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b':');
-        let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         let Some(uid) = std::str::from_utf8(uid).ok().and_then(|uid| uid.parse().ok()) else { continue };
         if !name.is_empty() {
             names.entry(uid).or_insert_with(|| text::from_bytes(name).into());

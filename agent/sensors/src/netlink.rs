@@ -93,7 +93,11 @@ impl Socket {
         address.nl_groups = groups;
         // SAFETY: the address lives through the call and its true size is given.
         let bound = unsafe {
-            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_nl>() as libc::socklen_t)
+            libc::bind(
+                fd.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+            )
         };
         if bound < 0 {
             return Err(io::Error::last_os_error());
@@ -185,7 +189,9 @@ impl Socket {
             return Err(io::Error::last_os_error());
         }
         batch.filled = count as usize;
-        for ((length, header), sender) in batch.lengths.iter_mut().zip(&headers).zip(&senders).take(batch.filled) {
+        for ((length, header), sender) in
+            batch.lengths.iter_mut().zip(&headers).zip(&senders).take(batch.filled)
+        {
             *length = if sender.nl_pid == 0 { (header.msg_len as usize).min(DATAGRAM) } else { 0 };
         }
         Ok(())

@@ -102,7 +102,12 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         while !holds(&self.seen.lock().unwrap()) {
             let seen = self.seen.lock().unwrap();
-            assert!(Instant::now() < deadline, "not seen: {what}; notes {:?}, {} events", seen.notes, seen.events.len());
+            assert!(
+                Instant::now() < deadline,
+                "not seen: {what}; notes {:?}, {} events",
+                seen.notes,
+                seen.events.len()
+            );
             drop(seen);
             thread::sleep(Duration::from_millis(20));
         }
@@ -140,7 +145,9 @@ impl Drop for Running {
 
 fn execs(seen: &Seen) -> impl Iterator<Item = &Process> {
     seen.events.iter().filter_map(|event| match &event.kind {
-        EventKind::Process(activity) if matches!(activity.change, Change::Exec { .. }) => Some(&activity.process),
+        EventKind::Process(activity) if matches!(activity.change, Change::Exec { .. }) => {
+            Some(&activity.process)
+        }
         _ => None,
     })
 }
@@ -245,7 +252,10 @@ fn finished(mut child: Child) -> u32 {
 /// Runs this test binary again as the child that does something a library cannot.
 fn again(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child_roles", "--nocapture"]).env("DEFENDER_TEST_ROLE", role).stdout(Stdio::null());
+    command
+        .args(["--exact", "child_roles", "--nocapture"])
+        .env("DEFENDER_TEST_ROLE", role)
+        .stdout(Stdio::null());
     command
 }
 
@@ -401,7 +411,11 @@ fn started_auditd(attempts: u32) -> Option<Auditd> {
                 println!("auditd has its place at attempt {attempt}");
                 return Some(auditd);
             }
-            assert!(Instant::now() < deadline, "auditd neither registers nor gives up: {}", auditctl(&["-s"]));
+            assert!(
+                Instant::now() < deadline,
+                "auditd neither registers nor gives up: {}",
+                auditctl(&["-s"])
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -437,7 +451,8 @@ fn auditd_comes_and_is_killed_and_nothing_is_lost_in_silence() {
     let lost = running.status.lock().unwrap().lost;
     println!("{spawned} spawned, {missing} missing, {lost} counted as lost");
     let seen = running.seen.lock().unwrap();
-    let twice: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).map(|(serial, _)| serial.clone()).collect();
+    let twice: Vec<_> =
+        counts.iter().filter(|(_, count)| **count != 1).map(|(serial, _)| serial.clone()).collect();
     let told = |event: &&Event| match &event.kind {
         EventKind::Process(activity) => activity.process.argv.get(1).is_some_and(|a| twice.contains(a)),
         _ => false,
@@ -475,15 +490,18 @@ fn rules_that_are_removed_are_added_again_and_it_is_said() {
 #[test]
 fn connector_and_polling_see_processes_too() {
     let _guard = AUDIT.lock().unwrap_or_else(PoisonError::into_inner);
-    for (preference, source) in [(Preference::Connector, Source::Connector), (Preference::Poll, Source::Poll)] {
+    for (preference, source) in [(Preference::Connector, Source::Connector), (Preference::Poll, Source::Poll)]
+    {
         let running = Running::start(preference);
         if running.source() != Some(source) {
             println!("skipped: {source}: {:?}", running.status.lock().unwrap().declined);
             continue;
         }
-        let mut child = Command::new("/bin/sleep").arg(format!("100{}", source.name().len())).spawn().unwrap();
+        let mut child =
+            Command::new("/bin/sleep").arg(format!("100{}", source.name().len())).spawn().unwrap();
         let pid = child.id();
-        let process = running.exec("sleep", |p| p.pid == pid && p.argv.first().is_some_and(|a| a == "/bin/sleep"));
+        let process =
+            running.exec("sleep", |p| p.pid == pid && p.argv.first().is_some_and(|a| a == "/bin/sleep"));
         assert_eq!(process.parent.unwrap().pid, std::process::id());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -186,7 +186,9 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
             // Repeated sections, `[[rule]]`, add up.
-            (Some(toml::Value::Array(old)), toml::Value::Array(new)) if new.iter().all(toml::Value::is_table) => {
+            (Some(toml::Value::Array(old)), toml::Value::Array(new))
+                if new.iter().all(toml::Value::is_table) =>
+            {
                 old.extend(new);
             }
             (_, value) => {
@@ -207,7 +209,9 @@ fn explain(message: &str) -> String {
         Some((distance, known)) if distance <= wrong.len().max(known.len()) / 2 => {
             format!("unknown {what} `{wrong}`; did you mean `{known}`?")
         }
-        _ => format!("unknown {what} `{wrong}`{}", message.find(", expected").map_or("", |at| &message[at..])),
+        _ => {
+            format!("unknown {what} `{wrong}`{}", message.find(", expected").map_or("", |at| &message[at..]))
+        }
     }
 }
 

@@ -14,7 +14,10 @@ fn mistake(text: &str) -> String {
 fn mistakes_name_file_line_and_nearest_key() {
     assert_eq!(mistake("[process]\n\nexit = true\n"), "t.toml:3: unknown key `exit`; did you mean `exits`?");
     assert_eq!(mistake("[proces]\n"), "t.toml:1: unknown key `proces`; did you mean `process`?");
-    assert_eq!(mistake("[process]\nsource = \"ebpf\"\n").split(';').next(), Some("t.toml:2: unknown value `ebpf`, expected one of `auto`, `audit`, `connector`, `poll`"));
+    assert_eq!(
+        mistake("[process]\nsource = \"ebpf\"\n").split(';').next(),
+        Some("t.toml:2: unknown value `ebpf`, expected one of `auto`, `audit`, `connector`, `poll`")
+    );
     assert!(mistake("[process]\nexits = 1\n").starts_with("t.toml:2: invalid type"));
     assert!(mistake("[response]\nallow = [\"10.0.0.0/33\"]\n").starts_with("t.toml:2: "));
     assert!(mistake("[sink.mqtt]\nenabled = true\n").contains("without a `host`"));
@@ -51,13 +54,20 @@ fn no_file_at_all_is_a_problem_and_the_defaults() {
 fn the_shipped_file_is_the_defaults_and_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/etc/defender/defender.toml");
     let shipped = fs::read_to_string(&path).unwrap();
-    assert_eq!(shipped, super::super::reference::default_file(), "run: defender config default > {}", path.display());
+    assert_eq!(
+        shipped,
+        super::super::reference::default_file(),
+        "run: defender config default > {}",
+        path.display()
+    );
     let table = check(&path, &shipped).unwrap();
     assert_eq!(Config::try_from(table).unwrap(), Config::default());
     // Every key uncommented is still the defaults.
     let spelt_out: String = shipped
         .lines()
-        .filter_map(|line| line.strip_prefix('#').map(str::trim_start).filter(|l| l.contains(" = ")).or(Some(line)))
+        .filter_map(|line| {
+            line.strip_prefix('#').map(str::trim_start).filter(|l| l.contains(" = ")).or(Some(line))
+        })
         .filter(|line| !line.starts_with("[[") && !line.starts_with('#'))
         .flat_map(|line| [line, "\n"])
         .collect();
@@ -69,7 +79,12 @@ fn the_shipped_file_is_the_defaults_and_is_current() {
 fn the_reference_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let written = fs::read_to_string(&path).unwrap();
-    assert_eq!(written, super::super::reference::markdown(), "run: defender config reference > {}", path.display());
+    assert_eq!(
+        written,
+        super::super::reference::markdown(),
+        "run: defender config reference > {}",
+        path.display()
+    );
 }
 
 proptest! {

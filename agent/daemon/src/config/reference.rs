@@ -70,7 +70,8 @@ pub fn markdown() -> String {
         let _ = write!(out, "\n## `{}{}{}`\n\n{}\n\n", brackets.0, section.name, brackets.1, section.doc);
         out.push_str("| Key | Value | Default | Meaning |\n|---|---|---|---|\n");
         for key in &section.keys {
-            let default = key.default.as_deref().map_or_else(|| "–".to_owned(), |default| format!("`{default}`"));
+            let default =
+                key.default.as_deref().map_or_else(|| "–".to_owned(), |default| format!("`{default}`"));
             let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.doc);
         }
     }

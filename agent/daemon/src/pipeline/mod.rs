@@ -223,7 +223,9 @@ impl Pipeline {
 
     fn respond(&mut self, finding: &Finding) {
         let response = &self.parts.config.response;
-        let (Response::BlockSource, true, Some(address)) = (finding.response, response.enabled, finding.source) else {
+        let (Response::BlockSource, true, Some(address)) =
+            (finding.response, response.enabled, finding.source)
+        else {
             return;
         };
         let order = Order::Block(BlockOrder {
@@ -283,7 +285,9 @@ impl Pipeline {
     pub fn say(&mut self, health: Health) {
         self.counts.health += 1;
         match health.severity {
-            Severity::Informational | Severity::Low => tracing::info!(component = health.component, "{}", health.message),
+            Severity::Informational | Severity::Low => {
+                tracing::info!(component = health.component, "{}", health.message);
+            }
             _ => tracing::warn!(component = health.component, "{}", health.message),
         }
         if health.component == "firewall" {
@@ -293,12 +297,21 @@ impl Pipeline {
                 _ => {}
             }
         }
-        if self.standing.hear(&health) {
-            let (health, reasons) = (self.standing.word(), self.standing.reasons());
+        let changed = self.standing.hear(&health);
+        if changed || matches!(health.kind, Kind::Armed | Kind::Changed) {
+            let (health, reasons) = (self.health_word(), self.standing.reasons());
             self.desk.announce(Notice::Health { health, reasons });
         }
         let now = (self.parts.clock)();
         self.emit(Event::new(now, health.into()));
+    }
+
+    fn health_word(&self) -> &'static str {
+        if self.armed_after.is_some() {
+            self.standing.word()
+        } else {
+            "starting"
+        }
     }
 
     /// Numbers, encodes and hands on.
@@ -376,7 +389,7 @@ impl Pipeline {
     fn status(&self) -> StatusReport {
         StatusReport {
             version: self.parts.device.agent_version.clone(),
-            health: if self.armed_after.is_some() { self.standing.word() } else { "starting" }.to_owned(),
+            health: self.health_word().to_owned(),
             armed: self.armed_after.is_some(),
             armed_after_ms: self.armed_after.map_or(0, |after| after.as_millis() as u64),
             uptime_s: self.parts.began.elapsed().as_secs(),

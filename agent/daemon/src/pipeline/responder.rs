@@ -116,10 +116,15 @@ impl Task {
             Ok(started) => {
                 let mut notes = Vec::new();
                 if let Some(problem) = &started.state_problem {
-                    notes.push(Health::new(Kind::Lost, "firewall", format!("blocks were not restored: {problem}")));
+                    notes.push(Health::new(
+                        Kind::Lost,
+                        "firewall",
+                        format!("blocks were not restored: {problem}"),
+                    ));
                 }
                 if started.restored + started.kept > 0 {
-                    let words = format!("{} blocks restored, {} still in the kernel", started.restored, started.kept);
+                    let words =
+                        format!("{} blocks restored, {} still in the kernel", started.restored, started.kept);
                     notes.push(
                         Health::new(Kind::Changed, "firewall", words)
                             .with("restored", started.restored as u64)
@@ -179,8 +184,10 @@ impl Task {
                     self.tell(Done::Health(note)).await;
                 }
                 if !report.evicted.is_empty() {
-                    let words = "the set of blocked addresses is full: the blocks next to expire were given up";
-                    let note = Health::new(Kind::Lost, "firewall", words).with("blocks", report.evicted.len() as u64);
+                    let words =
+                        "the set of blocked addresses is full: the blocks next to expire were given up";
+                    let note = Health::new(Kind::Lost, "firewall", words)
+                        .with("blocks", report.evicted.len() as u64);
                     self.tell(Done::Health(note)).await;
                 }
                 let mut outcomes = report.outcomes.into_iter();
@@ -210,7 +217,8 @@ impl Task {
         if let Some(answer) = order.answer {
             let reply = match &outcome {
                 Outcome::Verified => Reply::Done { changed: true },
-                Outcome::Refused(error) | Outcome::Failed(error) => Reply::Failed { error: error.clone() },
+                Outcome::Refused(error) => Reply::Refused { error: error.clone() },
+                Outcome::Failed(error) => Reply::Failed { error: error.clone() },
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
@@ -270,7 +278,11 @@ impl Task {
 
     async fn check(&mut self) {
         let now = self.now();
-        let result = if self.failing { self.firewall.start(now).await.map(|_| false) } else { self.firewall.check(now).await };
+        let result = if self.failing {
+            self.firewall.start(now).await.map(|_| false)
+        } else {
+            self.firewall.check(now).await
+        };
         match result {
             Ok(repaired) => {
                 self.works().await;
@@ -306,7 +318,12 @@ impl Task {
     async fn works(&mut self) {
         if self.failing {
             self.failing = false;
-            self.tell(Done::Health(Health::new(Kind::Recovered, "firewall", "addresses can be blocked again"))).await;
+            self.tell(Done::Health(Health::new(
+                Kind::Recovered,
+                "firewall",
+                "addresses can be blocked again",
+            )))
+            .await;
         }
     }
 }

@@ -21,7 +21,8 @@ pub(super) struct Sequence {
 impl Sequence {
     /// Goes on where the file says, or starts at 1.
     pub(super) fn open(file: &Path) -> Self {
-        let last = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default();
+        let last =
+            fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default();
         Self { file: file.to_owned(), last, reserved: last }
     }
 

@@ -12,8 +12,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod connector;
-pub(crate) mod procfs;
 pub(crate) mod poll;
+pub(crate) mod procfs;
 mod recording;
 mod sensor;
 pub(crate) mod table;

@@ -37,7 +37,9 @@ pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
     let status = parse_status(&bounded(&directory.join("status"), STATUS).unwrap_or_default());
     let command_line = bounded(&directory.join("cmdline"), COMMAND_LINE).unwrap_or_default();
     let link = |name: &str| {
-        fs::read_link(directory.join(name)).map(|path| text::from_bytes(path.as_os_str().as_bytes())).unwrap_or_default()
+        fs::read_link(directory.join(name))
+            .map(|path| text::from_bytes(path.as_os_str().as_bytes()))
+            .unwrap_or_default()
     };
     let id = |name: &str| -> Option<u32> {
         let digits = bounded(&directory.join(name), 32)?;
@@ -81,7 +83,8 @@ pub(crate) struct Stat {
 /// `PID (NAME) STATE PPID PGRP SESSION TTY ...`: the name may hold anything, parentheses too, so fields count from its last one.
 fn parse_stat(content: &[u8]) -> Option<Stat> {
     let close = content.iter().rposition(|byte| *byte == b')')?;
-    let fields: Vec<&str> = std::str::from_utf8(&content[close + 1..]).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> =
+        std::str::from_utf8(&content[close + 1..]).ok()?.split_ascii_whitespace().collect();
     // The state is field 3 of the file and field 0 here.
     Some(Stat {
         ppid: fields.get(1)?.parse().ok()?,

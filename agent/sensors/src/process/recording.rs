@@ -38,7 +38,8 @@ impl AuditLog {
             events.extend(activity(event, table));
         }
         // Logs leave the end-of-event records out.
-        self.assembler.flush(self.highest.saturating_sub(INTERLEAVED), |event| events.extend(activity(event, table)));
+        self.assembler
+            .flush(self.highest.saturating_sub(INTERLEAVED), |event| events.extend(activity(event, table)));
         true
     }
 
@@ -62,12 +63,8 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
         }
         Audited::Exit { stamp, pid, reason } => {
             let known = table.exit(pid).filter(|known| known.reported)?;
-            let process = Process {
-                pid,
-                executable: known.executable.clone(),
-                uid: known.uid,
-                ..Process::default()
-            };
+            let process =
+                Process { pid, executable: known.executable.clone(), uid: known.uid, ..Process::default() };
             let activity = ProcessActivity {
                 process,
                 change: Change::Exit(reason),

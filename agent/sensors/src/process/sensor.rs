@@ -253,7 +253,9 @@ impl ProcessSensor {
                     let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
                     self.exec(into_process(*exec), ppid, time, Source::Audit, truncated, out);
                 }
-                Audited::Exit { stamp, pid, reason } => self.exit(pid, reason, stamp.time, Source::Audit, out),
+                Audited::Exit { stamp, pid, reason } => {
+                    self.exit(pid, reason, stamp.time, Source::Audit, out);
+                }
                 Audited::ConfigChange { stamp, words } => {
                     tracing::debug!(serial = stamp.serial, words, "audit configuration changed");
                 }
@@ -284,7 +286,8 @@ impl ProcessSensor {
         }
         if overrun {
             self.lost_before += 1;
-            let words = "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
+            let words =
+                "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
             out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
             self.resynchronise(out);
         }
@@ -341,7 +344,14 @@ impl ProcessSensor {
         self.update_status(|status| status.execs += 1);
     }
 
-    fn exit(&mut self, pid: u32, reason: ExitReason, time: Timestamp, source: Source, out: &mut Vec<Observation>) {
+    fn exit(
+        &mut self,
+        pid: u32,
+        reason: ExitReason,
+        time: Timestamp,
+        source: Source,
+        out: &mut Vec<Observation>,
+    ) {
         let Some(known) = self.table.exit(pid).filter(|known| known.reported) else { return };
         if !self.settings.exits {
             return;
@@ -393,7 +403,8 @@ impl ProcessSensor {
         let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
         let mut declined = vec![(failed, unavailable.to_string())];
         let next = open_best(&self.settings, rest, &mut declined);
-        let words = format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
+        let words =
+            format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
         out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
         self.retain_lost();
         std::mem::replace(&mut self.active, next).close();
@@ -458,7 +469,9 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
             backlog_wait: settings.audit_backlog_wait,
         })
         .map(|stream| Active::Audit(Box::new(stream))),
-        Source::Connector => Connector::open(receive_buffer).map(|connector| Active::Connector(Box::new(connector))),
+        Source::Connector => {
+            Connector::open(receive_buffer).map(|connector| Active::Connector(Box::new(connector)))
+        }
         Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
     }
 }

@@ -51,7 +51,13 @@ impl ProcessTable {
     }
 
     /// Puts a process in, in place of what had its id.
-    pub(crate) fn insert(&mut self, process: &Process, ppid: u32, started: Option<Timestamp>, reported: bool) {
+    pub(crate) fn insert(
+        &mut self,
+        process: &Process,
+        ppid: u32,
+        started: Option<Timestamp>,
+        reported: bool,
+    ) {
         let line = process.command_line();
         self.put(
             process.pid,
@@ -72,7 +78,8 @@ impl ProcessTable {
     /// A process that runs the same program as its parent, until it execs.
     pub(crate) fn fork(&mut self, pid: u32, ppid: u32) {
         if let Some(parent) = self.entries.get(&ppid) {
-            let child = Known { ppid, reported: false, found: false, exited: false, started: None, ..parent.clone() };
+            let child =
+                Known { ppid, reported: false, found: false, exited: false, started: None, ..parent.clone() };
             self.put(pid, child);
         }
     }
@@ -83,7 +90,9 @@ impl ProcessTable {
         self.entries.insert(pid, known);
         self.order.push_back((pid, self.generation));
         while self.entries.len() > self.capacity {
-            let Some((oldest, generation)) = self.ended.pop_front().or_else(|| self.order.pop_front()) else { break };
+            let Some((oldest, generation)) = self.ended.pop_front().or_else(|| self.order.pop_front()) else {
+                break;
+            };
             if self.entries.get(&oldest).is_some_and(|known| known.generation == generation) {
                 self.entries.remove(&oldest);
                 self.evicted += 1;
@@ -92,7 +101,8 @@ impl ProcessTable {
         // Marks of entries that are gone or were replaced are swept out before they outnumber the entries.
         if self.order.len() > self.capacity * 2 {
             let entries = &self.entries;
-            let current = |mark: &(u32, u64)| entries.get(&mark.0).is_some_and(|known| known.generation == mark.1);
+            let current =
+                |mark: &(u32, u64)| entries.get(&mark.0).is_some_and(|known| known.generation == mark.1);
             self.order.retain(current);
             self.ended.retain(current);
         }
@@ -111,7 +121,9 @@ impl ProcessTable {
 
     /// True, once, when this exec was reported already because `/proc` showed it before its record came.
     pub(crate) fn was_found(&mut self, process: &Process) -> bool {
-        let Some(known) = self.entries.get_mut(&process.pid).filter(|known| known.found) else { return false };
+        let Some(known) = self.entries.get_mut(&process.pid).filter(|known| known.found) else {
+            return false;
+        };
         known.found = false;
         *known.executable == *process.executable
             && *known.command_line == *truncate(&process.command_line(), COMMAND_LINE)

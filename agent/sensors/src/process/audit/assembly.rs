@@ -86,7 +86,8 @@ impl Assembler {
                 None
             }
             kind::EOE => {
-                let at = self.pending.iter().rposition(|pending| pending.exec.stamp.serial == stamp.serial)?;
+                let at =
+                    self.pending.iter().rposition(|pending| pending.exec.stamp.serial == stamp.serial)?;
                 Some(self.complete(at))
             }
             kind::ANOM_ABEND => abend(stamp, fields),
@@ -202,7 +203,9 @@ impl Pending {
             }
             let Some(name) = name.strip_prefix(b"a") else { continue };
             let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let Some(index) = decimal(&name[..digits]).and_then(|index| usize::try_from(index).ok()) else { continue };
+            let Some(index) = decimal(&name[..digits]).and_then(|index| usize::try_from(index).ok()) else {
+                continue;
+            };
             if name[digits..].starts_with(b"_len") {
                 continue;
             }
@@ -247,13 +250,14 @@ fn abend(stamp: Stamp, fields: &[u8]) -> Option<Audited> {
     for (name, value) in Fields::new(fields) {
         match (name, value) {
             (b"pid", Value::Bare(digits)) => pid = id(digits),
-            (b"sig", Value::Bare(digits)) => signal = decimal(digits).and_then(|value| u8::try_from(value).ok()),
+            (b"sig", Value::Bare(digits)) => {
+                signal = decimal(digits).and_then(|value| u8::try_from(value).ok());
+            }
             _ => {}
         }
     }
     Some(Audited::Exit { stamp, pid: pid?, reason: ExitReason::Signal(signal?) })
 }
-
 
 #[cfg(test)]
 #[path = "assembly_tests.rs"]

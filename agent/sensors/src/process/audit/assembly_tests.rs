@@ -32,10 +32,15 @@ fn execs(log: &[u8]) -> Vec<Exec> {
 #[test]
 fn an_exec_and_its_exit() {
     let events = read(include_bytes!("testdata/plain.log"));
-    let [Audited::Exec(exec), Audited::Exit { pid, reason, .. }] = events.as_slice() else { panic!("{events:?}") };
+    let [Audited::Exec(exec), Audited::Exit { pid, reason, .. }] = events.as_slice() else {
+        panic!("{events:?}")
+    };
     assert_eq!(exec.argv, ["/bin/echo", "plain"]);
     assert_eq!((&*exec.executable, &*exec.cwd), ("/usr/bin/echo", "/"));
-    assert_eq!((exec.pid, exec.ppid, exec.uid, exec.euid, exec.gid), (16749, 16005, Some(0), Some(0), Some(0)));
+    assert_eq!(
+        (exec.pid, exec.ppid, exec.uid, exec.euid, exec.gid),
+        (16749, 16005, Some(0), Some(0), Some(0))
+    );
     assert_eq!((exec.auid, exec.session, exec.tty.as_deref(), exec.truncated), (None, None, None, false));
     assert_eq!(exec.stamp.time.millis(), 1_795_470_816_375);
     assert_eq!((*pid, *reason), (exec.pid, ExitReason::Code(0)));
@@ -44,7 +49,9 @@ fn an_exec_and_its_exit() {
 #[test]
 fn a_32_bit_program_on_a_64_bit_kernel() {
     let events = read(include_bytes!("testdata/i386.log"));
-    assert!(matches!(&events[..], [Audited::Exec(exec), Audited::Exit { .. }] if exec.argv == ["/bin/echo", "plain"]));
+    assert!(
+        matches!(&events[..], [Audited::Exec(exec), Audited::Exit { .. }] if exec.argv == ["/bin/echo", "plain"])
+    );
 }
 
 #[test]
@@ -95,20 +102,25 @@ fn a_death_by_signal() {
 
 #[test]
 fn a_failed_exec_is_none() {
-    let line = b"type=SYSCALL msg=audit(1.0:1): arch=c000003e syscall=59 success=no exit=-2 ppid=1 pid=2 exe=\"/x\"";
+    let line =
+        b"type=SYSCALL msg=audit(1.0:1): arch=c000003e syscall=59 success=no exit=-2 ppid=1 pid=2 exe=\"/x\"";
     assert!(read(line).is_empty());
 }
 
 #[test]
 fn events_that_interleave_come_apart() {
-    let log = b"type=SYSCALL msg=audit(1.0:1): arch=c000003e syscall=59 success=yes ppid=1 pid=10 exe=\"/a\"\n\
+    let log =
+        b"type=SYSCALL msg=audit(1.0:1): arch=c000003e syscall=59 success=yes ppid=1 pid=10 exe=\"/a\"\n\
         type=SYSCALL msg=audit(1.0:2): arch=c000003e syscall=59 success=yes ppid=1 pid=20 exe=\"/b\"\n\
         type=EXECVE msg=audit(1.0:2): argc=1 a0=\"b\"\n\
         type=EXECVE msg=audit(1.0:1): argc=1 a0=\"a\"\n\
         type=EOE msg=audit(1.0:2): \n\
         type=EOE msg=audit(1.0:1): ";
     let execs = execs(log);
-    assert_eq!(execs.iter().map(|exec| (exec.pid, &*exec.argv[0])).collect::<Vec<_>>(), [(10, "a"), (20, "b")]);
+    assert_eq!(
+        execs.iter().map(|exec| (exec.pid, &*exec.argv[0])).collect::<Vec<_>>(),
+        [(10, "a"), (20, "b")]
+    );
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub(crate) struct Status {
 
 impl Status {
     fn parse(payload: &[u8]) -> Option<Self> {
-        let mut words = payload.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        let mut words =
+            payload.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         let _mask = words.next()?;
         let enabled = words.next()?;
         let _failure = words.next()?;
@@ -143,7 +144,11 @@ impl Rule {
         };
         padded(|field| field.0).for_each(&mut put);
         padded(|field| field.1).for_each(&mut put);
-        padded(|_| AUDIT_EQUAL).take(fields.len()).chain(std::iter::repeat(0)).take(AUDIT_MAX_FIELDS).for_each(&mut put);
+        padded(|_| AUDIT_EQUAL)
+            .take(fields.len())
+            .chain(std::iter::repeat(0))
+            .take(AUDIT_MAX_FIELDS)
+            .for_each(&mut put);
         put(KEY.len() as u32);
         bytes.extend_from_slice(KEY.as_bytes());
         Self(bytes)
@@ -237,7 +242,9 @@ mod tests {
     fn rules_have_the_kernel_s_layout() {
         let Rule(bytes) = Rule::exec(X86_64);
         assert_eq!(bytes.len(), 4 * (3 + 64 + 64 + 64 + 64 + 1) + KEY.len());
-        let word = |at: usize| u32::from_ne_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]])
+        };
         assert_eq!((word(0), word(1), word(2)), (4, 2, 3));
         // execve is 59: word 1, bit 27; execveat 322: word 10, bit 2.
         assert_eq!((word(3 + 1), word(3 + 10)), (1 << 27, 1 << 2));

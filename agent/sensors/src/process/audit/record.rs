@@ -169,7 +169,8 @@ impl<'a> Iterator for Fields<'a> {
                     (name, Value::Quoted(&value[..close]))
                 }
                 _ => {
-                    let close = value.iter().position(|byte| matches!(byte, b' ' | b'\n' | 0)).unwrap_or(value.len());
+                    let close =
+                        value.iter().position(|byte| matches!(byte, b' ' | b'\n' | 0)).unwrap_or(value.len());
                     self.rest = &value[close..];
                     (name, Value::Bare(&value[..close]))
                 }

@@ -21,14 +21,7 @@ pub(crate) struct SerialTracker {
 
 impl SerialTracker {
     pub(crate) const fn new() -> Self {
-        Self {
-            floor: 0,
-            highest: 0,
-            highest_when_settled: 0,
-            seen: [0; WORDS],
-            done: [0; WORDS],
-            lost: 0,
-        }
+        Self { floor: 0, highest: 0, highest_when_settled: 0, seen: [0; WORDS], done: [0; WORDS], lost: 0 }
     }
 
     const fn slot(serial: u64) -> (usize, u64) {

@@ -131,7 +131,10 @@ impl AuditStream {
     pub(crate) fn open(settings: Settings) -> Result<Self, Unavailable> {
         let arches = arch::of_machine(&settings.machine);
         if arches.is_empty() {
-            return Err(Unavailable::new(format!("no audit system call table for machine {}", settings.machine)));
+            return Err(Unavailable::new(format!(
+                "no audit system call table for machine {}",
+                settings.machine
+            )));
         }
         let mut control = Control::open().map_err(|error| explain("open the audit socket", &error))?;
         let before = control.status().map_err(|error| explain("read the audit status", &error))?;
@@ -173,7 +176,9 @@ impl AuditStream {
         }
         if before.enabled == 0 {
             if this.role() == Role::Listener {
-                return Err(Unavailable::new("an audit daemon runs but auditing is switched off (auditctl -e 0)"));
+                return Err(Unavailable::new(
+                    "an audit daemon runs but auditing is switched off (auditctl -e 0)",
+                ));
             }
             this.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing on", &error))?;
         }
@@ -246,7 +251,8 @@ impl AuditStream {
 
     fn add_rules(&mut self, locked: bool) -> Result<(), Unavailable> {
         if locked {
-            let present = self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
+            let present =
+                self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
             if present == self.rules.len() {
                 return Ok(());
             }
@@ -263,14 +269,20 @@ impl AuditStream {
     fn new_stream(&self, groups: u32, role: Role) -> io::Result<Stream> {
         let socket = Socket::open(AUDIT, groups)?;
         socket.set_receive_buffer(self.settings.receive_buffer);
-        Ok(Stream { socket, assembler: Assembler::default(), role, retire: None, acknowledged: None, first: None })
+        Ok(Stream {
+            socket,
+            assembler: Assembler::default(),
+            role,
+            retire: None,
+            acknowledged: None,
+            first: None,
+        })
     }
 
     /// Becomes the audit daemon; a daemon that was faster is listened along with.
     fn register(&mut self) -> Result<(), Unavailable> {
-        let mut stream = self
-            .new_stream(0, Role::Daemon)
-            .map_err(|error| explain("open the audit socket", &error))?;
+        let mut stream =
+            self.new_stream(0, Role::Daemon).map_err(|error| explain("open the audit socket", &error))?;
         let payload = Setting::Pid(std::process::id()).payload();
         stream
             .socket
@@ -285,7 +297,9 @@ impl AuditStream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Err(Unavailable::new("the kernel did not answer the registration as audit daemon"));
+                        return Err(Unavailable::new(
+                            "the kernel did not answer the registration as audit daemon",
+                        ));
                     }
                     stream.socket.wait(left).map_err(|error| explain("wait for the kernel", &error))?;
                 }
@@ -405,7 +419,9 @@ impl AuditStream {
         self.listen()?;
         // The place must be free before the other asks for it, so it is given up first of all; the kernel then sends every record
         // to the multicast group alone, where the new socket already listens.
-        self.control.set(Setting::Pid(0)).map_err(|error| explain("give up the place of the audit daemon", &error))?;
+        self.control
+            .set(Setting::Pid(0))
+            .map_err(|error| explain("give up the place of the audit daemon", &error))?;
         self.stop_excluding();
         // From here on it is the other daemon's business whether audit is on.
         self.switched_on = false;
@@ -427,8 +443,8 @@ impl AuditStream {
             self.check(turn)?;
         }
         let on_the_way = self.tracker.lost();
-        let incomplete =
-            self.incomplete_before + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
+        let incomplete = self.incomplete_before
+            + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
         if on_the_way > self.lost_on_the_way
             || self.overruns > self.reported_overruns
             || incomplete > self.reported_incomplete
@@ -485,15 +501,21 @@ impl AuditStream {
         }
         if status.enabled == 0 {
             if self.role() == Role::Listener {
-                return Err(Unavailable::new("auditing was switched off while an audit daemon runs (auditctl -e 0)"));
+                return Err(Unavailable::new(
+                    "auditing was switched off while an audit daemon runs (auditctl -e 0)",
+                ));
             }
-            self.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing back on", &error))?;
-            let mut note = Health::new(Kind::Changed, "process", "auditing had been switched off; switched on again");
+            self.control
+                .set(Setting::Enabled(1))
+                .map_err(|error| explain("switch auditing back on", &error))?;
+            let mut note =
+                Health::new(Kind::Changed, "process", "auditing had been switched off; switched on again");
             note.severity = Severity::High;
             turn.notes.push(note);
             turn.resynchronise = true;
         }
-        let present = self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
+        let present =
+            self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
         if present < self.rules.len() {
             self.restore_rules(turn)?;
         }
