@@ -3,6 +3,8 @@
 //! Needs root in the initial namespaces and nobody else using audit; otherwise each test says why it did nothing. Only rules with
 //! the agent's own key are added, and they are gone afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
