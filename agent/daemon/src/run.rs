@@ -85,7 +85,8 @@ pub fn run(options: &Options) -> ExitCode {
 
     let confined = confine(&config, process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc));
     for entry in confined.shortfalls() {
-        let kind = if entry.state == State::Off { Kind::Changed } else { Kind::Degraded };
+        // What the configuration or an older kernel leaves out is said once; what should work and does not is a lasting fault.
+        let kind = if entry.state == State::Missing { Kind::Degraded } else { Kind::Changed };
         news.push(Health::new(kind, format!("confinement {}", entry.measure.name()), entry.to_string()));
     }
 
@@ -214,6 +215,8 @@ fn log_to_stderr(config: &Config) {
         .with_ansi(false)
         .without_time()
         .with_target(false)
+        // It would complain of a full disk on the very stream that is full, and abort.
+        .log_internal_errors(false)
         .finish();
     // Only a second call in one process could fail.
     let _ = tracing::subscriber::set_global_default(subscriber);

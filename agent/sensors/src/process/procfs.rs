@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) ppid: u32,
     /// Start time in clock ticks since boot, field 22 of `stat`.
     pub(crate) start: u64,
+    /// Short name: the executable's, cut to 15 bytes, unless the process changed it.
+    pub(crate) name: Vec<u8>,
 }
 
 /// Ids of all processes, in the order of the directory; empty when `/proc` cannot be read.
@@ -33,7 +35,8 @@ pub(crate) fn pids(proc: &Path) -> Vec<u32> {
 /// Reads a process; `None` when it is gone. What may not be read (the executable of another user's process, say) stays empty.
 pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
     let directory = proc.join(pid.to_string());
-    let stat = parse_stat(&bounded(&directory.join("stat"), STATUS)?)?;
+    let line = bounded(&directory.join("stat"), STATUS)?;
+    let stat = parse_stat(&line)?;
     let status = parse_status(&bounded(&directory.join("status"), STATUS).unwrap_or_default());
     let command_line = bounded(&directory.join("cmdline"), COMMAND_LINE).unwrap_or_default();
     let link = |name: &str| {
@@ -58,7 +61,7 @@ pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
         tty: terminal(stat.tty),
         ..Process::default()
     };
-    Some(Entry { process, ppid: stat.ppid, start: stat.start })
+    Some(Entry { process, ppid: stat.ppid, start: stat.start, name: short_name(&line).to_vec() })
 }
 
 /// Start time and parent alone: cheap enough for polling.
@@ -91,6 +94,16 @@ fn parse_stat(content: &[u8]) -> Option<Stat> {
         tty: fields.get(4)?.parse::<i64>().ok()?.try_into().unwrap_or_default(),
         start: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// What stands between the first and the last parenthesis of `stat`.
+fn short_name(content: &[u8]) -> &[u8] {
+    let open = content.iter().position(|byte| *byte == b'(');
+    let close = content.iter().rposition(|byte| *byte == b')');
+    match (open, close) {
+        (Some(open), Some(close)) if open < close => &content[open + 1..close],
+        _ => &[],
+    }
 }
 
 #[derive(Default)]
@@ -161,6 +174,7 @@ mod tests {
     fn names_cannot_shift_the_fields() {
         let line = b"42 (a) R 1 2) S 7 42 42 34816 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
         assert_eq!(parse_stat(line), Some(Stat { ppid: 7, tty: 34816, start: 12345 }));
+        assert_eq!(short_name(line), b"a) R 1 2");
         assert_eq!(parse_stat(b"42 (x"), None);
     }
 
@@ -182,6 +196,7 @@ mod tests {
         #[test]
         fn arbitrary_content_never_panics(content in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_stat(&content);
+            let _ = short_name(&content);
             let _ = parse_status(&content);
             let _ = arguments(&content);
         }

@@ -24,6 +24,10 @@ use crate::{Observation, Outlet};
 
 /// How often the table is compared with `/proc` for processes that ended without a record.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How many generations are looked at to find out which program an unknown process runs.
+const ANCESTORS: u32 = 8;
+/// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
+const SHORT_NAME: usize = 15;
 /// How often a better source is tried after a fall-back.
 const UPGRADE: Duration = Duration::from_secs(60);
 
@@ -297,7 +301,7 @@ impl ProcessSensor {
     /// A process that was gone before its details could be read: its id and its parent are all there is.
     fn vanished(&self, pid: u32) -> Entry {
         let ppid = self.table.get(pid).map(|known| known.ppid).unwrap_or_default();
-        Entry { process: Process { pid, ..Process::default() }, ppid, start: 0 }
+        Entry { process: Process { pid, ..Process::default() }, ppid, start: 0, name: Vec::new() }
     }
 
     async fn poll_turn(&mut self, out: &mut Vec<Observation>) {
@@ -328,11 +332,7 @@ impl ProcessSensor {
             return;
         }
         process.user = process.uid.and_then(|uid| self.accounts.name(uid));
-        if ppid != 0 && self.table.get(ppid).is_none() {
-            if let Some(entry) = procfs::read(&self.settings.proc, ppid) {
-                self.table.insert(&entry.process, entry.ppid, None, false);
-            }
-        }
+        self.adopt(ppid, ANCESTORS);
         process.parent = self.table.ancestor(ppid);
         if process.parent.is_none() && ppid != 0 {
             process.parent = Some(defender_model::process::Ancestor { pid: ppid, ..Default::default() });
@@ -342,6 +342,27 @@ impl ProcessSensor {
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
         out.push(Observation::Event(Event::new(time, activity.into())));
         self.update_status(|status| status.execs += 1);
+    }
+
+    /// Takes a running process into the table that is not there: one that forked and has not become another program since.
+    ///
+    /// Its executable may not be readable (Landlock, or another user's process). Then it is its parent's, unless its short name
+    /// says otherwise: the parent may be gone and another in its place.
+    fn adopt(&mut self, pid: u32, depth: u32) {
+        if pid == 0 || depth == 0 || self.table.get(pid).is_some() {
+            return;
+        }
+        let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { return };
+        if entry.process.executable.is_empty() {
+            self.adopt(entry.ppid, depth - 1);
+            let inherited = self.table.get(entry.ppid).map(|parent| Arc::clone(&parent.executable));
+            let fits = |executable: &Arc<str>| {
+                let name = executable.rsplit('/').next().unwrap_or_default().as_bytes();
+                !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name
+            };
+            entry.process.executable = inherited.filter(fits).unwrap_or_default();
+        }
+        self.table.insert(&entry.process, entry.ppid, None, false);
     }
 
     fn exit(
