@@ -128,6 +128,7 @@ fn start() -> Result<ExitCode> {
         "bench" => {
             match options.bench_words.split_first() {
                 Some((what, words)) if what == bench::spawn::COMMAND => bench::spawn::loop_over(words)?,
+                Some((what, [])) if what == bench::drain::COMMAND => bench::drain::run()?,
                 Some((what, [])) => bench::run(&workspace, what, options.bench(&workspace))?,
                 _ => return Err(Error::Usage("bench needs one word: what to measure".into())),
             }

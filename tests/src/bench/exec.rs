@@ -37,16 +37,19 @@ enum Arm {
     Auditd,
     AuditdExcluding,
     AuditdWithoutExits,
+    /// The rules of the agent, and a reader that throws everything away.
+    Drain,
 }
 
 impl Arm {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Unmonitored,
         Self::Agent,
         Self::Auditd,
         Self::AuditdExcluding,
         Self::AgentWithoutExits,
         Self::AuditdWithoutExits,
+        Self::Drain,
         Self::NeverAudited,
     ];
 
@@ -59,6 +62,7 @@ impl Arm {
             Self::Auditd => "auditd, same exec and exit rules",
             Self::AuditdExcluding => "auditd, same rules and excludes",
             Self::AuditdWithoutExits => "auditd, exec rules only",
+            Self::Drain => "reader that only drains, defender's rules",
         }
     }
 }
@@ -129,7 +133,7 @@ fn measure(
     let wanted: &[&'static str] = match arm {
         Arm::NeverAudited => &["task,never"],
         Arm::Auditd => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1]],
-        Arm::AuditdExcluding => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1], EXCLUDE[0], EXCLUDE[1]],
+        Arm::AuditdExcluding | Arm::Drain => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1], EXCLUDE[0], EXCLUDE[1]],
         Arm::AuditdWithoutExits => &EXEC,
         _ => &[],
     };
@@ -137,6 +141,10 @@ fn measure(
         Arm::Unmonitored | Arm::NeverAudited => None,
         Arm::Agent => Some(Monitor::agent(bench, Netns::new()?, "")?),
         Arm::AgentWithoutExits => Some(Monitor::agent(bench, Netns::new()?, "[process]\nexits = false\n")?),
+        Arm::Drain => {
+            audit.like_debian()?;
+            Some(Monitor::drain(bench)?)
+        }
         _ => {
             audit.like_debian()?;
             Some(Monitor::auditd(bench)?)
@@ -182,6 +190,10 @@ fn measure(
     let Some(mut tail) = tail else { return Ok(()) };
 
     let mut seen = vec![0u32; usize::try_from(count).unwrap_or(0)];
+    if arm == Arm::Drain {
+        // It keeps nothing that could be counted.
+        seen.fill(1);
+    }
     let mut executions = 0u64;
     let mut read = |seen: &mut Vec<u32>| {
         tail.lines(|line| {
@@ -211,6 +223,9 @@ fn measure(
             break;
         }
         thread::sleep(Duration::from_millis(50));
+    }
+    if arm == Arm::Drain {
+        executions = count;
     }
     figures.missing += seen.iter().filter(|times| **times == 0).count() as u64;
     figures.repeated += seen.iter().filter(|times| **times > 1).count() as u64;
@@ -263,7 +278,7 @@ fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
     let mut rows = vec![header.map(String::from).to_vec()];
     for (arm, figures) in Arm::ALL.iter().zip(all) {
         let watched = !figures.cpu.is_empty();
-        let counter = |value: u64| if watched { value.to_string() } else { "-".into() };
+        let counter = |value: u64| if watched && *arm != Arm::Drain { value.to_string() } else { "-".into() };
         rows.push(vec![
             arm.name().into(),
             format!("{:.0}", 1e6 / median(&figures.microseconds)),
@@ -310,6 +325,7 @@ fn report(all: &[Figures], rounds: u32, count: u64) -> Result<()> {
         (Arm::Agent, Arm::Auditd),
         (Arm::Agent, Arm::AuditdExcluding),
         (Arm::AgentWithoutExits, Arm::AuditdWithoutExits),
+        (Arm::Drain, Arm::Auditd),
     ] {
         let (a, b) = (of(ours), of(theirs));
         progress::say(format_args!(

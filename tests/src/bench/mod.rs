@@ -8,6 +8,7 @@
 //! | [`block`] | from the last failed login's log line to the first dropped packet, beside fail2ban |
 //! | [`spawn`] | the program that starts programs |
 //! | [`monitor`], [`audit`] | the agent and auditd as measured processes; the kernel's audit state |
+//! | [`drain`] | the least an audit daemon can do, for the kernel's own part |
 //! | [`tail`] | a log file as it grows |
 //! | [`machine`], [`table`] | what the figures were measured on; medians, budgets, rows |
 //!
@@ -26,6 +27,7 @@ use crate::workspace::Workspace;
 
 pub mod audit;
 pub mod block;
+pub mod drain;
 pub mod exec;
 pub mod latency;
 pub mod machine;

@@ -1,5 +1,6 @@
 //! The agent and auditd as processes under measurement.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::{chown, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::netns::Netns;
 
 use super::tail::{self, Tail};
-use super::Bench;
+use super::{drain, Bench};
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -92,11 +93,30 @@ impl Monitor {
         command.args(["--pdeathsig", "KILL", "auditd", "-n", "-s", "enable", "-c"]).arg(&directory);
         let child = spawn(command, &directory)?;
         let mut monitor = Self { child, sink, directory, _netns: None };
-        monitor.wait_until("auditd is the audit daemon", |monitor| {
-            let status = command::run(Command::new("auditctl").arg("-s"), READY).unwrap_or_default();
-            String::from_utf8_lossy(&status).lines().any(|line| line == format!("pid {}", monitor.child.id()))
-        })?;
+        monitor.wait_until("auditd is the audit daemon", Self::is_audit_daemon)?;
         Ok(monitor)
+    }
+
+    /// Starts an audit daemon that reads everything and does nothing with it.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not become the audit daemon in time.
+    pub fn drain(bench: &Bench) -> Result<Self> {
+        let directory = bench.directory.join("drain");
+        fs::create_dir_all(&directory)
+            .map_err(Error::io(format!("cannot create {}", directory.display())))?;
+        let own = env::current_exe().map_err(Error::io("cannot find this program"))?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(own).args(["bench", drain::COMMAND]);
+        let child = spawn(command, &directory)?;
+        let mut monitor = Self { child, sink: directory.join("output"), directory, _netns: None };
+        monitor.wait_until("a reader is the audit daemon", Self::is_audit_daemon)?;
+        Ok(monitor)
+    }
+
+    fn is_audit_daemon(&self) -> bool {
+        let status = command::run(Command::new("auditctl").arg("-s"), READY).unwrap_or_default();
+        String::from_utf8_lossy(&status).lines().any(|line| line == format!("pid {}", self.child.id()))
     }
 
     fn wait_until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) -> Result<()> {
