@@ -1,10 +1,16 @@
 //! The kernel's audit state: looked at before, set for each arm, put back afterwards.
 
-use std::process::Command;
+use std::fs;
+use std::io;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::command;
 use crate::error::{Error, Result};
+
+use super::monitor;
 
 const TOOL: Duration = Duration::from_secs(10);
 
@@ -21,6 +27,15 @@ pub const EXIT: [&str; 2] =
 /// Record types it tells the kernel to leave out while it is the audit daemon.
 pub const EXCLUDE: [&str; 2] =
     ["always,exclude -F msgtype=BPRM_FCAPS", "always,exclude -F msgtype=PROCTITLE"];
+
+/// Gives no new task an audit context.
+pub const NEVER: &str = "task,never";
+
+/// The key of all rules the agent adds.
+const AGENT_KEY: &str = "defender";
+
+/// The end of a pipe that signals are written to.
+static SIGNALS: AtomicI32 = AtomicI32::new(-1);
 
 /// Audit as it was found, all ours until this is dropped.
 #[derive(Debug)]
@@ -53,6 +68,7 @@ impl Audit {
         let audit =
             Self { backlog_limit: field("backlog_limit"), backlog_wait_time: field("backlog_wait_time") };
         audit.off()?;
+        tidy_up_when_interrupted()?;
         Ok(audit)
     }
 
@@ -124,6 +140,42 @@ impl Drop for Rules {
             let _ = change("-d", rule);
         }
     }
+}
+
+/// On SIGINT, SIGTERM and SIGHUP: takes every rule a benchmark can have added out of the kernel, the agent's own too, and
+/// exits. What is dropped in an orderly end is not dropped then, and rules outlive their makers.
+fn tidy_up_when_interrupted() -> Result<()> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(Error::io("cannot make a pipe")(io::Error::last_os_error()));
+    }
+    SIGNALS.store(ends[1], Ordering::SeqCst);
+    // A handler and not a blocked signal: programs started from here would inherit the block.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler does nothing but what signal-safety(7) allows.
+        unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
+    }
+    thread::spawn(move || {
+        let mut signal = 0u8;
+        // SAFETY: one live byte; the descriptor stays open until this program ends.
+        while unsafe { libc::read(ends[0], (&raw mut signal).cast(), 1) } != 1 {}
+        monitor::stop_all();
+        let _ = auditctl(&["-D", "-k", AGENT_KEY]);
+        for rule in EXEC.iter().chain(&EXIT).chain(&EXCLUDE).chain(&[NEVER]) {
+            let _ = change("-d", rule);
+        }
+        let _ = auditctl(&["-e", "0"]);
+        let _ = fs::remove_dir_all(super::directory());
+        process::exit(128 + i32::from(signal));
+    });
+    Ok(())
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    let signal = signal as u8;
+    // SAFETY: one live byte; write is allowed in a handler.
+    unsafe { libc::write(SIGNALS.load(Ordering::SeqCst), (&raw const signal).cast(), 1) };
 }
 
 fn change(verb: &str, rule: &str) -> Result<String> {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::netns::Netns;
 use crate::progress;
 
-use super::audit::{Audit, EXCLUDE, EXEC, EXIT};
+use super::audit::{Audit, EXCLUDE, EXEC, EXIT, NEVER};
 use super::monitor::{self, Monitor};
 use super::spawn::{self, Arguments};
 use super::table::{self, budget, median, percentile, spread};
@@ -131,7 +131,7 @@ fn measure(
 ) -> Result<()> {
     audit.off()?;
     let wanted: &[&'static str] = match arm {
-        Arm::NeverAudited => &["task,never"],
+        Arm::NeverAudited => &[NEVER],
         Arm::Auditd => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1]],
         Arm::AuditdExcluding | Arm::Drain => &[EXEC[0], EXEC[1], EXIT[0], EXIT[1], EXCLUDE[0], EXCLUDE[1]],
         Arm::AuditdWithoutExits => &EXEC,

@@ -111,7 +111,7 @@ impl Bench {
         let mut cc = Command::new("cc");
         cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&noop).arg(workspace.tests("src/bench/noop.S"));
         command::run(&mut cc, Duration::from_secs(60))?;
-        let directory = PathBuf::from(format!("/var/tmp/defender-bench-{}", process::id()));
+        let directory = directory();
         fs::create_dir(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
         Ok(Self {
             options,
@@ -127,4 +127,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Where this run writes.
+fn directory() -> PathBuf {
+    PathBuf::from(format!("/var/tmp/defender-bench-{}", process::id()))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{chown, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use crate::netns::Netns;
 
 use super::tail::{self, Tail};
 use super::{drain, Bench};
+
+/// Every monitor ever started here.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -217,7 +220,31 @@ fn spawn(mut command: Command, directory: &Path) -> Result<Child> {
     let file = fs::File::create(&output).map_err(Error::io(format!("cannot create {}", output.display())))?;
     let copy = file.try_clone().map_err(Error::io("cannot duplicate a file descriptor"))?;
     command.stdin(Stdio::null()).stdout(file).stderr(copy);
-    command.spawn().map_err(Error::io(format!("cannot start {}", command.get_program().to_string_lossy())))
+    let child = command
+        .spawn()
+        .map_err(Error::io(format!("cannot start {}", command.get_program().to_string_lossy())))?;
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+    Ok(child)
+}
+
+/// Ends every monitor, for an end of this program in which nothing is dropped: the agent loses its parent-death signal
+/// when it changes its user, and adds rules again that are taken from it.
+pub fn stop_all() {
+    for id in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let Ok(pid) = i32::try_from(*id) else { continue };
+        // Nothing happens to those that have ended: with -1 waitpid says that they are no children of this program.
+        for attempt in 0..300 {
+            let mut status = 0;
+            // SAFETY: `status` is live.
+            if unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } != 0 {
+                break;
+            }
+            let signal = if attempt < 200 { libc::SIGTERM } else { libc::SIGKILL };
+            // SAFETY: plain numbers; it is a child that has not been waited for.
+            unsafe { libc::kill(pid, signal) };
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// What process `pid` used so far: `/proc/PID/task/*/schedstat` (nanoseconds) and `/proc/PID/stat` (ticks), see
