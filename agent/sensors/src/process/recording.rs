@@ -2,15 +2,20 @@
 
 use defender_model::event::Event;
 use defender_model::process::{Change, Process, ProcessActivity, Source};
+use defender_model::time::Timestamp;
 
 use super::audit::assembly::{Assembler, Audited, Exec};
-use super::audit::record::log_line;
+use super::audit::record::{log_line, Stamp};
 use super::table::ProcessTable;
 
 /// How far back in serial numbers records of one event may be apart in a log. The kernel interleaves the events of at most a few
 /// processors.
 const INTERLEAVED: u64 = 64;
 const CAPACITY: usize = 4096;
+/// A serial number that lies so far back is no straggler: the kernel counts from the beginning again at every boot.
+const REBOOT: u64 = 4096;
+/// Nor is one of a short boot's log that lies less far back but so many milliseconds after every record before it.
+const REBOOT_TIME: i64 = 1000;
 
 /// Reads an audit log line by line. What comes out depends on the lines alone: no clock, no `/proc`.
 #[derive(Debug)]
@@ -18,11 +23,18 @@ pub struct AuditLog {
     assembler: Assembler,
     table: ProcessTable,
     highest: u64,
+    /// The latest time of a record since boot.
+    latest: Timestamp,
 }
 
 impl Default for AuditLog {
     fn default() -> Self {
-        Self { assembler: Assembler::default(), table: ProcessTable::new(CAPACITY), highest: 0 }
+        Self {
+            assembler: Assembler::default(),
+            table: ProcessTable::new(CAPACITY),
+            highest: 0,
+            latest: Timestamp(0),
+        }
     }
 }
 
@@ -31,8 +43,16 @@ impl AuditLog {
     /// False when the line is not an audit record of a kind the agent reads.
     pub fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> bool {
         let Some((kind, stamp, fields)) = log_line(line) else { return false };
+        if self.rebooted(stamp) {
+            // The processes of before are gone, and their ids will be used again.
+            self.finish(events);
+            self.table = ProcessTable::new(CAPACITY);
+            self.highest = stamp.serial;
+            self.latest = stamp.time;
+        }
         let complete = self.assembler.push(kind, stamp, fields);
         self.highest = self.highest.max(stamp.serial);
+        self.latest = self.latest.max(stamp.time);
         let table = &mut self.table;
         if let Some(event) = complete {
             events.extend(activity(event, table));
@@ -41,6 +61,12 @@ impl AuditLog {
         self.assembler
             .flush(self.highest.saturating_sub(INTERLEAVED), |event| events.extend(activity(event, table)));
         true
+    }
+
+    fn rebooted(&self, stamp: Stamp) -> bool {
+        let later = || stamp.time.since(self.latest) >= REBOOT_TIME;
+        stamp.serial.saturating_add(REBOOT) < self.highest
+            || (stamp.serial.saturating_add(INTERLEAVED) < self.highest && later())
     }
 
     /// The log is over: appends what is left.
@@ -92,5 +118,80 @@ pub(super) fn into_process(exec: Exec) -> Process {
         session: exec.session,
         tty: exec.tty,
         parent: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use defender_model::event::EventKind;
+
+    use super::*;
+
+    fn syscall(second: u64, serial: u64, pid: u32, ppid: u32) -> String {
+        format!(
+            "type=SYSCALL msg=audit({second}.000:{serial}): arch=c000003e syscall=59 success=yes exit=0 a0=1 ppid={ppid} pid={pid} auid=0 uid=0 gid=0 euid=0 tty=(none) ses=1 comm=\"p\" exe=\"/bin/p{pid}\" key=\"k\"\n"
+        )
+    }
+
+    fn exec(second: u64, serial: u64, pid: u32, ppid: u32) -> String {
+        let stamp = format!("msg=audit({second}.000:{serial}):");
+        syscall(second, serial, pid, ppid)
+            + &format!(
+                "type=EXECVE {stamp} argc=2 a0=\"p{pid}\" a1=\"{serial}\"\ntype=CWD {stamp} cwd=\"/\"\n"
+            )
+    }
+
+    fn replay(log: &str) -> Vec<ProcessActivity> {
+        let (mut audit, mut events) = (AuditLog::default(), Vec::new());
+        for line in log.lines() {
+            assert!(audit.line(line.as_bytes(), &mut events), "{line}");
+        }
+        audit.finish(&mut events);
+        let activity = |event: Event| match event.kind {
+            EventKind::Process(activity) => *activity,
+            other => panic!("{other:?}"),
+        };
+        events.into_iter().map(activity).collect()
+    }
+
+    fn a_log_of_two_boots(last: u64) {
+        // The power fails in the middle of the second event.
+        let mut log = exec(100, last - 1, 7, 1) + &syscall(101, last, 8, 7);
+        for serial in 1..=200 {
+            // A process id of the boot before is some other process now.
+            log += &exec(200 + serial, serial, 1000 + serial as u32, 7);
+        }
+        let seen = replay(&log);
+        assert_eq!(seen.len(), 202);
+        assert_eq!(seen[0].process.argv, ["p7".to_owned(), (last - 1).to_string()]);
+        assert_eq!((seen[1].process.pid, seen[1].change.clone()), (8, Change::Exec { truncated: true }));
+        assert!(seen[1].process.parent.as_ref().is_some_and(|p| &*p.executable == "/bin/p7"));
+        for (serial, activity) in (1..=200).zip(&seen[2..]) {
+            let process = &activity.process;
+            assert_eq!(process.argv, [format!("p{}", 1000 + serial), serial.to_string()]);
+            assert_eq!(activity.change, Change::Exec { truncated: false });
+            assert!(process.parent.is_none(), "{:?}", process.parent);
+        }
+    }
+
+    #[test]
+    fn a_reboot_after_a_long_boot() {
+        a_log_of_two_boots(100_000);
+    }
+
+    #[test]
+    fn a_reboot_after_a_short_boot() {
+        a_log_of_two_boots(2_000);
+    }
+
+    #[test]
+    fn a_straggler_is_no_reboot() {
+        let log =
+            exec(100, 500, 7, 1) + &exec(101, 1000, 8, 7) + &exec(99, 600, 9, 1) + &exec(101, 1001, 10, 7);
+        let parents: Vec<bool> = replay(&log)
+            .iter()
+            .map(|a| a.process.parent.as_ref().is_some_and(|p| &*p.executable == "/bin/p7"))
+            .collect();
+        assert_eq!(parents.iter().filter(|known| **known).count(), 2, "{parents:?}");
     }
 }
