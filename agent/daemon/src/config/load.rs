@@ -49,50 +49,77 @@ pub struct Loaded {
 }
 
 /// Reads `file` and the drop-ins beside it (`conf.d/*.toml`, by name; later ones win key by key, `[[...]]` sections add up).
+///
+/// Keys that belong together may stand in different files. Where the whole contradicts itself, the files that make it so are left out.
 #[must_use]
 pub fn load(file: &Path) -> Loaded {
     let mut loaded = Loaded::default();
-    let mut merged = toml::Table::new();
     let mut files = vec![file.to_owned()];
     match drop_ins(&file.with_file_name("conf.d")) {
         Ok(more) => files.extend(more),
         Err(problem) => loaded.problems.push(problem),
     }
+    let mut parts = Vec::new();
     for file in files {
         match read(&file).and_then(|text| check(&file, &text)) {
-            Ok(table) => {
-                merge(&mut merged, table);
-                loaded.files.push(file);
-            }
+            Ok(table) => parts.push(Part { file, table, out: None }),
             Err(problem) => loaded.problems.push(problem),
         }
     }
-    match Config::try_from_table(merged) {
-        Ok(config) => loaded.config = config,
-        // Each file was right by itself, so this is a contradiction between files.
-        Err(message) => {
-            loaded.files.clear();
-            loaded.problems.push(Problem { file: file.to_owned(), line: None, message });
+    loaded.config = whole(&parts).unwrap_or_else(|_| leave_contradictions_out(&mut parts));
+    for part in parts {
+        match part.out {
+            None => loaded.files.push(part.file),
+            Some(message) => loaded.problems.push(Problem { file: part.file, line: None, message }),
         }
     }
     loaded
 }
 
-impl Config {
-    fn try_from_table(table: toml::Table) -> Result<Self, String> {
-        Self::try_from(table)
-    }
+/// A file that is right by itself.
+struct Part {
+    file: PathBuf,
+    table: toml::Table,
+    /// Why it is left out.
+    out: Option<String>,
+}
 
-    /// Things that are wrong between keys rather than in one.
-    fn contradictions(&self) -> Result<(), String> {
-        for (name, enabled, host) in [
-            ("sink.remote_syslog", self.sink.remote_syslog.enabled, &self.sink.remote_syslog.host),
-            ("sink.mqtt", self.sink.mqtt.enabled, &self.sink.mqtt.host),
-        ] {
-            if enabled && host.is_empty() {
-                return Err(format!("[{name}] is enabled without a `host`"));
+/// The configuration that the parts make that are not left out.
+fn whole(parts: &[Part]) -> Result<Config, String> {
+    let mut merged = toml::Table::new();
+    for part in parts.iter().filter(|part| part.out.is_none()) {
+        merge(&mut merged, part.table.clone());
+    }
+    Config::try_from(merged)
+}
+
+/// Adds file by file what does not contradict the others. A file may depend on one behind it, so those that were left out are tried
+/// again as long as that brings one more in.
+fn leave_contradictions_out(parts: &mut [Part]) -> Config {
+    let mut config = Config::default();
+    for part in &mut *parts {
+        part.out = Some(String::new());
+    }
+    loop {
+        let mut more = false;
+        for index in 0..parts.len() {
+            if parts[index].out.take().is_none() {
+                continue;
+            }
+            match whole(parts) {
+                Ok(with) => (config, more) = (with, true),
+                Err(message) => parts[index].out = Some(message),
             }
         }
+        if !more {
+            return config;
+        }
+    }
+}
+
+impl Config {
+    /// Things that are wrong in a section by itself, so that no other file can make them right.
+    fn mistakes(&self) -> Result<(), String> {
         if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
             return Err(format!("[[rule]] number {} has no `id`", at + 1));
         }
@@ -113,6 +140,19 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Things that are wrong between keys, which may stand in different files.
+    fn contradictions(&self) -> Result<(), String> {
+        for (name, enabled, host) in [
+            ("sink.remote_syslog", self.sink.remote_syslog.enabled, &self.sink.remote_syslog.host),
+            ("sink.mqtt", self.sink.mqtt.enabled, &self.sink.mqtt.host),
+        ] {
+            if enabled && host.is_empty() {
+                return Err(format!("[{name}] is enabled without a `host`"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl TryFrom<toml::Table> for Config {
@@ -120,6 +160,7 @@ impl TryFrom<toml::Table> for Config {
 
     fn try_from(table: toml::Table) -> Result<Self, String> {
         let config: Self = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+        config.mistakes()?;
         config.contradictions()?;
         Ok(config)
     }
@@ -166,7 +207,7 @@ fn read(file: &Path) -> Result<String, Problem> {
     })
 }
 
-/// Checks one file by itself and returns its content.
+/// Checks one file by itself and returns its content. Whether its keys fit together shows only when every file is read.
 ///
 /// # Errors
 /// The first mistake, with its line and, for an unknown key, the nearest known one.
@@ -177,7 +218,7 @@ pub fn check(file: &Path, text: &str) -> Result<toml::Table, Problem> {
         let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         problem(line, explain(error.message()))
     })?;
-    config.contradictions().map_err(|message| problem(None, message))?;
+    config.mistakes().map_err(|message| problem(None, message))?;
     toml::from_str(text).map_err(|error| problem(None, error.message().to_owned()))
 }
 
@@ -185,9 +226,9 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
-            // Repeated sections, `[[rule]]`, add up.
+            // Repeated sections, `[[rule]]`, add up. An empty list says that there shall be nothing.
             (Some(toml::Value::Array(old)), toml::Value::Array(new))
-                if new.iter().all(toml::Value::is_table) =>
+                if !new.is_empty() && new.iter().all(toml::Value::is_table) =>
             {
                 old.extend(new);
             }
