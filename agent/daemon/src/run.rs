@@ -1,7 +1,8 @@
 //! The daemon's start and end. The order matters, and is that of docs/architecture.md, "Start".
 
 use std::fs;
-use std::os::unix::fs::{chown, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{lchown, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
 
 use crate::config::load::{load, Loaded};
+use crate::config::value::Transport;
 use crate::config::Config;
 use crate::confinement::{self, landlock, Capability, Confinement, Setting, State};
 use crate::control::{self, Operators};
@@ -77,19 +79,21 @@ pub fn run(options: &Options) -> ExitCode {
     // What needs the privileges of the start is opened before they are given up.
     let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let syslog = syslog_socket(&config, &mut news);
-    let control = control_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
         news.push(Health::new(Kind::Degraded, "rules", format!("left out: {error}")));
     }
 
-    let confined = confine(&config, process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc));
+    let foreign_proc = process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc);
+    let confined = confine(&config, foreign_proc, &mut news);
     for entry in confined.shortfalls() {
         // What the configuration or an older kernel leaves out is said once; what should work and does not is a lasting fault.
         let kind = if entry.state == State::Missing { Kind::Degraded } else { Kind::Changed };
         news.push(Health::new(kind, format!("confinement {}", entry.measure.name()), entry.to_string()));
     }
 
+    // Its directory belongs to the agent's user by now: nothing in there is for root to follow.
+    let control = control_socket(&config, &mut news);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -109,6 +113,8 @@ pub fn run(options: &Options) -> ExitCode {
     };
     let opened = Opened { process, syslog, control, news };
     runtime.block_on(serve(parts, opened));
+    // A name server that does not answer, or flash that does not, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
     ExitCode::SUCCESS
 }
 
@@ -174,8 +180,8 @@ async fn serve(parts: Parts, opened: Opened) {
     let beat = || notify(&[sd_notify::NotifyState::Watchdog]);
     pipeline.run(observations, requests, ready, beat).await;
     if let Some(keeper) = kept {
-        // Bounded: it writes two small files.
-        let _ = keeper.await;
+        // It writes two small files; flash that hangs is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), keeper).await;
     }
 }
 
@@ -211,7 +217,7 @@ async fn signalled() {
 fn log_to_stderr(config: &Config) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(config.agent.log_level.0)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(false)
         .without_time()
         .with_target(false)
@@ -222,22 +228,36 @@ fn log_to_stderr(config: &Config) {
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Makes the directories the agent writes to, where init did not, and gives them to its user. Only root can; anybody else uses
-/// what is there.
+/// Makes the directories the agent writes to, where init did not, and gives those to its user. A directory that is there is left
+/// as it is, whoever owns it: a configuration may name `/data` or `/var/log`, which others need too.
 fn make_directories(config: &Config, news: &mut Vec<Health>) {
     let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok();
-    let log = config.sink.file.path.parent().unwrap_or(Path::new("/"));
-    for directory in [&config.agent.run_dir, &config.agent.state_dir, &log.to_path_buf()] {
-        let mut result = fs::create_dir_all(directory);
-        if let (Ok(()), Some(owner), true) = (&result, &owner, is_root()) {
-            result = chown(directory, Some(owner.uid), Some(owner.gid))
-                .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o750)));
-        }
-        if let Err(error) = result {
+    let mut directories = vec![config.agent.run_dir.clone(), config.agent.state_dir.clone()];
+    if config.sink.file.enabled {
+        directories.extend(config.sink.file.path.parent().map(Path::to_path_buf));
+    }
+    for directory in directories {
+        if let Err(error) = make_directory(&directory, owner.as_ref()) {
             let words =
                 format!("{}: {error}; what belongs there is kept in memory only", directory.display());
             news.push(Health::new(Kind::Degraded, format!("directory {}", directory.display()), words));
         }
+    }
+}
+
+fn make_directory(directory: &Path, owner: Option<&confinement::identity::Identity>) -> io::Result<()> {
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::create_dir(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o750))?;
+    match owner {
+        Some(owner) if is_root() => lchown(directory, Some(owner.uid), Some(owner.gid)),
+        _ => Ok(()),
     }
 }
 
@@ -287,13 +307,18 @@ fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram
     }
     let automatic = config.login.syslog_socket == "auto";
     let path = Path::new(if automatic { DEV_LOG } else { &config.login.syslog_socket });
-    let listened_on = UnixDatagram::unbound().and_then(|socket| socket.connect(path)).is_ok();
-    if listened_on {
-        return None;
-    }
-    if path.symlink_metadata().is_ok() {
-        // Nobody listens on what is left.
-        let _ = fs::remove_file(path);
+    // Only what certainly nobody listens on is replaced; a syslog daemon may use a stream socket, or be slow.
+    let left = path.symlink_metadata();
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && left.is_err() => {}
+        Err(error)
+            if error.kind() == io::ErrorKind::ConnectionRefused
+                && left.is_ok_and(|left| left.file_type().is_socket()) =>
+        {
+            // What cannot be removed shows at the next step.
+            let _ = fs::remove_file(path);
+        }
+        _ => return None,
     }
     let bound = UnixDatagram::bind(path)
         .and_then(|socket| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map(|()| socket));
@@ -313,8 +338,7 @@ fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram
 
 fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::unix::net::UnixListener> {
     let path = config.agent.run_dir.join(control::SOCKET_NAME);
-    let owner = confinement::identity::lookup(Path::new("/"), &config.agent.user).ok().filter(|_| is_root());
-    match control::bind(&path, owner.map(|owner| (owner.uid, owner.gid))) {
+    match control::bind(&path, None) {
         Ok(listener) => Some(listener),
         Err(error) => {
             let words = format!(
@@ -327,8 +351,21 @@ fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::un
     }
 }
 
+/// Files that sinks read when they connect, as far as they are in use.
+fn credentials(config: &Config) -> Vec<PathBuf> {
+    let (syslog, mqtt) = (&config.sink.remote_syslog, &config.sink.mqtt);
+    let mut files = Vec::new();
+    if syslog.enabled && syslog.transport == Transport::Tls {
+        files.extend([&syslog.ca_file, &syslog.certificate_file, &syslog.key_file]);
+    }
+    if mqtt.enabled {
+        files.extend([&mqtt.ca_file, &mqtt.password_file]);
+    }
+    files.into_iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect()
+}
+
 /// Gives up what is not needed from here on.
-fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
+fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confinement::Report {
     let wanted = &config.confinement;
     let mut capabilities = vec![Capability::CAP_NET_ADMIN];
     if config.process.enabled {
@@ -338,7 +375,7 @@ fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
             Capability::CAP_SYS_PTRACE,
         ]);
     }
-    if config.login.enabled {
+    if config.login.enabled || !credentials(config).is_empty() {
         capabilities.push(Capability::CAP_DAC_READ_SEARCH);
     }
     let log = config.sink.file.path.parent().unwrap_or(Path::new("/")).to_path_buf();
@@ -356,6 +393,7 @@ fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
             .into_iter()
             .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
             .chain(config.rules.directories.iter().cloned())
+            .chain(credentials(config).into_iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
             .collect(),
             write: vec![
                 config.agent.state_dir.clone(),
@@ -368,8 +406,8 @@ fn confine(config: &Config, foreign_proc: bool) -> confinement::Report {
         })
     };
     if !wanted.drop_privileges {
-        let entry = "privileges are kept: switched off in the configuration";
-        tracing::warn!("{entry}");
+        let words = "drop_privileges = false: nothing of section confinement is done";
+        news.push(Health::new(Kind::Degraded, "confinement", words));
         return confinement::Report::default();
     }
     Confinement {

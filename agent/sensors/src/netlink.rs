@@ -212,13 +212,23 @@ impl Socket {
 
     /// Holds the thread until the socket becomes readable, at most so long; false when it did not.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + timeout;
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: one pollfd is given and it lives through the call.
-        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => Ok(false),
-            _ => Ok(true),
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: one pollfd is given and it lives through the call.
+            match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+                -1 => {
+                    // poll(2) is never restarted after a signal (signal(7)), and children that end send one.
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+                0 => return Ok(false),
+                _ => return Ok(true),
+            }
         }
     }
 

@@ -144,7 +144,8 @@ pub(super) fn dropper(world: &mut World<'_>) -> Result<()> {
     });
     expect(with_parent, || format!("no evidence with command line and parent: {}", alert.0))?;
     let wget = machine.event("the download is reported", &marker, REPORT, |e| {
-        e.class() == class::PROCESS && e.at("/process/cmd_line").as_str().is_some_and(|c| c.contains("wget"))
+        e.class() == class::PROCESS
+            && e.at("/process/cmd_line").as_str().is_some_and(|c| c.starts_with("busybox wget"))
     })?;
     expect(wget.at("/process/working_directory") == "/tmp", || format!("working directory: {}", wget.0))?;
     expect(wget.at("/process/user/uid") == "1000" || wget.at("/process/user/uid") == 1000, || {

@@ -44,6 +44,10 @@ const BATCH: usize = 256;
 /// Alerts and events kept for who asks, and the bytes they may take.
 const ALERTS: (usize, usize) = (200, 256 << 10);
 const EVENTS: (usize, usize) = (256, 256 << 10);
+/// How long the firewall may take to carry out its last orders.
+const LAST_ORDERS: Duration = Duration::from_secs(2);
+/// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
+const BUFFER: usize = 256 << 10;
 /// How long sinks may take to write what they hold when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -167,21 +171,26 @@ impl Pipeline {
                             Observation::Event(event) => self.judge(event),
                             Observation::Health(health) => self.say(health),
                         }
+                        if self.sinks.is_full() {
+                            self.sinks.flush().await;
+                        }
                     }
                 }
             }
             self.sinks.flush().await;
         }
         self.say(Health::new(Kind::Stopping, "agent", "the agent was told to stop"));
-        let Self { sinks, sequence, responder, mut done, .. } = self;
-        sequence.close();
-        // Without orders to come the firewall's task saves its state and ends.
-        drop(responder);
-        let farewell = async {
-            while done.recv().await.is_some() {}
-            sinks.close().await;
+        self.responder.close();
+        let outcomes = async {
+            while let Some(done) = self.done.recv().await {
+                self.answer_of_firewall(done);
+            }
         };
-        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+        if tokio::time::timeout(LAST_ORDERS, outcomes).await.is_err() {
+            tracing::warn!("the firewall did not finish in time");
+        }
+        self.sequence.close();
+        if tokio::time::timeout(FAREWELL, self.sinks.close()).await.is_err() {
             tracing::warn!("sinks did not finish in time; what they held is lost");
         }
     }
@@ -321,6 +330,9 @@ impl Pipeline {
         ocsf::encode(&event, &self.parts.device, &mut self.buffer);
         // JSON that serde wrote is UTF-8.
         let line: Arc<str> = std::str::from_utf8(&self.buffer).unwrap_or_default().into();
+        if self.buffer.capacity() > BUFFER {
+            self.buffer = Vec::new();
+        }
         self.events.push(Arc::clone(&line));
         self.sinks.push(&event, &line);
         line

@@ -54,7 +54,7 @@ pub(super) enum Done {
 /// The pipeline's end.
 #[derive(Debug, Clone)]
 pub(super) struct Responder {
-    orders: mpsc::Sender<Order>,
+    orders: Option<mpsc::Sender<Order>>,
 }
 
 impl Responder {
@@ -64,12 +64,20 @@ impl Responder {
         let (outgoing, done) = mpsc::channel(ORDERS);
         let task = Task { firewall: Firewall::new(config), clock, outgoing, failing: false };
         tokio::spawn(task.run(incoming));
-        (Self { orders }, done)
+        (Self { orders: Some(orders) }, done)
     }
 
     /// Gives an order; it comes back when too many wait already.
     pub(super) fn order(&self, order: Order) -> Result<(), Order> {
-        self.orders.try_send(order).map_err(mpsc::error::TrySendError::into_inner)
+        match &self.orders {
+            Some(orders) => orders.try_send(order).map_err(mpsc::error::TrySendError::into_inner),
+            None => Err(order),
+        }
+    }
+
+    /// No more orders: the task carries out those it has, saves its state and ends.
+    pub(super) fn close(&mut self) {
+        self.orders = None;
     }
 }
 

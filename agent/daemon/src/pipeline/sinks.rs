@@ -1,6 +1,7 @@
 //! The sinks of the configuration: each a task of its own behind a bounded queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
@@ -18,9 +19,16 @@ use crate::request::SinkStatus;
 /// Statements of sinks that may wait for the pipeline.
 const NOTICES: usize = 64;
 
+/// Encoded bytes that may wait for [`Sinks::flush`].
+const OUTGOING: usize = 512 << 10;
+/// How long a sink that is waited for may take to make room.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 struct Sink {
     handle: SinkHandle,
     task: JoinHandle<()>,
+    /// What it had written when it last kept the pipeline waiting too long; it is not waited for until it moves on.
+    stalled: Option<u64>,
     /// A local file keeps up or fails; the pipeline waits for it rather than lose telemetry in a burst. Others drop the oldest.
     waits: bool,
 }
@@ -31,6 +39,7 @@ pub(super) struct Sinks {
     notices: mpsc::Receiver<Health>,
     sender: mpsc::Sender<Health>,
     outgoing: Vec<Record>,
+    outgoing_bytes: usize,
     /// Mildest severity that some sink wants as text.
     text_from: Option<Severity>,
     no_text: Arc<str>,
@@ -46,6 +55,7 @@ impl Sinks {
             notices,
             sender,
             outgoing: Vec::new(),
+            outgoing_bytes: 0,
             text_from: None,
             no_text: "".into(),
             refused: Vec::new(),
@@ -90,7 +100,7 @@ impl Sinks {
         let limits = Limits { minimum, ..Limits::default() };
         let (handle, intake) = channel(name, limits, self.sender.clone());
         let task = tokio::spawn(run(intake));
-        self.sinks.push(Sink { handle, task, waits });
+        self.sinks.push(Sink { handle, task, stalled: None, waits });
     }
 
     fn spawn_text(&mut self, name: &str, minimum: Severity, config: syslog::Config) {
@@ -109,17 +119,25 @@ impl Sinks {
         if config.tls && !cfg!(feature = "tls") {
             return self.refuse("mqtt", "TLS");
         }
-        let login = (!config.username.is_empty()).then(|| {
-            let password = std::fs::read_to_string(&config.password_file).unwrap_or_default();
-            (config.username.clone(), password.trim_end().to_owned())
-        });
+        let mut password = String::new();
+        if !config.password_file.as_os_str().is_empty() {
+            match std::fs::read_to_string(&config.password_file) {
+                Ok(text) => text.trim_end().clone_into(&mut password),
+                Err(error) => {
+                    let words =
+                        format!("{}: {error}; the broker will refuse us", config.password_file.display());
+                    self.refused.push(Health::new(Kind::Degraded, "sink.mqtt", words));
+                }
+            }
+        }
+        let login = (!config.username.is_empty()).then(|| (config.username.clone(), password));
         let mqtt = mqtt::Config {
             host: config.host.clone(),
             port: config.port,
             device: device.uid.clone(),
             topic: config.topic.clone(),
             login,
-            keep_alive: std::time::Duration::from_secs(60),
+            keep_alive: Duration::from_secs(60),
             #[cfg(feature = "tls")]
             tls: config.tls.then(|| defender_report::tls::Tls {
                 ca_file: Some(config.ca_file.clone()),
@@ -144,6 +162,7 @@ impl Sinks {
             EventKind::Process(_) | EventKind::Authentication(_) => false,
         };
         let text = alert || self.text_from.is_some_and(|from| severity >= from);
+        self.outgoing_bytes += line.len();
         self.outgoing.push(Record {
             severity,
             alert,
@@ -156,15 +175,26 @@ impl Sinks {
 
     /// Hands what was queued to every sink.
     pub(super) async fn flush(&mut self) {
+        self.outgoing_bytes = 0;
         for record in self.outgoing.drain(..) {
-            for sink in &self.sinks {
-                if sink.waits {
-                    sink.handle.push(record.clone()).await;
-                } else {
+            for sink in &mut self.sinks {
+                if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
+                    sink.stalled = None;
+                }
+                if !sink.waits || sink.stalled.is_some() {
+                    sink.handle.try_push(record.clone());
+                } else if tokio::time::timeout(PATIENCE, sink.handle.push(record.clone())).await.is_err() {
+                    // Flash that hangs must not stop detection.
+                    sink.stalled = Some(sink.handle.stats().written);
                     sink.handle.try_push(record.clone());
                 }
             }
         }
+    }
+
+    /// So much is queued that it should be handed on before more is encoded.
+    pub(super) fn is_full(&self) -> bool {
+        self.outgoing_bytes > OUTGOING
     }
 
     /// What sinks have to say since the last call.

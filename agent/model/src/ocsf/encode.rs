@@ -12,10 +12,16 @@ use crate::health::{Health, Kind};
 use crate::identity::DeviceIdentity;
 use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity};
 use crate::remediation::{self, Action, Remediation};
+use crate::text::truncate;
 
 const PROFILES: &[&str] = &["host", "linux/linux_users"];
 /// `observable.type_id` 2: IP Address.
 const OBSERVABLE_IP: u8 = 2;
+/// Bytes of a command line that an event carries. Rules have seen all of it; a line of JSON can be six times as long as what it
+/// says, and every sink has to hold it.
+const COMMAND_LINE: usize = 256 << 10;
+/// Bytes of a command line that a finding carries.
+const EVIDENCE: usize = 16 << 10;
 /// `file.type_id` 1: Regular File.
 const REGULAR_FILE: u8 = 1;
 
@@ -124,16 +130,21 @@ fn ambiguous(argv: &[String]) -> Option<&[String]> {
     argv.iter().any(|argument| argument.is_empty() || argument.contains(' ')).then_some(argv)
 }
 
-fn process_activity<'a>(activity: &'a ProcessActivity, command_line: &'a str) -> Record<'a> {
+fn process_activity<'a>(activity: &'a ProcessActivity, whole: &'a str) -> Record<'a> {
     let subject = &activity.process;
-    let mut unmapped = Unmapped { argv: ambiguous(&subject.argv), ..Unmapped::default() };
+    let command_line = truncate(whole, COMMAND_LINE);
+    let cut = command_line.len() < whole.len();
+    // A command line that was cut is not spelt out a second time.
+    let argv = if cut { None } else { ambiguous(&subject.argv) };
+    let mut unmapped = Unmapped { argv, ..Unmapped::default() };
     let mut record = Record { class_uid: Some(class::PROCESS_ACTIVITY), ..Record::default() };
     let mut metadata = Metadata { log_provider: Some(activity.source.name()), ..Metadata::default() };
     let mut described = process(subject, command_line);
     match activity.change {
         Change::Exec { truncated } => {
             record.activity_id = Some(1);
-            metadata.is_truncated = truncated.then_some(true);
+            metadata.is_truncated = (truncated || cut).then_some(true);
+            metadata.untruncated_size = cut.then_some(whole.len() as u64);
             // OCSF: the actor of a launch is the process that launched; the host profile demands an actor.
             record.actor = Some(match &subject.parent {
                 Some(ancestor) => Actor { process: Some(parent(ancestor)), ..Actor::default() },
@@ -213,7 +224,7 @@ fn endpoint(authentication: &Authentication) -> Option<Endpoint<'_>> {
 
 fn evidence_command_line(evidence: &Evidence) -> String {
     match evidence {
-        Evidence::Process(process) => process.command_line(),
+        Evidence::Process(process) => truncate(&process.command_line(), EVIDENCE).to_owned(),
         Evidence::Authentication(_) => String::new(),
     }
 }

@@ -87,6 +87,16 @@ proptest! {
 }
 
 #[test]
+fn a_command_line_has_its_bound() {
+    let process = Process { pid: 7, argv: vec!["\u{1} ".repeat(1 << 20)], ..Process::default() };
+    let change = Change::Exec { truncated: false };
+    let kind = EventKind::from(ProcessActivity { process, change, source: Source::Audit, started: None });
+    let line = line(&Event::new(Timestamp(1), kind));
+    assert!(line.len() < 1 << 20, "{}", line.len());
+    assert!(String::from_utf8(line).unwrap().contains(r#""is_truncated":true,"untruncated_size":2097152"#));
+}
+
+#[test]
 fn an_unambiguous_command_line_is_not_spelt_out_twice() {
     let activity = |argv: &[&str]| {
         let process = Process {

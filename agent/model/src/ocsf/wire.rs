@@ -30,7 +30,7 @@ object!(
         metadata: Metadata<'a>, device: Device<'a>,
     }
 );
-object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, is_truncated: bool,
+object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, is_truncated: bool, untruncated_size: u64,
     product: Product<'a> });
 object!(Product { name: &'a str, vendor_name: &'a str, version: &'a str });
 object!(Device { type_id: u8, uid: &'a str, hostname: &'a str, boot_uid: &'a str });

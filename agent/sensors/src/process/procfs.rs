@@ -10,8 +10,10 @@ use std::path::Path;
 use defender_model::process::Process;
 use defender_model::text;
 
-/// Longest command line read: the kernel's own bound on arguments.
-const COMMAND_LINE: u64 = 6 << 20;
+/// Longest command line read, in bytes. A process may show megabytes here, of its own making and at no cost to itself.
+const COMMAND_LINE: u64 = 64 << 10;
+/// Most arguments kept: one of no length costs us more than it costs the process.
+const ARGUMENTS: usize = 4096;
 /// Longest status file read; a real one has under 2 KiB.
 const STATUS: u64 = 64 << 10;
 
@@ -137,7 +139,7 @@ fn arguments(command_line: &[u8]) -> Vec<String> {
     if content.is_empty() {
         return Vec::new();
     }
-    content.split(|byte| *byte == 0).map(text::from_bytes).collect()
+    content.split(|byte| *byte == 0).take(ARGUMENTS).map(text::from_bytes).collect()
 }
 
 /// Names of terminals by device number (linux/major.h): 4 consoles and serial ports, 136 to 143 pseudo terminals, 204 further
@@ -190,6 +192,7 @@ mod tests {
     fn arguments_keep_empty_ones() {
         assert_eq!(arguments(b"sh\0-c\0\0"), ["sh", "-c", ""]);
         assert!(arguments(b"").is_empty());
+        assert_eq!(arguments(&[0; 1 << 16]).len(), ARGUMENTS);
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use defender_model::process::{Change, ExitReason, Process, ProcessActivity, Sour
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::Audited;
-use super::audit::stream::{AuditStream, Settings as AuditSettings};
+use super::audit::stream::{AuditStream, Settings as AuditSettings, Turn};
 use super::connector::{Announced, Connector};
 use super::poll::{Found, Poller};
 use super::procfs::{self, Entry};
@@ -250,7 +250,8 @@ impl ProcessSensor {
     async fn audit_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
         let Active::Audit(stream) = &mut self.active else { return Ok(()) };
         let mut events = Vec::new();
-        let turn = stream.read(&mut events).await?;
+        let mut turn = Turn::default();
+        let result = stream.read(&mut events, &mut turn).await;
         for event in events {
             match event {
                 Audited::Exec(exec) => {
@@ -269,7 +270,7 @@ impl ProcessSensor {
         if turn.resynchronise {
             self.resynchronise(out);
         }
-        Ok(())
+        result
     }
 
     async fn connector_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
@@ -345,24 +346,29 @@ impl ProcessSensor {
     }
 
     /// Takes a running process into the table that is not there: one that forked and has not become another program since.
-    ///
-    /// Its executable may not be readable (Landlock, or another user's process). Then it is its parent's, unless its short name
-    /// says otherwise: the parent may be gone and another in its place.
     fn adopt(&mut self, pid: u32, depth: u32) {
         if pid == 0 || depth == 0 || self.table.get(pid).is_some() {
             return;
         }
         let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { return };
-        if entry.process.executable.is_empty() {
-            self.adopt(entry.ppid, depth - 1);
-            let inherited = self.table.get(entry.ppid).map(|parent| Arc::clone(&parent.executable));
-            let fits = |executable: &Arc<str>| {
-                let name = executable.rsplit('/').next().unwrap_or_default().as_bytes();
-                !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name
-            };
-            entry.process.executable = inherited.filter(fits).unwrap_or_default();
-        }
+        self.inherit(&mut entry, depth);
         self.table.insert(&entry.process, entry.ppid, None, false);
+    }
+
+    /// The executable of a process may not be readable (Landlock, or another user's process). A process that forked runs its
+    /// parent's program, and shows it by the same command line or by the short name; otherwise its parent may be gone and
+    /// another in its place.
+    fn inherit(&mut self, entry: &mut Entry, depth: u32) {
+        if !entry.process.executable.is_empty() {
+            return;
+        }
+        self.adopt(entry.ppid, depth.saturating_sub(1));
+        let Some(parent) = self.table.get(entry.ppid) else { return };
+        let name = parent.executable.rsplit('/').next().unwrap_or_default().as_bytes();
+        let same_name = !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name;
+        if same_name || parent.runs(&entry.process) {
+            entry.process.executable = Arc::clone(&parent.executable);
+        }
     }
 
     fn exit(
@@ -409,7 +415,8 @@ impl ProcessSensor {
             if self.table.get(pid).is_some() {
                 continue;
             }
-            let Some(entry) = procfs::read(&self.settings.proc, pid) else { continue };
+            let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { continue };
+            self.inherit(&mut entry, ANCESTORS);
             // Kernel threads have neither.
             if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
                 self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);
@@ -424,8 +431,11 @@ impl ProcessSensor {
         let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
         let mut declined = vec![(failed, unavailable.to_string())];
         let next = open_best(&self.settings, rest, &mut declined);
-        let words =
+        let mut words =
             format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
+        if std::fs::read_link(self.settings.proc.join("1/exe")).is_err() {
+            words.push_str("; paths of programs cannot be read, rules about them are blind");
+        }
         out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
         self.retain_lost();
         std::mem::replace(&mut self.active, next).close();

@@ -26,6 +26,14 @@ pub(crate) struct Known {
     generation: u64,
 }
 
+impl Known {
+    /// The command line is that of the other process, as far as it is kept.
+    pub(crate) fn runs(&self, process: &Process) -> bool {
+        !self.command_line.is_empty()
+            && *self.command_line == *truncate(&process.command_line(), COMMAND_LINE)
+    }
+}
+
 /// Processes by id, at most a given number. Ended ones are kept as long as there is room, since their children come to be
 /// judged after them; then the longest ended goes first, then the longest known.
 #[derive(Debug)]
@@ -125,8 +133,7 @@ impl ProcessTable {
             return false;
         };
         known.found = false;
-        *known.executable == *process.executable
-            && *known.command_line == *truncate(&process.command_line(), COMMAND_LINE)
+        (known.executable.is_empty() || *known.executable == *process.executable) && known.runs(process)
     }
 
     /// Marks a process as ended and returns it, unless that was known already.

@@ -1,4 +1,5 @@
-//! Records to events: all records with one serial number are one event, complete at its end-of-event record.
+//! Records to events: all records with one serial number are one event. An exec is complete at its working directory, an exit at its
+//! first record; the end-of-event record is the fall-back.
 
 use defender_model::process::ExitReason;
 use defender_model::text;
@@ -70,24 +71,24 @@ impl Assembler {
         match record {
             kind::SYSCALL => self.syscall(stamp, fields),
             kind::EXECVE => {
-                if let Some(pending) = self.find(stamp.serial) {
-                    pending.arguments(fields);
+                if let Some(at) = self.position(stamp.serial) {
+                    self.pending[at].arguments(fields);
                 } else if fields.starts_with(b" argc=") || fields.starts_with(b"argc=") {
                     self.incomplete += 1;
                 }
                 None
             }
             kind::CWD => {
-                if let Some(pending) = self.find(stamp.serial) {
-                    if let Some((_, cwd)) = Fields::new(fields).find(|(name, _)| *name == b"cwd") {
-                        pending.exec.cwd = cwd.text();
-                    }
+                let at = self.position(stamp.serial)?;
+                if let Some((_, cwd)) = Fields::new(fields).find(|(name, _)| *name == b"cwd") {
+                    self.pending[at].exec.cwd = cwd.text();
                 }
-                None
+                // The kernel writes the working directory after the last argument (kernel/auditsc.c, `audit_log_exit`); what
+                // comes behind it is not read. So nothing more is to come, unless the arguments were lost.
+                self.pending[at].argc.is_some().then(|| self.complete(at))
             }
             kind::EOE => {
-                let at =
-                    self.pending.iter().rposition(|pending| pending.exec.stamp.serial == stamp.serial)?;
+                let at = self.position(stamp.serial)?;
                 Some(self.complete(at))
             }
             kind::ANOM_ABEND => abend(stamp, fields),
@@ -110,8 +111,8 @@ impl Assembler {
         self.incomplete
     }
 
-    fn find(&mut self, serial: u64) -> Option<&mut Pending> {
-        self.pending.iter_mut().rev().find(|pending| pending.exec.stamp.serial == serial)
+    fn position(&self, serial: u64) -> Option<usize> {
+        self.pending.iter().rposition(|pending| pending.exec.stamp.serial == serial)
     }
 
     fn complete(&mut self, at: usize) -> Audited {

@@ -124,6 +124,18 @@ fn events_that_interleave_come_apart() {
 }
 
 #[test]
+fn an_exec_is_complete_at_its_working_directory() {
+    let mut assembler = Assembler::default();
+    let log = include_bytes!("testdata/plain.log");
+    let lines: Vec<_> = log.split(|byte| *byte == b'\n').filter_map(log_line).collect();
+    let complete = lines.iter().find_map(|(record, stamp, fields)| {
+        assembler.push(*record, *stamp, fields).map(|event| (*record, event))
+    });
+    let Some((kind::CWD, Audited::Exec(exec))) = complete else { panic!("{complete:?}") };
+    assert_eq!((&*exec.cwd, exec.truncated), ("/", false));
+}
+
+#[test]
 fn a_missing_record_is_counted_and_marked() {
     let mut assembler = Assembler::default();
     let mut events = Vec::new();

@@ -229,9 +229,9 @@ impl Control {
     }
 }
 
-/// Record types the sensor never reads, excluded while it is the only reader: `AUDIT_BPRM_FCAPS` and `AUDIT_PROCTITLE`. Each costs
-/// the kernel, inside the exec, about as much as a record that is read.
-pub(crate) const UNREAD: &[u16] = &[1321, 1327];
+/// Record types the sensor never reads, excluded while it is the only reader: `AUDIT_PATH`, `AUDIT_EOE`, `AUDIT_BPRM_FCAPS` and
+/// `AUDIT_PROCTITLE`. Each costs the kernel, inside the exec, about as much as a record that is read.
+pub(crate) const UNREAD: &[u16] = &[1302, 1320, 1321, 1327];
 
 #[cfg(test)]
 mod tests {

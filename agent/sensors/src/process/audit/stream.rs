@@ -84,6 +84,9 @@ struct Stream {
     acknowledged: Option<io::Result<()>>,
     /// Serial number of the first record read.
     first: Option<u64>,
+    /// Events up to this number are another stream's: the kernel hands a new daemon what it held back while there was none, and
+    /// that went to the multicast group already.
+    since: u64,
 }
 
 /// What one turn of reading brought besides events.
@@ -104,7 +107,11 @@ pub(crate) struct AuditStream {
     tracker: SerialTracker,
     batch: Batch,
     before: Status,
-    lost_by_kernel: u32,
+    /// The kernel's counter at the last look, and what it has grown by since the start.
+    kernel_counter: u32,
+    lost_by_kernel: u64,
+    /// Questions to the kernel that failed in a row.
+    failures: u32,
     lost_on_the_way: u64,
     /// Incomplete events of streams closed since.
     incomplete_before: u64,
@@ -152,7 +159,9 @@ impl AuditStream {
             tracker: SerialTracker::new(),
             batch: Batch::new(),
             before,
-            lost_by_kernel: before.lost,
+            kernel_counter: before.lost,
+            lost_by_kernel: 0,
+            failures: 0,
             lost_on_the_way: 0,
             incomplete_before: 0,
             reported_incomplete: 0,
@@ -182,7 +191,10 @@ impl AuditStream {
             }
             this.control.set(Setting::Enabled(1)).map_err(|error| explain("switch auditing on", &error))?;
         }
-        this.add_rules(before.enabled == 2)?;
+        if let Err(unavailable) = this.add_rules(before.enabled == 2) {
+            this.close();
+            return Err(unavailable);
+        }
         Ok(this)
     }
 
@@ -193,15 +205,18 @@ impl AuditStream {
 
     /// Events known to be lost: dropped by the kernel, or missing from the serial numbers.
     pub(crate) fn lost(&self) -> u64 {
-        u64::from(self.lost_by_kernel.wrapping_sub(self.before.lost)) + self.tracker.lost()
+        self.lost_by_kernel + self.tracker.lost()
     }
 
     /// Waits for records, at most a second, and appends the events they complete.
     ///
     /// # Errors
-    /// [`Unavailable`] when the source is gone for good and another should take over.
-    pub(crate) async fn read(&mut self, events: &mut Vec<Audited>) -> Result<Turn, Unavailable> {
-        let mut turn = Turn::default();
+    /// [`Unavailable`] when the source is gone for good and another should take over. What was appended until then holds.
+    pub(crate) async fn read(
+        &mut self,
+        events: &mut Vec<Audited>,
+        turn: &mut Turn,
+    ) -> Result<(), Unavailable> {
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
         if self.active || self.streams.len() > 1 {
             tokio::time::sleep(PAUSE.min(until_tick)).await;
@@ -210,10 +225,10 @@ impl AuditStream {
             watched.map_err(|error| explain("watch the audit socket", &error))?;
         }
         events.append(&mut self.early);
-        self.active = self.drain(events, &mut turn)?;
+        self.active = self.drain(events, turn)?;
         if self.rules_removed {
             self.rules_removed = false;
-            self.restore_rules(&mut turn)?;
+            self.restore_rules(turn)?;
         }
         if self.streams.len() > 1 {
             let now = Instant::now();
@@ -223,9 +238,9 @@ impl AuditStream {
         }
         if Instant::now() >= self.next_tick {
             self.next_tick = Instant::now() + TICK;
-            self.tick(events, &mut turn)?;
+            self.tick(events, turn)?;
         }
-        Ok(turn)
+        Ok(())
     }
 
     /// Gives the source up cleanly: our rules out, the place of the daemon free, settings as they were.
@@ -239,10 +254,15 @@ impl AuditStream {
             if self.switched_on {
                 let _ = self.control.set(Setting::Enabled(0));
             }
-            let _ = self.control.set(Setting::BacklogLimit(self.before.backlog_limit));
-            let _ = self.control.set(Setting::BacklogWaitTime(self.before.backlog_wait_time));
+            self.restore_backlog();
             let _ = self.control.set(Setting::Pid(0));
         }
+    }
+
+    fn restore_backlog(&mut self) {
+        // What cannot be set back was locked meanwhile.
+        let _ = self.control.set(Setting::BacklogLimit(self.before.backlog_limit));
+        let _ = self.control.set(Setting::BacklogWaitTime(self.before.backlog_wait_time));
     }
 
     fn daemon_is_alive(&self, pid: u32) -> bool {
@@ -276,6 +296,7 @@ impl AuditStream {
             retire: None,
             acknowledged: None,
             first: None,
+            since: self.highest,
         })
     }
 
@@ -316,8 +337,8 @@ impl AuditStream {
             _ => {}
         }
         if self.before.backlog_limit < self.settings.backlog_limit {
-            let limit = Setting::BacklogLimit(self.settings.backlog_limit);
-            self.control.set(limit).map_err(|error| explain("set the audit backlog limit", &error))?;
+            // A locked configuration keeps its limit; what that costs shows in the count of lost records.
+            let _ = self.control.set(Setting::BacklogLimit(self.settings.backlog_limit));
         }
         // Kernels before 3.14 have no such setting and hold processes up for a minute; nothing to do about it.
         let _ = self.control.set(Setting::BacklogWaitTime(self.settings.backlog_wait));
@@ -398,7 +419,8 @@ impl AuditStream {
         for event in &events[before..] {
             match event {
                 Audited::Exec(exec) if self.streams.last().is_some_and(|s| s.role == Role::Daemon) => {
-                    announced |= exec.executable.rsplit('/').next() == Some("auditd");
+                    // Only root can become the audit daemon; anybody may call a program so.
+                    announced |= exec.euid == Some(0) && exec.executable.rsplit('/').next() == Some("auditd");
                 }
                 Audited::ConfigChange { words, .. } => {
                     // List 4 is the exit filter; what we exclude on list 5 we put in and out ourselves.
@@ -423,7 +445,8 @@ impl AuditStream {
             .set(Setting::Pid(0))
             .map_err(|error| explain("give up the place of the audit daemon", &error))?;
         self.stop_excluding();
-        // From here on it is the other daemon's business whether audit is on.
+        // From here on settings, and whether audit is on at all, are the other daemon's business.
+        self.restore_backlog();
         self.switched_on = false;
         self.courtesy_until = Some(Instant::now() + COURTESY);
         let words = "an audit daemon is starting: made way, and read along by multicast from now on";
@@ -466,10 +489,13 @@ impl AuditStream {
 
     /// Compares the kernel's state with what it should be.
     fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
-        let status = self.control.status().map_err(|error| explain("read the audit status", &error))?;
-        let dropped = status.lost.wrapping_sub(self.lost_by_kernel);
+        let status = self.control.status();
+        let Some(status) = self.tolerate("read the audit status", status)? else { return Ok(()) };
+        // The counter can be set back to zero (auditctl --reset-lost).
+        let dropped = status.lost.checked_sub(self.kernel_counter).unwrap_or(status.lost);
+        self.kernel_counter = status.lost;
         if dropped > 0 {
-            self.lost_by_kernel = status.lost;
+            self.lost_by_kernel += u64::from(dropped);
             let words = format!("the kernel dropped audit records (backlog limit {})", status.backlog_limit);
             turn.notes.push(Health::new(Kind::Lost, "process", words).with("records", dropped.into()));
             turn.resynchronise = true;
@@ -514,12 +540,27 @@ impl AuditStream {
             turn.notes.push(note);
             turn.resynchronise = true;
         }
-        let present =
-            self.control.present(&self.rules).map_err(|error| explain("list the audit rules", &error))?;
-        if present < self.rules.len() {
+        let present = self.control.present(&self.rules);
+        let present = self.tolerate("list the audit rules", present)?;
+        if present.is_some_and(|present| present < self.rules.len()) {
             self.restore_rules(turn)?;
         }
         Ok(())
+    }
+
+    /// One question that fails (no memory, a held lock) is no reason to give up the best source; three in a row are.
+    fn tolerate<T>(&mut self, action: &str, answer: io::Result<T>) -> Result<Option<T>, Unavailable> {
+        match answer {
+            Ok(value) => {
+                self.failures = 0;
+                Ok(Some(value))
+            }
+            Err(_) if self.failures < 2 => {
+                self.failures += 1;
+                Ok(None)
+            }
+            Err(error) => Err(explain(action, &error)),
+        }
     }
 
     fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
@@ -556,6 +597,9 @@ fn take(stream: &mut Stream, batch: &Batch, tracker: &mut SerialTracker, events:
             _ => {
                 let Some((stamp, fields)) = split(message.payload) else { continue };
                 tracker.see(stamp.serial);
+                if stamp.serial <= stream.since {
+                    continue;
+                }
                 stream.first.get_or_insert(stamp.serial);
                 seen.highest = seen.highest.max(stamp.serial);
                 if let Some(event) = stream.assembler.push(message.kind, stamp, fields) {
