@@ -234,7 +234,7 @@ Dbus {
 section! { "confinement"
 /// What the agent gives up before it looks at anything hostile.
 Confinement {
-    /// Become the user of section `agent` and drop every capability the sensors do not need.
+    /// Become the user of section `agent` and drop every capability the sensors do not need. Off: nothing of this section is done.
     drop_privileges: bool = true,
     /// Restrict the file system with Landlock, where the kernel has it and the process source allows it.
     landlock: bool = true,

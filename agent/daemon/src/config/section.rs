@@ -55,7 +55,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",
         "Option<ResponseChoice>" => "`none` or `block_source`",
         "Transport" => "`udp`, `tcp` or `tls`",
-        "LogLevel" => "`error`, `warn`, `info` or `debug`",
+        "LogLevel" => "`error`, `warn` or `info`",
         _ => "string",
     }
 }

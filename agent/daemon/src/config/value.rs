@@ -85,7 +85,6 @@ words!(
         "error" => tracing::Level::ERROR,
         "warn" => tracing::Level::WARN,
         "info" => tracing::Level::INFO,
-        "debug" => tracing::Level::DEBUG,
     }
 );
 
