@@ -79,6 +79,8 @@ pub struct Pipeline {
     done: mpsc::Receiver<Done>,
     sinks: Sinks,
     sequence: Sequence,
+    /// Sequence number at which this run of the agent began; 0 for the first of a boot.
+    resumed_at: u64,
     standing: Standing,
     alerts: Recent,
     events: Recent,
@@ -103,11 +105,13 @@ impl Pipeline {
             ..defender_firewall::Config::default()
         };
         let (responder, done) = Responder::start(firewall, parts.clock);
+        let sequence = Sequence::open(&parts.config.agent.run_dir.join("sequence"));
         Self {
             responder,
             done,
             sinks: Sinks::start(&parts.config.sink, &parts.device),
-            sequence: Sequence::open(&parts.config.agent.run_dir.join("sequence")),
+            resumed_at: sequence.last(),
+            sequence,
             standing: Standing::default(),
             alerts: Recent::new(ALERTS.0, ALERTS.1),
             events: Recent::new(EVENTS.0, EVENTS.1),
@@ -209,6 +213,12 @@ impl Pipeline {
     fn judge(&mut self, event: Event) {
         let mut findings = std::mem::take(&mut self.findings);
         self.parts.detector.inspect(&event, &mut findings);
+        if self.resumed_at > 0 {
+            // Detection counts from one again after a restart; a receiver must not take the finding for one it has.
+            for finding in &mut findings {
+                finding.uid = format!("{}.{}", finding.uid, self.resumed_at);
+            }
+        }
         for finding in &findings {
             self.respond(finding);
         }

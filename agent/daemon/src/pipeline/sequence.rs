@@ -26,6 +26,11 @@ impl Sequence {
         Self { file: file.to_owned(), last, reserved: last }
     }
 
+    /// The last number given out, or that may have been.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
         self.last += 1;
