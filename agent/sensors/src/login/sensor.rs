@@ -11,10 +11,13 @@ use tokio::sync::watch;
 
 use super::datagram::{Datagram, Receiver};
 use super::interpreter::Interpreter;
-use super::tail::{Item, Position, Tail};
+use super::tail::{Item, Position, Tail, INOTIFY};
 use crate::{Observation, Outlet};
 
+/// What is read altogether. Single sources are components of their own, so that one's recovery does not hide another's fault.
 pub(super) const COMPONENT: &str = "login";
+/// The syslog socket.
+const DATAGRAMS: &str = "login syslog";
 
 /// What to read.
 #[derive(Debug, Default)]
@@ -44,7 +47,7 @@ pub async fn run(
         Tail::new(&config.files, &config.positions)
             .map_err(|error| {
                 let message = format!("cannot follow log files, inotify is not to be had: {error}");
-                notes.push(Health::new(Kind::Degraded, COMPONENT, message));
+                notes.push(Health::new(Kind::Degraded, INOTIFY, message));
             })
             .ok()
     };
@@ -52,11 +55,13 @@ pub async fn run(
         Receiver::new(socket)
             .map_err(|error| {
                 let message = format!("cannot receive syslog datagrams: {error}");
-                notes.push(Health::new(Kind::Degraded, COMPONENT, message));
+                notes.push(Health::new(Kind::Degraded, DATAGRAMS, message));
             })
             .ok()
     });
-    notes.push(summary(tail.as_ref(), receiver.is_some(), &config.files));
+    let start = summary(tail.as_ref(), receiver.is_some(), &config.files);
+    let mut nothing_read = start.kind == Kind::Degraded;
+    notes.push(start);
     for note in notes {
         if !outlet.send(Observation::Health(note)).await {
             return;
@@ -76,6 +81,16 @@ pub async fn run(
                 }
                 None
             }
+            Source::Item(Item::Opened) => {
+                if std::mem::take(&mut nothing_read) {
+                    let now_read = summary(tail.as_ref(), receiver.is_some(), &config.files);
+                    let note = Health { kind: Kind::Recovered, ..now_read };
+                    if !outlet.send(Observation::Health(note)).await {
+                        return;
+                    }
+                }
+                None
+            }
             Source::Item(Item::Line(line)) => reader.read(&line.bytes, line.whole, None, monotonic),
             Source::Datagram(Ok(Datagram { bytes, whole, uid })) => {
                 reader.read(&bytes, whole, uid, monotonic)
@@ -83,7 +98,7 @@ pub async fn run(
             Source::Datagram(Err(error)) => {
                 receiver = None;
                 let message = format!("the syslog socket failed: {error}; datagrams are not read any more");
-                if !outlet.send(Observation::Health(Health::new(Kind::Degraded, COMPONENT, message))).await {
+                if !outlet.send(Observation::Health(Health::new(Kind::Degraded, DATAGRAMS, message))).await {
                     return;
                 }
                 None

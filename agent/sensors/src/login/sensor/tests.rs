@@ -74,6 +74,29 @@ async fn a_file_to_events_and_positions() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn the_first_file_that_appears_ends_the_fault_of_reading_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, other) = (directory.path().join("auth.log"), directory.path().join("secure"));
+    let config = Config { files: vec![path.clone(), other.clone()], ..Config::default() };
+    let (mut observations, _positions) = start(config);
+    let Observation::Health(first) = next(&mut observations).await else { panic!("a summary first") };
+    assert_eq!((first.kind, first.component.as_str()), (Kind::Degraded, "login"));
+    assert!(first.message.starts_with("reading nothing; waiting for "), "{}", first.message);
+    // Empty: the file counts, not its first line.
+    std::fs::write(&path, "").expect("write");
+    let Observation::Health(second) = next(&mut observations).await else { panic!("health") };
+    assert_eq!((second.kind, second.component.as_str()), (Kind::Recovered, "login"));
+    assert_eq!(second.message, format!("reading {}; waiting for {}", path.display(), other.display()));
+    // Once is enough.
+    std::fs::write(
+        &other,
+        "Nov  3 20:50:52 h sshd[7]: Failed password for root from 192.0.2.7 port 40022 ssh2\n",
+    )
+    .expect("write");
+    assert!(matches!(next(&mut observations).await, Observation::Event(_)));
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn datagrams_to_events_but_only_roots_addresses_count() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("log");

@@ -34,6 +34,8 @@ use queue::Queue;
 pub use reader::Line;
 use reader::{Progress, Reader};
 
+use super::sensor::COMPONENT;
+
 /// Read at a time.
 const BUFFER: usize = 16 * 1024;
 /// How long a file is read on after another took its name.
@@ -46,6 +48,12 @@ const RECHECK: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// How much of a file is read when the position in it is lost, from its end.
 const CATCH_UP: u64 = 1024 * 1024;
+/// How often paths are looked at while inotify fails.
+const FAILING_RECHECK: Duration = Duration::from_secs(1);
+/// The component that faults of inotify are reported of.
+pub(super) const INOTIFY: &str = "login inotify";
+/// How the trouble with a path ends.
+const AGAIN: &str = "can be read again";
 /// Directory entries looked at when searching for a renamed file.
 const MAX_ENTRIES: usize = 4096;
 
@@ -54,8 +62,10 @@ const MAX_ENTRIES: usize = 4096;
 pub enum Item {
     /// A line of one of the files.
     Line(Line),
-    /// What the files' user should know.
+    /// What the files' user should know. Faults of a file are those of the component `login PATH`, of inotify `login inotify`.
     Note(Health),
+    /// A path that was waited for leads to a file that is read now.
+    Opened,
 }
 
 /// Follows a set of files.
@@ -68,6 +78,10 @@ pub struct Tail {
     buffer: Vec<u8>,
     lines: VecDeque<Line>,
     notes: VecDeque<Health>,
+    /// A file was opened under a path that had none.
+    opened: bool,
+    /// inotify failed when it was waited for last.
+    failing: bool,
     recheck: Instant,
 }
 
@@ -81,6 +95,10 @@ struct Followed {
     start: Start,
     /// Why it cannot be read, when to try again, and how long to wait after that.
     trouble: Option<(String, Instant, Duration)>,
+    /// It is open and the last reading failed.
+    unreadable: bool,
+    /// It is open and changes of it are not announced.
+    unwatched: bool,
 }
 
 #[derive(Debug)]
@@ -120,7 +138,16 @@ impl Tail {
                 Some(position) => Start::At(position.clone()),
                 None => Start::End,
             };
-            files.push(Followed { path, current: None, old: Vec::new(), dirty: false, start, trouble: None });
+            files.push(Followed {
+                path,
+                current: None,
+                old: Vec::new(),
+                dirty: false,
+                start,
+                trouble: None,
+                unreadable: false,
+                unwatched: false,
+            });
         }
         let mut tail = Self {
             inotify: Queue::new()?,
@@ -130,9 +157,12 @@ impl Tail {
             buffer: vec![0; BUFFER],
             lines: VecDeque::new(),
             notes: VecDeque::new(),
+            opened: false,
+            failing: false,
             recheck: Instant::now(),
         };
         tail.check_paths(Instant::now());
+        tail.opened = false;
         Ok(tail)
     }
 
@@ -146,13 +176,8 @@ impl Tail {
             tokio::select! {
                 () = tokio::time::sleep_until(wake.into()) => {}
                 outcome = self.inotify.wait() => {
-                    if let Err(error) = outcome {
-                        self.notes.push_back(Health::new(
-                            Kind::Degraded,
-                            "login",
-                            format!("inotify failed ({error}): log files are looked at every second instead"),
-                        ));
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    if self.waited(outcome) {
+                        tokio::time::sleep(FAILING_RECHECK).await;
                     }
                 }
             }
@@ -160,11 +185,36 @@ impl Tail {
         }
     }
 
+    /// Takes note of how the waiting for inotify ended; true if it failed.
+    fn waited(&mut self, outcome: io::Result<()>) -> bool {
+        match outcome {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                let message = "inotify works again";
+                self.notes.push_back(Health::new(Kind::Recovered, INOTIFY, message));
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.recheck = self.recheck.min(Instant::now() + FAILING_RECHECK);
+                if !self.failing {
+                    self.failing = true;
+                    let message =
+                        format!("inotify failed ({error}): log files are looked at every second instead");
+                    self.notes.push_back(Health::new(Kind::Degraded, INOTIFY, message));
+                }
+            }
+        }
+        self.failing
+    }
+
     /// The next line or note if there is one already. Never waits.
     pub fn take(&mut self) -> Option<Item> {
         loop {
             if let Some(note) = self.notes.pop_front() {
                 return Some(Item::Note(note));
+            }
+            if std::mem::take(&mut self.opened) {
+                return Some(Item::Opened);
             }
             if let Some(line) = self.lines.pop_front() {
                 return Some(Item::Line(line));
@@ -175,7 +225,7 @@ impl Tail {
                 self.check_paths(now);
             }
             let had_work = self.read_one(now);
-            if !had_work && self.notes.is_empty() && self.lines.is_empty() {
+            if !had_work && self.notes.is_empty() && self.lines.is_empty() && !self.opened {
                 return None;
             }
         }
@@ -234,7 +284,7 @@ impl Tail {
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     let note =
                         "inotify's queue overflowed: every log file is looked at again, nothing is lost";
-                    self.notes.push_back(Health::new(Kind::Changed, "login", note));
+                    self.notes.push_back(Health::new(Kind::Changed, COMPONENT, note));
                     check = true;
                     self.files.iter_mut().for_each(|f| f.dirty = true);
                 } else if event.mask.contains(EventMask::IGNORED) {
@@ -282,6 +332,7 @@ impl Tail {
     fn read_file(&mut self, index: usize, now: Instant) {
         let file = &mut self.files[index];
         let path = &file.path;
+        let mut failed = None;
         // The old ones first: what they hold was written before.
         let readers = file.old.iter_mut().map(|(open, _)| open).chain(&mut file.current);
         for open in readers {
@@ -291,18 +342,28 @@ impl Tail {
                 Ok(Progress::Truncated(before)) => {
                     let message =
                         format!("{} was emptied or rewritten: reading it from its beginning", path.display());
-                    let note = Health::new(Kind::Changed, "login", message).with("bytes_read_before", before);
+                    let note =
+                        Health::new(Kind::Changed, COMPONENT, message).with("bytes_read_before", before);
                     self.notes.push_back(note);
                     return;
                 }
-                Err(error) => {
-                    let message =
-                        format!("cannot read {} ({error}): trying again at the next change", path.display());
-                    self.notes.push_back(Health::new(Kind::Degraded, "login", message));
-                }
+                Err(error) => failed = Some(error),
             }
         }
         file.dirty = false;
+        match failed {
+            Some(error) if !file.unreadable => {
+                file.unreadable = true;
+                let message =
+                    format!("cannot read {} ({error}): trying again at the next change", path.display());
+                self.notes.push_back(Health::new(Kind::Degraded, file.component(), message));
+            }
+            None if file.unreadable => {
+                file.unreadable = false;
+                self.recovered(index, "can be read again");
+            }
+            _ => {}
+        }
     }
 
     /// Looks at what every path leads to now.
@@ -347,16 +408,16 @@ impl Tail {
                 if matches!(file.start, Start::End | Start::Seen { .. }) {
                     file.start = Start::Beginning;
                 }
-                file.trouble = None;
                 file.dirty = file.current.is_some();
-                return;
+                return self.no_trouble(index, "is gone: waiting for it to come back");
             }
             Err(error) => return self.trouble(index, error.to_string(), now),
         };
         let identity = (meta.dev(), meta.ino());
         if file.current.as_ref().is_some_and(|open| open.reader.identity == identity) {
             self.files[index].dirty = true;
-            return;
+            self.watch(index);
+            return self.no_trouble(index, AGAIN);
         }
         if let Some(at) = file.old.iter().position(|(open, _)| open.reader.identity == identity) {
             // It was moved away and has come back.
@@ -366,12 +427,13 @@ impl Tail {
                 file.old.push((old, now + OLD_FILE));
             }
             file.dirty = true;
-            return;
+            self.watch(index);
+            return self.no_trouble(index, AGAIN);
         }
         let alias = |f: &Followed| f.current.as_ref().is_some_and(|open| open.reader.identity == identity);
         if self.files.iter().any(alias) {
             // Another path leads to the same file: its lines are read once.
-            return;
+            return self.no_trouble(index, "leads to a file that is read under another name");
         }
         if !meta.is_file() {
             return self.trouble(index, "not a regular file".to_owned(), now);
@@ -411,37 +473,69 @@ impl Tail {
             }
         };
         self.files[index].start = Start::Beginning;
-        // The open file itself, not its name, which may lead elsewhere by now.
-        let by_descriptor = format!("/proc/self/fd/{}", reader.descriptor());
-        let mask = WatchMask::MODIFY | WatchMask::MOVE_SELF | WatchMask::DELETE_SELF;
-        let mut watches = self.inotify.watches();
-        let watch = watches.add(by_descriptor, mask).or_else(|_| watches.add(&self.files[index].path, mask));
-        let watch = match watch {
-            Ok(watch) => {
-                self.watched.insert(watch.clone(), index);
-                Some(watch)
-            }
-            Err(error) => {
-                let path = self.files[index].path.display();
-                let message = format!("cannot watch {path} ({error}): it is looked at every half minute");
-                self.notes.push_back(Health::new(Kind::Degraded, "login", message));
-                None
-            }
-        };
         let file = &mut self.files[index];
-        if let Some((why, ..)) = file.trouble.take() {
-            let message = format!("{} can be read again (was: {why})", file.path.display());
-            self.notes.push_back(Health::new(Kind::Recovered, "login", message));
-        }
         file.dirty = true;
-        if let Some(old) = file.current.replace(Open { reader, watch }) {
+        let old = file.current.replace(Open { reader, watch: None });
+        self.opened |= old.is_none();
+        self.watch(index);
+        if let Some(old) = old {
+            let file = &mut self.files[index];
             file.old.push((old, now + OLD_FILE));
             if file.old.len() > OLD_FILES {
                 let (oldest, _) = file.old.remove(0);
                 self.forget(oldest);
             }
         }
+        self.no_trouble(index, AGAIN);
         Ok(())
+    }
+
+    /// Has the changes of the path's open file announced, unless they are already.
+    fn watch(&mut self, index: usize) {
+        let file = &mut self.files[index];
+        let Some(open) = &mut file.current else { return };
+        if open.watch.is_none() {
+            // The open file itself, not its name, which may lead elsewhere by now.
+            let by_descriptor = format!("/proc/self/fd/{}", open.reader.descriptor());
+            let mask = WatchMask::MODIFY | WatchMask::MOVE_SELF | WatchMask::DELETE_SELF;
+            let mut watches = self.inotify.watches();
+            match watches.add(by_descriptor, mask).or_else(|_| watches.add(&file.path, mask)) {
+                Ok(watch) => {
+                    self.watched.insert(watch.clone(), index);
+                    open.watch = Some(watch);
+                }
+                Err(error) => {
+                    if !file.unwatched {
+                        file.unwatched = true;
+                        let path = file.path.display();
+                        let message =
+                            format!("cannot watch {path} ({error}): it is looked at every half minute");
+                        self.notes.push_back(Health::new(Kind::Degraded, file.component(), message));
+                    }
+                    return;
+                }
+            }
+        }
+        if file.unwatched {
+            file.unwatched = false;
+            self.recovered(index, "can be watched again");
+        }
+    }
+
+    /// What kept a path from being read is over.
+    fn no_trouble(&mut self, index: usize, how: &str) {
+        if let Some((why, ..)) = self.files[index].trouble.take() {
+            self.recovered(index, &format!("{how} (was: {why})"));
+        }
+    }
+
+    /// One fault of a file is over. Its component has recovered when that was the last one.
+    fn recovered(&mut self, index: usize, how: &str) {
+        let file = &self.files[index];
+        if file.trouble.is_none() && !file.unreadable && !file.unwatched {
+            let message = format!("{} {how}", file.path.display());
+            self.notes.push_back(Health::new(Kind::Recovered, file.component(), message));
+        }
     }
 
     /// Goes on where an earlier run stopped: in this file, or first in the one that had its name then.
@@ -469,7 +563,7 @@ impl Tail {
             "{} is not the file that was read before, and that one is not to be found: reading what there is",
             file.path.display()
         );
-        self.notes.push_back(Health::new(Kind::Changed, "login", message).with("bytes_skipped", skipped));
+        self.notes.push_back(Health::new(Kind::Changed, COMPONENT, message).with("bytes_skipped", skipped));
         Reader::new(opened, skipped)
     }
 
@@ -481,7 +575,7 @@ impl Tail {
             Some((_, _, wait)) => (*wait * 2).min(MAX_BACKOFF),
             None => {
                 let message = format!("cannot read {} ({why}): trying again", file.path.display());
-                self.notes.push_back(Health::new(Kind::Degraded, "login", message));
+                self.notes.push_back(Health::new(Kind::Degraded, file.component(), message));
                 Duration::from_secs(1)
             }
         };
@@ -498,6 +592,11 @@ impl Tail {
 }
 
 impl Followed {
+    /// What its faults are reported of.
+    fn component(&self) -> String {
+        format!("{COMPONENT} {}", self.path.display())
+    }
+
     fn readers(&self) -> impl Iterator<Item = &Open> {
         self.old.iter().map(|(open, _)| open).chain(&self.current)
     }

@@ -207,9 +207,67 @@ async fn what_cannot_be_read_is_reported_and_tried_again() {
     assert_eq!(first.kind, Kind::Degraded);
     assert!(first.message.contains("not a regular file"), "{}", first.message);
     fs::remove_dir(log.path("auth.log")).expect("remove");
+    let over = note(&mut tail).await;
+    assert_eq!((over.kind, &over.component), (Kind::Recovered, &first.component));
     silence(&mut tail).await;
     log.append("auth.log", "now\n");
     assert_eq!(line(&mut tail).await, "now");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn faults_of_two_files_are_two_components() {
+    let log = Log::new();
+    let paths = [log.path("a.log"), log.path("b.log")];
+    paths.iter().for_each(|path| fs::create_dir(path).expect("mkdir"));
+    let mut tail = Tail::new(&paths, &[]).expect("inotify");
+    let component = |path: &Path| format!("login {}", path.display());
+    for path in &paths {
+        let begun = note(&mut tail).await;
+        assert_eq!((begun.kind, begun.component), (Kind::Degraded, component(path)));
+    }
+    // Replaced at once, so that the path is never seen missing.
+    log.append("new", "");
+    fs::remove_dir(&paths[0]).expect("remove");
+    fs::rename(log.path("new"), &paths[0]).expect("rename");
+    let over = note(&mut tail).await;
+    assert_eq!((over.kind, over.component), (Kind::Recovered, component(&paths[0])));
+    fs::remove_dir(&paths[1]).expect("remove");
+    symlink("a.log", &paths[1]).expect("link");
+    let over = note(&mut tail).await;
+    assert_eq!((over.kind, over.component), (Kind::Recovered, component(&paths[1])));
+    assert!(over.message.contains("under another name"), "{}", over.message);
+    // What is over is not tried again.
+    assert!(tail.wake() > Instant::now() + Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn one_fault_that_ends_does_not_hide_another_of_the_same_file() {
+    let log = Log::new();
+    log.append("auth.log", "");
+    let mut tail = log.tail(&[]);
+    tail.trouble(0, "no way".to_owned(), Instant::now());
+    tail.files[0].unwatched = true;
+    assert_eq!(note(&mut tail).await.kind, Kind::Degraded);
+    tail.no_trouble(0, AGAIN);
+    assert!(tail.notes.is_empty(), "{:?}", tail.notes);
+    // The next look finds the watch in place.
+    tail.check_paths(Instant::now());
+    let over = note(&mut tail).await;
+    assert_eq!((over.kind, over.component), (Kind::Recovered, tail.files[0].component()));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn inotify_fails_and_recovers_once_each() {
+    let log = Log::new();
+    log.append("auth.log", "");
+    let mut tail = log.tail(&[]);
+    let failed = || Err(io::Error::from_raw_os_error(libc::EIO));
+    assert!(tail.waited(failed()) && tail.waited(failed()));
+    assert!(tail.recheck <= Instant::now() + FAILING_RECHECK);
+    assert!(!tail.waited(Ok(())) && !tail.waited(Ok(())));
+    let said: Vec<(Kind, &str)> =
+        tail.notes.iter().map(|note| (note.kind, note.component.as_str())).collect();
+    assert_eq!(said, [(Kind::Degraded, INOTIFY), (Kind::Recovered, INOTIFY)]);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -320,6 +378,7 @@ async fn an_overflow_of_events_loses_no_line() {
             match tail.next().await {
                 Item::Note(note) => overflow |= note.message.contains("overflowed"),
                 Item::Line(line) => return (overflow, line.bytes),
+                Item::Opened => {}
             }
         }
     });
