@@ -15,6 +15,7 @@
 //! | restart | [`Position`]s say where to go on, also if the file was renamed meanwhile |
 
 mod directories;
+mod fault;
 mod position;
 mod queue;
 mod reader;
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 use defender_model::health::{Health, Kind};
 use inotify::{EventMask, WatchDescriptor, WatchMask};
 
+pub(super) use fault::INOTIFY;
+use fault::{AGAIN, FAILING_RECHECK};
 pub use position::{BadPosition, Position};
 use queue::Queue;
 pub use reader::Line;
@@ -44,16 +47,8 @@ const OLD_FILE: Duration = Duration::from_secs(60);
 const OLD_FILES: usize = 4;
 /// How often paths are looked at without an event.
 const RECHECK: Duration = Duration::from_secs(30);
-/// Longest time between two tries of an unreadable file.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// How much of a file is read when the position in it is lost, from its end.
 const CATCH_UP: u64 = 1024 * 1024;
-/// How often paths are looked at while inotify fails.
-const FAILING_RECHECK: Duration = Duration::from_secs(1);
-/// The component that faults of inotify are reported of.
-pub(super) const INOTIFY: &str = "login inotify";
-/// How the trouble with a path ends.
-const AGAIN: &str = "can be read again";
 /// Directory entries looked at when searching for a renamed file.
 const MAX_ENTRIES: usize = 4096;
 
@@ -183,28 +178,6 @@ impl Tail {
             }
             self.read_events();
         }
-    }
-
-    /// Takes note of how the waiting for inotify ended; true if it failed.
-    fn waited(&mut self, outcome: io::Result<()>) -> bool {
-        match outcome {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                let message = "inotify works again";
-                self.notes.push_back(Health::new(Kind::Recovered, INOTIFY, message));
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.recheck = self.recheck.min(Instant::now() + FAILING_RECHECK);
-                if !self.failing {
-                    self.failing = true;
-                    let message =
-                        format!("inotify failed ({error}): log files are looked at every second instead");
-                    self.notes.push_back(Health::new(Kind::Degraded, INOTIFY, message));
-                }
-            }
-        }
-        self.failing
     }
 
     /// The next line or note if there is one already. Never waits.
@@ -522,22 +495,6 @@ impl Tail {
         }
     }
 
-    /// What kept a path from being read is over.
-    fn no_trouble(&mut self, index: usize, how: &str) {
-        if let Some((why, ..)) = self.files[index].trouble.take() {
-            self.recovered(index, &format!("{how} (was: {why})"));
-        }
-    }
-
-    /// One fault of a file is over. Its component has recovered when that was the last one.
-    fn recovered(&mut self, index: usize, how: &str) {
-        let file = &self.files[index];
-        if file.trouble.is_none() && !file.unreadable && !file.unwatched {
-            let message = format!("{} {how}", file.path.display());
-            self.notes.push_back(Health::new(Kind::Recovered, file.component(), message));
-        }
-    }
-
     /// Goes on where an earlier run stopped: in this file, or first in the one that had its name then.
     fn resume(
         &mut self,
@@ -567,21 +524,6 @@ impl Tail {
         Reader::new(opened, skipped)
     }
 
-    fn trouble(&mut self, index: usize, why: String, now: Instant) {
-        let file = &mut self.files[index];
-        let wait = match &file.trouble {
-            // Still waiting for the next try.
-            Some((_, at, wait)) if *at > now => return file.trouble = Some((why, *at, *wait)),
-            Some((_, _, wait)) => (*wait * 2).min(MAX_BACKOFF),
-            None => {
-                let message = format!("cannot read {} ({why}): trying again", file.path.display());
-                self.notes.push_back(Health::new(Kind::Degraded, file.component(), message));
-                Duration::from_secs(1)
-            }
-        };
-        file.trouble = Some((why, now + wait, wait));
-    }
-
     fn forget(&mut self, open: Open) {
         if let Some(watch) = open.watch {
             self.watched.remove(&watch);
@@ -592,11 +534,6 @@ impl Tail {
 }
 
 impl Followed {
-    /// What its faults are reported of.
-    fn component(&self) -> String {
-        format!("{COMPONENT} {}", self.path.display())
-    }
-
     fn readers(&self) -> impl Iterator<Item = &Open> {
         self.old.iter().map(|(open, _)| open).chain(&self.current)
     }
