@@ -176,20 +176,30 @@ impl Sinks {
     /// Hands what was queued to every sink.
     pub(super) async fn flush(&mut self) {
         self.outgoing_bytes = 0;
-        for record in self.outgoing.drain(..) {
-            for sink in &mut self.sinks {
-                if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
-                    sink.stalled = None;
-                }
-                if !sink.waits || sink.stalled.is_some() {
-                    sink.handle.try_push(record.clone());
-                } else if tokio::time::timeout(PATIENCE, sink.handle.push(record.clone())).await.is_err() {
+        let records = std::mem::take(&mut self.outgoing);
+        for sink in &mut self.sinks {
+            let mut handed = 0;
+            if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
+                sink.stalled = None;
+            }
+            if sink.waits && sink.stalled.is_none() {
+                let waiting = async {
+                    for record in &records {
+                        sink.handle.push(record.clone()).await;
+                        handed += 1;
+                    }
+                };
+                if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
                     // Flash that hangs must not stop detection.
                     sink.stalled = Some(sink.handle.stats().written);
-                    sink.handle.try_push(record.clone());
                 }
             }
+            for record in &records[handed..] {
+                sink.handle.try_push(record.clone());
+            }
         }
+        self.outgoing = records;
+        self.outgoing.clear();
     }
 
     /// So much is queued that it should be handed on before more is encoded.
