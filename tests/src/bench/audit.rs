@@ -25,8 +25,12 @@ pub const EXIT: [&str; 2] =
     ["always,exit -F arch=b64 -S exit_group", "always,exit -F arch=b32 -S exit_group"];
 
 /// Record types it tells the kernel to leave out while it is the audit daemon.
-pub const EXCLUDE: [&str; 2] =
-    ["always,exclude -F msgtype=BPRM_FCAPS", "always,exclude -F msgtype=PROCTITLE"];
+pub const EXCLUDE: [&str; 4] = [
+    "always,exclude -F msgtype=PATH",
+    "always,exclude -F msgtype=EOE",
+    "always,exclude -F msgtype=BPRM_FCAPS",
+    "always,exclude -F msgtype=PROCTITLE",
+];
 
 /// Gives no new task an audit context.
 pub const NEVER: &str = "task,never";

@@ -68,19 +68,25 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Starts auditd with a configuration of its own: raw records, no flushing, no dispatcher plugins, everything else
-    /// as the distribution ships it (which includes `priority_boost = 4`, a nice value of -4).
+    /// Starts auditd with a configuration of its own: format and flushing as the distribution ships them, or raw records and no
+    /// flushing, which is the cheapest; no dispatcher plugins, no rotation, everything else as shipped (which includes
+    /// `priority_boost = 4`, a nice value of -4).
     ///
     /// # Errors
     /// When it cannot be started or does not become the audit daemon in time.
-    pub fn auditd(bench: &Bench) -> Result<Self> {
+    pub fn auditd(bench: &Bench, as_shipped: bool) -> Result<Self> {
         let directory = bench.directory.join("auditd");
         for path in [directory.clone(), directory.join("plugins.d")] {
             fs::create_dir_all(&path).map_err(Error::io(format!("cannot create {}", path.display())))?;
         }
         let sink = directory.join("audit.log");
+        let writing = if as_shipped {
+            "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50"
+        } else {
+            "log_format = RAW\nflush = NONE"
+        };
         let text = format!(
-            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\nlog_format = RAW\nflush = NONE\n\
+            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\n{writing}\n\
              max_log_file = 4000\nmax_log_file_action = IGNORE\npriority_boost = 4\nname_format = NONE\n\
              space_left = 75\nspace_left_action = IGNORE\nadmin_space_left = 50\nadmin_space_left_action = IGNORE\n\
              disk_full_action = IGNORE\ndisk_error_action = IGNORE\nq_depth = 2000\noverflow_action = IGNORE\n\
