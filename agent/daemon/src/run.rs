@@ -338,7 +338,7 @@ fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram
 
 fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::unix::net::UnixListener> {
     let path = config.agent.run_dir.join(control::SOCKET_NAME);
-    match control::bind(&path, None) {
+    match control::bind(&path) {
         Ok(listener) => Some(listener),
         Err(error) => {
             let words = format!(

@@ -71,7 +71,7 @@ impl Agent {
         let directory = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = control::bind(&directory.path().join("control.sock"), None).unwrap();
+        let listener = control::bind(&directory.path().join("control.sock")).unwrap();
         let (desk, mut requests) = Desk::open();
         let uid = std::fs::metadata("/proc/self").unwrap().uid();
         runtime.spawn(async move {

@@ -30,7 +30,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = control::bind(&directory.path().join("control.sock"), None).unwrap();
+        let listener = control::bind(&directory.path().join("control.sock")).unwrap();
         let (desk, mut requests) = Desk::open();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
@@ -87,8 +87,7 @@ fn the_socket_has_its_mode_before_its_name_and_replaces_a_left_over() {
     let path = directory.path().join("control.sock");
     drop(UnixListener::bind(&path).unwrap());
     let left_over = std::fs::metadata(&path).unwrap().ino();
-    let _listener =
-        control::bind(&path, Some((own_uid(), std::fs::metadata("/proc/self").unwrap().gid()))).unwrap();
+    let _listener = control::bind(&path).unwrap();
     let made = std::fs::metadata(&path).unwrap();
     assert!(made.file_type().is_socket());
     assert_eq!(made.permissions().mode() & 0o7777, 0o660);
@@ -96,7 +95,7 @@ fn the_socket_has_its_mode_before_its_name_and_replaces_a_left_over() {
     let names: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["control.sock"]);
-    assert!(control::bind(&directory.path().join("missing/control.sock"), None).is_err());
+    assert!(control::bind(&directory.path().join("missing/control.sock")).is_err());
 }
 
 #[test]

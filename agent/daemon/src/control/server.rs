@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{chown, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::time::Duration;
@@ -33,14 +33,14 @@ const VISIT: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: out of descriptors, for instance.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Makes the socket: mode 0660, and owned by `owner` (user and group) where given, which takes root.
+/// Makes the socket: mode 0660, owned by whoever the agent is by then.
 ///
 /// It takes the place of a socket that an earlier agent left. It gets its mode before its name, so that at no time somebody
 /// else can connect. The caller holds the process id lock, so the name cannot belong to an agent that runs.
 ///
 /// # Errors
 /// What the kernel says; among others when the directory is not there, or the path is longer than a socket's name can be.
-pub fn bind(path: &Path, owner: Option<(u32, u32)>) -> io::Result<StdListener> {
+pub fn bind(path: &Path) -> io::Result<StdListener> {
     let unfinished = path.with_extension("new");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -48,9 +48,6 @@ pub fn bind(path: &Path, owner: Option<(u32, u32)>) -> io::Result<StdListener> {
     }
     let listener = StdListener::bind(&unfinished)?;
     fs::set_permissions(&unfinished, Permissions::from_mode(0o660))?;
-    if let Some((uid, gid)) = owner {
-        chown(&unfinished, Some(uid), Some(gid))?;
-    }
     fs::rename(&unfinished, path)?;
     Ok(listener)
 }
