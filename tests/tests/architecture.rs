@@ -28,6 +28,7 @@ fn crates_depend_in_the_direction_of_the_design() {
     let allowed: BTreeMap<&str, BTreeSet<&str>> = [
         ("defender-model", vec![]),
         ("defender-detect", vec!["defender-model"]),
+        ("defender-posture", vec!["defender-model"]),
         ("defender-sensors", vec!["defender-model"]),
         ("defender-firewall", vec!["defender-model"]),
         ("defender-report", vec!["defender-model"]),
@@ -36,6 +37,7 @@ fn crates_depend_in_the_direction_of_the_design() {
             vec![
                 "defender-model",
                 "defender-detect",
+                "defender-posture",
                 "defender-sensors",
                 "defender-firewall",
                 "defender-report",
