@@ -7,7 +7,9 @@
 //! | [`policy`] | [`policy::Check`]: checks as data |
 //! | [`result`] | what a scan concluded |
 //! | [`report`] | reports for people and machines |
+//! | [`root`] | access to a root directory that never leaves it |
 
 pub mod policy;
 pub mod report;
 pub mod result;
+pub mod root;
