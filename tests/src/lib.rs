@@ -5,6 +5,7 @@
 //! | Room | Holds |
 //! |---|---|
 //! | [`workspace`], [`command`], [`progress`], [`error`] | the build machine: paths, programs with a time limit, what is printed |
+//! | [`python`] | other people's Python programs to check ours against |
 //! | [`packages`] | distribution packages, downloaded and unpacked, never installed |
 //! | [`image`] | kernel, initramfs and root file system of a product; or those of a Buildroot or Yocto build |
 //! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
@@ -27,6 +28,7 @@ pub mod lab;
 pub mod netns;
 pub mod packages;
 pub mod progress;
+pub mod python;
 pub mod qemu;
 pub mod scenario;
 pub mod workspace;

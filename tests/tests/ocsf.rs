@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActi
 use defender_model::remediation::{self, Action, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
+use defender_validation::python::environment;
 
 fn process() -> Process {
     Process {
@@ -131,33 +132,6 @@ fn samples() -> Vec<EventKind> {
     kinds
 }
 
-/// A Python with the validator, made once; `None` with the reason printed where that is not possible.
-fn python(directory: &Path) -> Option<PathBuf> {
-    let python = directory.join("venv/bin/python");
-    let ready = directory.join("venv/ready");
-    if ready.exists() {
-        return Some(python);
-    }
-    let run = |program: &Path, arguments: &[&str]| {
-        Command::new(program)
-            .args(arguments)
-            .current_dir(directory)
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    if !run(Path::new("python3"), &["-m", "venv", "--clear", "venv"]) {
-        println!("skipped: python3 with venv is not installed");
-        return None;
-    }
-    let install = ["-m", "pip", "install", "--quiet", "ocsf-json-schema==1.2.0", "jsonschema==4.26.0"];
-    if !run(&python, &install) {
-        println!("skipped: ocsf-json-schema cannot be installed (no package index?)");
-        return None;
-    }
-    fs::write(ready, "").unwrap();
-    Some(python)
-}
-
 #[test]
 fn every_kind_of_event_is_valid_ocsf() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -175,7 +149,8 @@ fn every_kind_of_event_is_valid_ocsf() {
     }
     let file = directory.join("samples.jsonl");
     fs::write(&file, lines).unwrap();
-    let Some(python) = python(directory) else { return };
+    let packages = ["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"];
+    let Some(python) = environment(directory, "venv", &packages) else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib/ocsf_validate.py");
     let output = Command::new(python).arg(script).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

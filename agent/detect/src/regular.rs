@@ -2,7 +2,7 @@
 
 use regex_automata::meta::Regex;
 use regex_automata::nfa::thompson::WhichCaptures;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Capture, Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 use regex_syntax::ParserBuilder;
 
 use crate::error::Cause;
@@ -31,7 +31,7 @@ pub(crate) struct Compiled {
 /// look-around and back-references, is an error.
 ///
 /// Classes and boundaries are ASCII's, which keeps automatons small and agrees with how literals fold; an expression that ASCII
-/// cannot express (`[é]`, `\p{L}`) gets Unicode's.
+/// cannot express (`[é]`, `\p{L}`) gets Unicode's. Either way `.` and `[^a]` are one character, however many bytes it has.
 pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, Cause> {
     if expression.len() > MAX_EXPRESSION {
         return Err(Cause::TooLarge(format!(
@@ -40,7 +40,7 @@ pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, C
         )));
     }
     let (hir, unicode) = match parse(expression, flags, false) {
-        Ok(hir) => (hir, false),
+        Ok(hir) => (whole_characters(hir), false),
         Err(_) => (parse(expression, flags, true).map_err(|e| uncompiled(expression, &e))?, true),
     };
     let regex = Regex::builder()
@@ -76,6 +76,44 @@ fn parse(expression: &str, flags: RegexFlags, unicode: bool) -> Result<Hir, Box<
         .build()
         .parse(expression)
         .map_err(Box::new)
+}
+
+/// Lets every class that takes any byte beyond ASCII (`.`, `[^a]`, `\S`) take a whole character there. What is judged is always
+/// UTF-8, so a leading byte and what continues it are one (RFC 3629, section 3). Recursion is bounded by the parser's nesting limit.
+fn whole_characters(hir: Hir) -> Hir {
+    match hir.into_kind() {
+        HirKind::Class(Class::Bytes(class)) => {
+            let beyond = ClassBytesRange::new(0x80, 0xff);
+            let takes_all = class.ranges().last().is_some_and(|r| r.start() <= 0x80 && r.end() == 0xff);
+            if !takes_all {
+                return Hir::class(Class::Bytes(class));
+            }
+            let mut ascii = class;
+            ascii.difference(&ClassBytes::new([beyond]));
+            let leading = ClassBytes::new([ClassBytesRange::new(0xc2, 0xf4)]);
+            let continuing = ClassBytes::new([ClassBytesRange::new(0x80, 0xbf)]);
+            let continued = Repetition {
+                min: 1,
+                max: Some(3),
+                greedy: true,
+                sub: Box::new(Hir::class(Class::Bytes(continuing))),
+            };
+            let character = Hir::concat(vec![Hir::class(Class::Bytes(leading)), Hir::repetition(continued)]);
+            Hir::alternation(vec![Hir::class(Class::Bytes(ascii)), character])
+        }
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Repetition(repetition) => {
+            Hir::repetition(Repetition { sub: Box::new(whole_characters(*repetition.sub)), ..repetition })
+        }
+        HirKind::Capture(capture) => {
+            Hir::capture(Capture { sub: Box::new(whole_characters(*capture.sub)), ..capture })
+        }
+        HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(whole_characters).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.into_iter().map(whole_characters).collect()),
+    }
 }
 
 fn uncompiled(expression: &str, error: &impl ToString) -> Cause {
@@ -198,5 +236,10 @@ mod tests {
         assert!(matches("^[é]$", "é"));
         assert!(matches(r"^\p{L}$", "ß"));
         assert!(!matches(r"^\w$", "ß"), "ASCII where ASCII can express it");
+        for one in ["a", "ß", "日", "😀"] {
+            assert!(matches("^.$", one) && matches("^[^b]$", one) && matches(r"^\S$", one), "{one}");
+            assert!(!matches("^..$", one) && !matches("..", one), "{one}");
+        }
+        assert!(matches("^a..b$", "aß日b") && !matches("^a.b$", "aß日b"));
     }
 }
