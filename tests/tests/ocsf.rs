@@ -8,12 +8,17 @@ use std::process::Command;
 use std::sync::Arc;
 
 use defender_model::authentication::{Activity, Authentication, Outcome};
+use defender_model::dns::{Answer, Dns};
 use defender_model::event::{Event, EventKind};
+use defender_model::file::{FileActivity, FileChange, FileType, Sha256};
 use defender_model::finding::{Evidence, Finding, Response, RuleInfo};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
+use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
+use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use defender_model::ocsf;
-use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use defender_model::peripheral::{PeripheralActivity, PeripheralClass};
+use defender_model::process::{Actor, Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::remediation::{self, Action, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
@@ -37,7 +42,8 @@ fn process() -> Process {
 }
 
 fn activity(process: Process, change: Change) -> EventKind {
-    ProcessActivity { process, change, source: Source::Audit, started: Some(Timestamp(1)) }.into()
+    let started = matches!(change, Change::Exit(_)).then_some(Timestamp(1));
+    ProcessActivity { process, change, source: Source::Audit, started }.into()
 }
 
 fn login(activity: Activity, outcome: Outcome, source: Option<&str>) -> Authentication {
@@ -76,13 +82,138 @@ fn finding(evidence: Vec<Evidence>, techniques: &[&str], tactics: &[&str]) -> Fi
         last_seen: Timestamp(1_700_000_041_000),
         group: vec![("src_ip".into(), "192.0.2.7".into())],
         source: Some("192.0.2.7".parse().unwrap()),
+        destination: Some("2001:db8::9".parse().unwrap()),
         evidence,
         response: Response::BlockSource,
     }
 }
 
+fn actor() -> Actor {
+    Actor {
+        pid: 4242,
+        executable: "/bin/busybox".into(),
+        command_line: "nc 192.0.2.7 4444".into(),
+        uid: Some(0),
+        auid: Some(1000),
+        user: Some("root".into()),
+        parent: Some(Ancestor { pid: 1, executable: "/sbin/init".into(), command_line: "init".into() }),
+    }
+}
+
+fn end(address: &str, port: Option<u16>) -> Endpoint {
+    Endpoint { address: address.parse().unwrap(), port }
+}
+
+/// Connections, listening sockets, look-ups.
+fn network_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
+    let process = process.clone();
+    for change in [FlowChange::Opened, FlowChange::Closed, FlowChange::Failed, FlowChange::Traffic] {
+        for direction in [Direction::Inbound, Direction::Outbound, Direction::Local, Direction::Unknown] {
+            let counted = change == FlowChange::Closed;
+            kinds.push(
+                Flow {
+                    change,
+                    direction,
+                    protocol: if counted { Protocol::TCP } else { Protocol(253) },
+                    source: end("192.0.2.7", counted.then_some(50_000)),
+                    destination: end("2001:db8::7", counted.then_some(443)),
+                    destination_name: counted.then(|| "update_1.example.com".into()),
+                    forward: counted.then_some(Volume { bytes: 800, packets: 7 }),
+                    reply: counted.then_some(Volume { bytes: u64::from(u32::MAX) + 1, packets: 9 }),
+                    started: Some(Timestamp(1_699_999_999_000)),
+                    ended: counted.then_some(Timestamp(1_700_000_000_000)),
+                    process: process.clone(),
+                }
+                .into(),
+            );
+        }
+    }
+    for open in [true, false] {
+        let local = end("::", Some(23));
+        kinds.push(Listener { open, protocol: Protocol::TCP, local, process: process.clone() }.into());
+    }
+    for rcode in [None, Some(0), Some(3), Some(4000)] {
+        let answers = vec![
+            Answer { record_type: "CNAME".into(), data: "pool.example.org".into() },
+            Answer { record_type: "A".into(), data: "192.0.2.9".into() },
+        ];
+        kinds.push(
+            Dns {
+                name: "_sip._tcp.example.com".into(),
+                record_type: "SRV".into(),
+                rcode,
+                answers: if rcode == Some(0) { answers } else { Vec::new() },
+                server: rcode.map(|_| end("192.0.2.53", Some(53))),
+                process: process.clone(),
+            }
+            .into(),
+        );
+    }
+}
+
+/// Files, devices, modules, the packet filter.
+fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
+    for change in FileChange::ALL {
+        kinds.push(
+            FileActivity {
+                change,
+                path: "/etc/ld.so.preload".into(),
+                old_path: (change == FileChange::Renamed).then(|| "/tmp/x".into()),
+                file_type: if change == FileChange::Deleted { FileType::Unknown } else { FileType::Regular },
+                mode: Some(0o4755),
+                owner: Some(0),
+                sha256: Some(Sha256([0xab; 32])),
+                process: process.clone(),
+            }
+            .into(),
+        );
+    }
+    for class in PeripheralClass::ALL {
+        let told = class == PeripheralClass::Storage;
+        kinds.push(
+            PeripheralActivity {
+                connected: class != PeripheralClass::Hub,
+                class,
+                bus: "usb".into(),
+                interface: "sda".into(),
+                path: "/devices/platform/usb/1-1".into(),
+                vendor_id: told.then_some(0x0951),
+                product_id: told.then_some(0x1666),
+                vendor: told.then(|| "Kingston".into()),
+                product: told.then(|| "DataTraveler \u{1b}[2J".into()),
+                serial: told.then(|| "60A44C413FAE".into()),
+            }
+            .into(),
+        );
+    }
+    for loaded in [true, false] {
+        let path = loaded.then(|| "/tmp/rootkit.ko".to_owned());
+        let sha256 = loaded.then_some(Sha256([1; 32]));
+        let process = process.clone();
+        kinds.push(ModuleActivity { loaded, name: "rootkit".into(), path, sha256, process }.into());
+    }
+    for change in RuleChange::ALL {
+        kinds.push(
+            FirewallChange {
+                change,
+                family: "inet".into(),
+                table: "filter".into(),
+                operation: "nft_unregister_rule".into(),
+                entries: Some(1),
+                process: process.clone(),
+            }
+            .into(),
+        );
+    }
+}
+
 fn samples() -> Vec<EventKind> {
     let bare = Process { pid: 9, ..Process::default() };
+    let mut observed = Vec::new();
+    for process in [None, Some(actor()), Some(Actor { pid: 9, ..Actor::default() })] {
+        network_samples(&process, &mut observed);
+        system_samples(&process, &mut observed);
+    }
     let mut kinds = vec![
         activity(process(), Change::Exec { truncated: true }),
         activity(bare.clone(), Change::Exec { truncated: false }),
@@ -107,6 +238,9 @@ fn samples() -> Vec<EventKind> {
             .into(),
     );
     kinds.push(finding(Vec::new(), &[], &[]).into());
+    let evidence = observed.iter().map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
+    kinds.push(finding(evidence, &["T1071"], &[]).into());
+    kinds.extend(observed);
     for action in [Action::Block, Action::Unblock, Action::Restore] {
         for outcome in [
             remediation::Outcome::Verified,
@@ -147,6 +281,15 @@ fn every_kind_of_event_is_valid_ocsf() {
         ocsf::encode(&event, &device, &mut lines);
         lines.push(b'\n');
     }
+    for (line, kind) in lines.split(|byte| *byte == b'\n').zip(samples()) {
+        if let Some(event) = ocsf::decode(line).unwrap() {
+            // The end of a process says nothing of its parent.
+            if matches!(&kind, EventKind::Process(p) if matches!(p.change, Change::Exit(_))) {
+                continue;
+            }
+            assert_eq!(event.kind, kind, "{}", String::from_utf8_lossy(line));
+        }
+    }
     let file = directory.join("samples.jsonl");
     fs::write(&file, lines).unwrap();
     let packages = ["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"];
@@ -155,5 +298,7 @@ fn every_kind_of_event_is_valid_ocsf() {
     let output = Command::new(python).arg(script).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("class 7004") && said.contains("class 3002"), "{said}");
+    for class in [1001, 1002, 1007, 1010, 2004, 3002, 3004, 4001, 4003, 6002, 6008, 7004] {
+        assert!(said.contains(&format!("class {class} ")), "no event of class {class}: {said}");
+    }
 }

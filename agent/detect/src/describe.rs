@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use defender_model::authentication::{Activity, Authentication, Outcome};
 use defender_model::event::{Event, EventKind};
 use defender_model::finding::{Evidence, Finding};
+use defender_model::network::Direction;
 use defender_model::process::Process;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
@@ -83,14 +84,30 @@ pub(crate) fn correlation(
 }
 
 fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, first: Timestamp) -> Finding {
-    let (source, evidence) = match &event.kind {
-        EventKind::Process(a) => (None, vec![Evidence::Process(Box::new(bounded_process(&a.process)))]),
+    let (mut source, mut destination) = (None, None);
+    let evidence = match &event.kind {
+        EventKind::Process(a) => vec![Evidence::Process(Box::new(bounded_process(&a.process)))],
         EventKind::Authentication(a) => {
             let evidence =
                 Authentication { message: truncate(&a.message, EVIDENCE_LINE).to_owned(), ..(**a).clone() };
-            (a.source, vec![Evidence::Authentication(Box::new(evidence))])
+            source = a.source;
+            vec![Evidence::Authentication(Box::new(evidence))]
         }
-        EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => (None, Vec::new()),
+        EventKind::Network(flow) => {
+            match flow.direction {
+                Direction::Inbound => source = Some(flow.source.address),
+                Direction::Outbound => destination = Some(flow.destination.address),
+                Direction::Local | Direction::Unknown => {}
+            }
+            vec![Evidence::Observed(Box::new(event.kind.clone()))]
+        }
+        EventKind::Listener(_)
+        | EventKind::Dns(_)
+        | EventKind::File(_)
+        | EventKind::Peripheral(_)
+        | EventKind::Module(_)
+        | EventKind::Firewall(_) => vec![Evidence::Observed(Box::new(event.kind.clone()))],
+        EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => Vec::new(),
     };
     Finding {
         uid: format!("{}-{number}", rule.info.id),
@@ -102,6 +119,7 @@ fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, f
         last_seen: event.time,
         group: Vec::new(),
         source,
+        destination,
         evidence,
         response: rule.response,
     }
@@ -144,6 +162,13 @@ fn particulars(event: &Event, out: &mut String) {
                 (None, None) => Ok(()),
             }
         }
+        EventKind::Network(_)
+        | EventKind::Listener(_)
+        | EventKind::Dns(_)
+        | EventKind::File(_)
+        | EventKind::Peripheral(_)
+        | EventKind::Module(_)
+        | EventKind::Firewall(_) => write!(out, "{event}"),
         EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => Ok(()),
     };
 }

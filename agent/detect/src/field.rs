@@ -211,7 +211,7 @@ pub(crate) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<(Cl
             ]);
             Some((Class::Authentication, values))
         }
-        EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => None,
+        _ => None,
     }
 }
 

@@ -1,9 +1,14 @@
 //! One thing that happened.
 
 use crate::authentication::{Activity, Authentication, Outcome};
+use crate::dns::Dns;
+use crate::file::FileActivity;
 use crate::finding::Finding;
 use crate::health::Health;
-use crate::process::{Change, ExitReason, ProcessActivity};
+use crate::kernel::{FirewallChange, ModuleActivity};
+use crate::network::{Direction, Flow, FlowChange, Listener};
+use crate::peripheral::PeripheralActivity;
+use crate::process::{Actor, Change, ExitReason, ProcessActivity};
 use crate::remediation::{self, Action, Remediation};
 use crate::severity::Severity;
 use crate::text::{printable, truncate};
@@ -30,6 +35,20 @@ pub enum EventKind {
     Process(Box<ProcessActivity>),
     /// Somebody logged in, failed to, or logged out.
     Authentication(Box<Authentication>),
+    /// A connection began, went on or ended.
+    Network(Box<Flow>),
+    /// A socket began or ceased to listen.
+    Listener(Box<Listener>),
+    /// A name was looked up.
+    Dns(Box<Dns>),
+    /// A file was created, changed or removed.
+    File(Box<FileActivity>),
+    /// Hardware was plugged in or pulled out.
+    Peripheral(Box<PeripheralActivity>),
+    /// A kernel module was loaded or removed.
+    Module(Box<ModuleActivity>),
+    /// Somebody changed the packet filter.
+    Firewall(Box<FirewallChange>),
     /// Detection concluded something.
     Finding(Box<Finding>),
     /// The agent acted.
@@ -45,11 +64,18 @@ impl Event {
         Self { time, sequence: 0, kind }
     }
 
-    /// How bad the event is by itself.
+    /// How bad the event is by itself. What was merely observed is informational: rules say what it means.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match &self.kind {
-            EventKind::Process(_) => Severity::Informational,
+            EventKind::Process(_)
+            | EventKind::Network(_)
+            | EventKind::Listener(_)
+            | EventKind::Dns(_)
+            | EventKind::File(_)
+            | EventKind::Peripheral(_)
+            | EventKind::Module(_)
+            | EventKind::Firewall(_) => Severity::Informational,
             EventKind::Authentication(a) => a.severity(),
             EventKind::Finding(f) => f.severity,
             EventKind::Remediation(r) => r.severity(),
@@ -97,6 +123,93 @@ impl core::fmt::Display for Event {
                     (None, None) => Ok(()),
                 }
             }
+            EventKind::Network(flow) => {
+                let what = match flow.change {
+                    FlowChange::Opened => "connection",
+                    FlowChange::Closed => "connection closed",
+                    FlowChange::Failed => "connection failed",
+                    FlowChange::Traffic => "connection traffic",
+                };
+                let way = match flow.direction {
+                    Direction::Inbound => "inbound",
+                    Direction::Outbound => "outbound",
+                    Direction::Local => "local",
+                    Direction::Unknown => "routed",
+                };
+                write!(f, "{what} {way} {} {} -> {}", flow.protocol, flow.source, flow.destination)?;
+                if let Some(name) = &flow.destination_name {
+                    write!(f, " ({})", safe(name))?;
+                }
+                by(f, flow.process.as_ref())
+            }
+            EventKind::Listener(socket) => {
+                let what = if socket.open { "listening" } else { "no longer listening" };
+                write!(f, "{what} {} {}", socket.protocol, socket.local)?;
+                by(f, socket.process.as_ref())
+            }
+            EventKind::Dns(dns) => {
+                write!(f, "dns {} {}", safe(&dns.record_type), safe(&dns.name))?;
+                match dns.rcode {
+                    Some(0) => write!(f, " answers={}", dns.answers.len())?,
+                    Some(rcode) => match Dns::rcode_name(rcode) {
+                        Some(name) => write!(f, " {name}")?,
+                        None => write!(f, " rcode={rcode}")?,
+                    },
+                    None => {}
+                }
+                by(f, dns.process.as_ref())
+            }
+            EventKind::File(file) => {
+                write!(f, "file {} ", file.change.name())?;
+                if let Some(old) = &file.old_path {
+                    write!(f, "{} -> ", safe(old))?;
+                }
+                f.write_str(&safe(&file.path))?;
+                if let Some(mode) = file.mode {
+                    write!(f, " mode={mode:04o}")?;
+                }
+                by(f, file.process.as_ref())
+            }
+            EventKind::Peripheral(device) => {
+                let what = if device.connected { "connected" } else { "disconnected" };
+                write!(
+                    f,
+                    "device {what} {} {} {}",
+                    device.class.name(),
+                    safe(&device.bus),
+                    safe(&device.interface)
+                )?;
+                if let (Some(vendor), Some(product)) = (device.vendor_id, device.product_id) {
+                    write!(f, " {vendor:04x}:{product:04x}")?;
+                }
+                let named =
+                    [("vendor", &device.vendor), ("product", &device.product), ("serial", &device.serial)];
+                for (key, text) in named {
+                    if let Some(text) = text {
+                        write!(f, " {key}={}", safe(text))?;
+                    }
+                }
+                Ok(())
+            }
+            EventKind::Module(module) => {
+                let what = if module.loaded { "loaded" } else { "removed" };
+                write!(f, "kernel module {what} {}", safe(&module.name))?;
+                if let Some(path) = &module.path {
+                    write!(f, " {}", safe(path))?;
+                }
+                by(f, module.process.as_ref())
+            }
+            EventKind::Firewall(done) => {
+                let what = done.change.name();
+                write!(
+                    f,
+                    "firewall {what} {} {} {}",
+                    safe(&done.family),
+                    safe(&done.table),
+                    safe(&done.operation)
+                )?;
+                by(f, done.process.as_ref())
+            }
             EventKind::Finding(finding) => {
                 write!(f, "ALERT {} [{}] ", finding.severity, finding.rule.id)?;
                 // Most messages begin with the title already.
@@ -136,6 +249,12 @@ impl core::fmt::Display for Event {
     }
 }
 
+/// Who did it, at the end of a summary.
+fn by(f: &mut core::fmt::Formatter<'_>, process: Option<&Actor>) -> core::fmt::Result {
+    let Some(process) = process else { return Ok(()) };
+    write!(f, " pid={} {}", process.pid, printable(truncate(&process.executable, SUMMARY_TEXT)))
+}
+
 impl From<ProcessActivity> for EventKind {
     fn from(value: ProcessActivity) -> Self {
         Self::Process(Box::new(value))
@@ -163,5 +282,47 @@ impl From<Remediation> for EventKind {
 impl From<Health> for EventKind {
     fn from(value: Health) -> Self {
         Self::Health(Box::new(value))
+    }
+}
+
+impl From<Flow> for EventKind {
+    fn from(value: Flow) -> Self {
+        Self::Network(Box::new(value))
+    }
+}
+
+impl From<Listener> for EventKind {
+    fn from(value: Listener) -> Self {
+        Self::Listener(Box::new(value))
+    }
+}
+
+impl From<Dns> for EventKind {
+    fn from(value: Dns) -> Self {
+        Self::Dns(Box::new(value))
+    }
+}
+
+impl From<FileActivity> for EventKind {
+    fn from(value: FileActivity) -> Self {
+        Self::File(Box::new(value))
+    }
+}
+
+impl From<PeripheralActivity> for EventKind {
+    fn from(value: PeripheralActivity) -> Self {
+        Self::Peripheral(Box::new(value))
+    }
+}
+
+impl From<ModuleActivity> for EventKind {
+    fn from(value: ModuleActivity) -> Self {
+        Self::Module(Box::new(value))
+    }
+}
+
+impl From<FirewallChange> for EventKind {
+    fn from(value: FirewallChange) -> Self {
+        Self::Firewall(Box::new(value))
     }
 }

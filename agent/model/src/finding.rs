@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::authentication::Authentication;
+use crate::event::EventKind;
 use crate::process::Process;
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -59,6 +60,8 @@ pub enum Evidence {
     Process(Box<Process>),
     /// A login attempt.
     Authentication(Box<Authentication>),
+    /// Any other thing observed: a connection, a file, a device. Never a finding, a remediation or a health event.
+    Observed(Box<EventKind>),
 }
 
 /// Detection concluded something.
@@ -82,6 +85,8 @@ pub struct Finding {
     pub group: Vec<(String, String)>,
     /// Address the activity came from, when there is one.
     pub source: Option<IpAddr>,
+    /// Address the activity went to, when the device itself opened the connection.
+    pub destination: Option<IpAddr>,
     /// What it rests on: the event that completed it, bounded.
     pub evidence: Vec<Evidence>,
     /// What the agent is asked to do.

@@ -7,6 +7,10 @@
 //! | [`event`] | [`event::Event`] and the list of what can happen |
 //! | [`process`] | programs started and ended |
 //! | [`authentication`] | logins, failed or not, and logouts |
+//! | [`network`], [`dns`] | connections, listening sockets, names looked up |
+//! | [`file`] | files created, changed, removed |
+//! | [`peripheral`] | hardware plugged in and pulled out |
+//! | [`kernel`] | kernel modules, changes to the packet filter |
 //! | [`finding`] | what detection concluded |
 //! | [`remediation`] | what the agent did about it |
 //! | [`health`] | what the agent says of itself |
@@ -16,11 +20,16 @@
 //! | [`ocsf`] | the JSON encoding, both ways |
 
 pub mod authentication;
+pub mod dns;
 pub mod event;
+pub mod file;
 pub mod finding;
 pub mod health;
 pub mod identity;
+pub mod kernel;
+pub mod network;
 pub mod ocsf;
+pub mod peripheral;
 pub mod process;
 pub mod remediation;
 pub mod severity;

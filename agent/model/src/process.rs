@@ -58,6 +58,25 @@ pub struct Ancestor {
     pub command_line: Arc<str>,
 }
 
+/// The process behind an event that is not its start or end: opened a connection, wrote a file. Text is empty where unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actor {
+    /// Process id in the initial PID namespace.
+    pub pid: u32,
+    /// Absolute path of its executable.
+    pub executable: Arc<str>,
+    /// Its arguments joined by spaces, possibly cut to the process table's bound.
+    pub command_line: Arc<str>,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Audit login user id; `None` when unset.
+    pub auid: Option<u32>,
+    /// Name of the real user, where the account database knows it.
+    pub user: Option<Arc<str>>,
+    /// The process that started it.
+    pub parent: Option<Ancestor>,
+}
+
 /// What a process did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

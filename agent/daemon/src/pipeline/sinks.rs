@@ -159,7 +159,7 @@ impl Sinks {
         let alert = match &event.kind {
             EventKind::Finding(_) | EventKind::Remediation(_) => true,
             EventKind::Health(health) => health.kind != Kind::Statistics,
-            EventKind::Process(_) | EventKind::Authentication(_) => false,
+            _ => false,
         };
         let text = alert || self.text_from.is_some_and(|from| severity >= from);
         self.outgoing_bytes += line.len();

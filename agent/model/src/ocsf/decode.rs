@@ -1,4 +1,6 @@
-//! JSON lines back to events: what `replay` reads. Only what detection judges is read back: processes and logins.
+//! JSON lines back to events: what `replay` reads. Only what detection judges is read back: observations, not conclusions.
+
+mod observed;
 
 use std::net::IpAddr;
 
@@ -7,7 +9,7 @@ use serde::Deserialize;
 use super::class;
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::Event;
-use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::process::{Change, ExitReason, Process, ProcessActivity, Source};
 use crate::time::Timestamp;
 
 /// Longest line that is looked at, in bytes: an argument vector is at most 6 MiB in the kernel (`fs/exec.c`, three quarters of
@@ -53,6 +55,18 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
     let kind = match record.class_uid {
         Some(class::PROCESS_ACTIVITY) => process_activity(record)?.into(),
         Some(class::AUTHENTICATION) => authentication(record)?.into(),
+        Some(class::NETWORK_ACTIVITY) => match observed::network(record)? {
+            observed::NetworkActivity::Flow(flow) => flow.into(),
+            observed::NetworkActivity::Listener(socket) => socket.into(),
+        },
+        Some(class::DNS_ACTIVITY) => observed::dns(record)?.into(),
+        Some(class::FILE_ACTIVITY) => observed::file(record)?.into(),
+        Some(class::PERIPHERAL_ACTIVITY) => observed::peripheral(record)?.into(),
+        Some(class::KERNEL_EXTENSION_ACTIVITY) => observed::module(record)?.into(),
+        Some(class::ENTITY_MANAGEMENT) => match observed::firewall(record)? {
+            Some(change) => change.into(),
+            None => return Ok(None),
+        },
         Some(_) => return Ok(None),
         None => return Err(DecodeError::Attribute("class_uid")),
     };
@@ -74,7 +88,20 @@ struct Record {
     user: Named,
     service: Named,
     session: Session,
+    start_time: Option<i64>,
+    end_time: Option<i64>,
     src_endpoint: Endpoint,
+    dst_endpoint: Endpoint,
+    connection_info: ConnectionInfo,
+    traffic: Traffic,
+    query: Query,
+    rcode_id: Option<u16>,
+    answers: Vec<AnswerObject>,
+    file: FileObject,
+    file_result: Option<FileObject>,
+    peripheral_device: Peripheral,
+    driver: Driver,
+    entity: Entity,
     unmapped: Unmapped,
     metadata: Metadata,
 }
@@ -106,12 +133,82 @@ struct ProcessObject {
     auid: Option<u32>,
     session: Session,
     created_time: Option<i64>,
+    parent_process: Option<Box<ProcessObject>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct FileObject {
     path: String,
+    name: String,
+    type_id: u8,
+    owner: Named,
+    hashes: Vec<Fingerprint>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fingerprint {
+    algorithm_id: u8,
+    value: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ConnectionInfo {
+    direction_id: u8,
+    protocol_num: Option<u8>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Traffic {
+    bytes_out: Option<u64>,
+    packets_out: Option<u64>,
+    bytes_in: Option<u64>,
+    packets_in: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Query {
+    hostname: String,
+    #[serde(rename = "type")]
+    record_type: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AnswerObject {
+    #[serde(rename = "type")]
+    record_type: String,
+    rdata: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Peripheral {
+    name: String,
+    uid: String,
+    class: String,
+    vendor_name: Option<String>,
+    model: Option<String>,
+    serial_number: Option<String>,
+    vendor_id_list: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Driver {
+    file: FileObject,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Entity {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -139,6 +236,7 @@ struct Session {
 struct Endpoint {
     ip: Option<IpAddr>,
     port: Option<u16>,
+    hostname: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -148,6 +246,14 @@ struct Unmapped {
     signal: Option<u8>,
     method: Option<String>,
     user_known: Option<bool>,
+    kind: String,
+    rcode: Option<u16>,
+    mode: Option<String>,
+    bus: String,
+    product_id: Option<String>,
+    family: String,
+    operation: String,
+    entries: Option<u32>,
 }
 
 fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {
@@ -179,11 +285,7 @@ fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {
         user: subject.user.name.map(Into::into),
         session: subject.session.uid.as_deref().and_then(|uid| uid.parse().ok()),
         tty: subject.session.terminal,
-        parent: parent.map(|p| Ancestor {
-            pid: p.pid,
-            executable: p.file.path.into(),
-            command_line: p.cmd_line.into(),
-        }),
+        parent: parent.map(observed::ancestor),
     };
     let source = Source::from_name(&record.metadata.log_provider).unwrap_or(Source::Replay);
     Ok(ProcessActivity { process, change, source, started })

@@ -1,5 +1,7 @@
 //! Events to JSON lines.
 
+mod observed;
+
 use super::wire::{
     Actor, Analytic, Attack, ConnectionInfo, Decimal, Device, Endpoint, EvidenceData, FindingInfo, Label,
     Metadata, Named, Observable, Pairs, Product, Record, Session, Unmapped, User,
@@ -40,6 +42,13 @@ pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
         }
         EventKind::Remediation(done) => remediation(done),
         EventKind::Health(said) => health(said, device),
+        EventKind::Network(_)
+        | EventKind::Listener(_)
+        | EventKind::Dns(_)
+        | EventKind::File(_)
+        | EventKind::Peripheral(_)
+        | EventKind::Module(_)
+        | EventKind::Firewall(_) => observed::record(&event.kind).unwrap_or_default(),
     };
     record.severity_id = Some(event.severity().id());
     write(event, device, record, out);
@@ -225,7 +234,7 @@ fn endpoint(authentication: &Authentication) -> Option<Endpoint<'_>> {
 fn evidence_command_line(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Process(process) => truncate(&process.command_line(), EVIDENCE).to_owned(),
-        Evidence::Authentication(_) => String::new(),
+        Evidence::Authentication(_) | Evidence::Observed(_) => String::new(),
     }
 }
 
@@ -247,6 +256,7 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
             }),
             ..wire::Evidence::default()
         },
+        Evidence::Observed(kind) => observed::evidence(kind),
     });
     Record {
         class_uid: Some(class::DETECTION_FINDING),
@@ -273,14 +283,7 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
             ..FindingInfo::default()
         }),
         evidences: Some(evidences.collect()),
-        observables: finding.source.map(|value| {
-            vec![Observable {
-                name: Some("evidences.src_endpoint.ip"),
-                type_id: Some(OBSERVABLE_IP),
-                value: Some(value),
-                ..Observable::default()
-            }]
-        }),
+        observables: addresses(finding),
         unmapped: Some(Unmapped {
             response: Some(finding.response.name()),
             group: (!finding.group.is_empty()).then_some(Pairs(&finding.group)),
@@ -288,6 +291,22 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
         }),
         ..Record::default()
     }
+}
+
+fn addresses(finding: &Finding) -> Option<Vec<Observable<'_>>> {
+    let named =
+        [("evidences.src_endpoint.ip", finding.source), ("evidences.dst_endpoint.ip", finding.destination)];
+    let observables: Vec<_> = named
+        .into_iter()
+        .filter(|(_, value)| value.is_some())
+        .map(|(name, value)| Observable {
+            name: Some(name),
+            type_id: Some(OBSERVABLE_IP),
+            value,
+            ..Observable::default()
+        })
+        .collect();
+    (!observables.is_empty()).then_some(observables)
 }
 
 /// ATT&CK references of a rule. A tactic is tied to a technique only where the rule leaves no doubt: it names just one.

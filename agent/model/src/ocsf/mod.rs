@@ -6,6 +6,12 @@
 //! |---|---|
 //! | process started, ended | Process Activity, 1007 |
 //! | login, logout, account switch | Authentication, 3002 |
+//! | connection, listening socket | Network Activity, 4001 |
+//! | name looked up | DNS Activity, 4003 |
+//! | file created, changed, removed | File System Activity, 1001 |
+//! | hardware plugged in, pulled out | Peripheral Activity, 1010 |
+//! | kernel module loaded, removed | Kernel Extension Activity, 1002 |
+//! | packet filter changed | Entity Management, 3004 |
 //! | finding | Detection Finding, 2004 |
 //! | block, unblock, restore | Network Remediation Activity, 7004 |
 //! | the agent starts, is armed, stops, recovers, reports figures | Application Lifecycle, 6002 |
@@ -28,9 +34,15 @@ pub const VERSION: &str = "1.8.0";
 
 /// Class ids of the schema that we emit.
 pub(crate) mod class {
+    pub(crate) const FILE_ACTIVITY: u32 = 1001;
+    pub(crate) const KERNEL_EXTENSION_ACTIVITY: u32 = 1002;
     pub(crate) const PROCESS_ACTIVITY: u32 = 1007;
+    pub(crate) const PERIPHERAL_ACTIVITY: u32 = 1010;
     pub(crate) const DETECTION_FINDING: u32 = 2004;
     pub(crate) const AUTHENTICATION: u32 = 3002;
+    pub(crate) const ENTITY_MANAGEMENT: u32 = 3004;
+    pub(crate) const NETWORK_ACTIVITY: u32 = 4001;
+    pub(crate) const DNS_ACTIVITY: u32 = 4003;
     pub(crate) const APPLICATION_LIFECYCLE: u32 = 6002;
     pub(crate) const APPLICATION_ERROR: u32 = 6008;
     pub(crate) const NETWORK_REMEDIATION: u32 = 7004;

@@ -1,0 +1,321 @@
+//! Connections, names, files, devices, modules and the packet filter to OCSF.
+
+use super::{file, parent, some};
+use crate::dns::Dns;
+use crate::event::EventKind;
+use crate::file::{FileActivity, FileChange, FileType, Sha256};
+use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
+use crate::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
+use crate::ocsf::class;
+use crate::ocsf::wire::{
+    self, Actor, ConnectionInfo, Decimal, Driver, Entity, Fingerprint, Octal, Peripheral, Query, Record,
+    Traffic, Unmapped, User,
+};
+use crate::peripheral::{PeripheralActivity, PeripheralClass};
+use crate::process;
+use crate::time::Timestamp;
+
+/// The record of something observed; `None` for kinds that are not here.
+pub(super) fn record(kind: &EventKind) -> Option<Record<'_>> {
+    Some(match kind {
+        EventKind::Network(flow) => network(flow),
+        EventKind::Listener(socket) => listener(socket),
+        EventKind::Dns(dns) => lookup(dns),
+        EventKind::File(activity) => file_activity(activity),
+        EventKind::Peripheral(activity) => peripheral(activity),
+        EventKind::Module(activity) => module(activity),
+        EventKind::Firewall(change) => firewall(change),
+        EventKind::Process(_)
+        | EventKind::Authentication(_)
+        | EventKind::Finding(_)
+        | EventKind::Remediation(_)
+        | EventKind::Health(_) => return None,
+    })
+}
+
+fn described(subject: &process::Actor) -> wire::Process<'_> {
+    let user = (subject.uid.is_some() || subject.user.is_some()).then(|| User {
+        uid: subject.uid.map(Decimal),
+        name: subject.user.as_deref(),
+        ..User::default()
+    });
+    wire::Process {
+        pid: Some(subject.pid),
+        file: file(&subject.executable),
+        cmd_line: some(&subject.command_line),
+        user,
+        auid: subject.auid,
+        parent_process: subject.parent.as_ref().map(|ancestor| Box::new(parent(ancestor))),
+        ..wire::Process::default()
+    }
+}
+
+fn actor(subject: Option<&process::Actor>) -> Option<Actor<'_>> {
+    subject.map(|subject| Actor { process: Some(described(subject)), ..Actor::default() })
+}
+
+/// For classes that demand an actor: `unknown` stands for one that was not seen.
+fn required_actor(subject: Option<&process::Actor>) -> Option<Actor<'_>> {
+    actor(subject).or_else(|| Some(Actor { app_name: Some("unknown"), ..Actor::default() }))
+}
+
+fn endpoint<'a>(end: Endpoint, hostname: Option<&'a str>) -> wire::Endpoint<'a> {
+    wire::Endpoint { ip: Some(end.address), port: end.port, hostname, ..wire::Endpoint::default() }
+}
+
+fn connection<'a>(direction: u8, protocol: Protocol) -> ConnectionInfo<'a> {
+    ConnectionInfo {
+        direction_id: Some(direction),
+        protocol_num: Some(protocol.0),
+        protocol_name: protocol.name(),
+        ..ConnectionInfo::default()
+    }
+}
+
+fn network(flow: &Flow) -> Record<'_> {
+    let direction = match flow.direction {
+        Direction::Unknown => 0,
+        Direction::Inbound => 1,
+        Direction::Outbound => 2,
+        Direction::Local => 4,
+    };
+    let counted = flow.forward.is_some() || flow.reply.is_some();
+    let traffic = |volume: Option<Volume>| (volume.map(|v| v.bytes), volume.map(|v| v.packets));
+    let ((bytes_out, packets_out), (bytes_in, packets_in)) = (traffic(flow.forward), traffic(flow.reply));
+    Record {
+        class_uid: Some(class::NETWORK_ACTIVITY),
+        activity_id: Some(match flow.change {
+            FlowChange::Opened => 1,
+            FlowChange::Closed => 2,
+            FlowChange::Failed => 4,
+            FlowChange::Traffic => 6,
+        }),
+        start_time: flow.started.map(Timestamp::millis),
+        end_time: flow.ended.map(Timestamp::millis),
+        actor: actor(flow.process.as_ref()),
+        src_endpoint: Some(endpoint(flow.source, None)),
+        dst_endpoint: Some(endpoint(flow.destination, flow.destination_name.as_deref())),
+        connection_info: Some(connection(direction, flow.protocol)),
+        traffic: counted.then(|| Traffic {
+            bytes_out,
+            packets_out,
+            bytes_in,
+            packets_in,
+            ..Traffic::default()
+        }),
+        ..Record::default()
+    }
+}
+
+fn listener(socket: &Listener) -> Record<'_> {
+    Record {
+        class_uid: Some(class::NETWORK_ACTIVITY),
+        // 7 Listen, 2 Close.
+        activity_id: Some(if socket.open { 7 } else { 2 }),
+        actor: actor(socket.process.as_ref()),
+        dst_endpoint: Some(endpoint(socket.local, None)),
+        connection_info: Some(connection(1, socket.protocol)),
+        unmapped: Some(Unmapped { kind: Some(wire::LISTENER), ..Unmapped::default() }),
+        ..Record::default()
+    }
+}
+
+fn lookup(dns: &Dns) -> Record<'_> {
+    Record {
+        class_uid: Some(class::DNS_ACTIVITY),
+        // 1 Query, 2 Response.
+        activity_id: Some(if dns.rcode.is_some() { 2 } else { 1 }),
+        actor: actor(dns.process.as_ref()),
+        // The class demands an end; where the server's address is not known, all there is to say is what service it was.
+        dst_endpoint: Some(match dns.server {
+            Some(server) => endpoint(server, None),
+            None => wire::Endpoint { svc_name: Some("dns"), ..wire::Endpoint::default() },
+        }),
+        query: Some(query(dns)),
+        // The schema lists 0 to 25.
+        rcode_id: dns.rcode.map(|rcode| if rcode <= 25 { rcode } else { 99 }),
+        answers: (!dns.answers.is_empty()).then(|| {
+            let answers = dns.answers.iter().map(|answer| wire::Answer {
+                record_type: some(&answer.record_type),
+                rdata: Some(answer.data.as_str()),
+                ..wire::Answer::default()
+            });
+            answers.collect()
+        }),
+        unmapped: Unmapped { rcode: dns.rcode.filter(|rcode| *rcode > 25), ..Unmapped::default() }
+            .none_if_empty(),
+        ..Record::default()
+    }
+}
+
+fn query(dns: &Dns) -> Query<'_> {
+    Query {
+        hostname: Some(dns.name.as_str()),
+        record_type: some(&dns.record_type),
+        // 0: Query.
+        opcode_id: Some(0),
+        ..Query::default()
+    }
+}
+
+const fn type_id(file_type: FileType) -> u8 {
+    match file_type {
+        FileType::Unknown => 0,
+        FileType::Regular => 1,
+        FileType::Directory => 2,
+        FileType::CharacterDevice => 3,
+        FileType::BlockDevice => 4,
+        FileType::Socket => 5,
+        FileType::Pipe => 6,
+        FileType::Link => 7,
+    }
+}
+
+fn digests<'a>(sha256: Option<Sha256>) -> Option<Vec<Fingerprint<'a>>> {
+    sha256.map(|digest| {
+        // 3: SHA-256.
+        vec![Fingerprint { algorithm_id: Some(3), value: Some(digest), ..Fingerprint::default() }]
+    })
+}
+
+fn path<'a>(path: &'a str, file_type: FileType) -> wire::File<'a> {
+    wire::File {
+        path: Some(path),
+        name: Some(path.rsplit('/').next().unwrap_or(path)),
+        type_id: Some(type_id(file_type)),
+        ..wire::File::default()
+    }
+}
+
+fn file_activity(activity: &FileActivity) -> Record<'_> {
+    let mut after = path(&activity.path, activity.file_type);
+    after.owner = activity.owner.map(|uid| Box::new(User { uid: Some(Decimal(uid)), ..User::default() }));
+    after.hashes = digests(activity.sha256);
+    let (subject, result) = match &activity.old_path {
+        Some(old) => (path(old, activity.file_type), Some(after)),
+        None => (after, None),
+    };
+    Record {
+        class_uid: Some(class::FILE_ACTIVITY),
+        activity_id: Some(match activity.change {
+            FileChange::Created => 1,
+            FileChange::Read => 2,
+            FileChange::Modified => 3,
+            FileChange::Deleted => 4,
+            FileChange::Renamed => 5,
+            FileChange::Attributes => 6,
+        }),
+        actor: required_actor(activity.process.as_ref()),
+        file: Some(subject),
+        file_result: result,
+        unmapped: Unmapped { mode: activity.mode.map(Octal), ..Unmapped::default() }.none_if_empty(),
+        ..Record::default()
+    }
+}
+
+fn peripheral(activity: &PeripheralActivity) -> Record<'_> {
+    let type_id = match activity.class {
+        PeripheralClass::Storage => 1,
+        PeripheralClass::Keyboard => 2,
+        PeripheralClass::Mouse => 3,
+        PeripheralClass::Printer => 4,
+        PeripheralClass::Camera => 7,
+        PeripheralClass::Network
+        | PeripheralClass::Serial
+        | PeripheralClass::Audio
+        | PeripheralClass::Hub
+        | PeripheralClass::Other => 99,
+    };
+    Record {
+        class_uid: Some(class::PERIPHERAL_ACTIVITY),
+        activity_id: Some(if activity.connected { 1 } else { 2 }),
+        actor: required_actor(None),
+        peripheral_device: Some(Peripheral {
+            name: Some(activity.interface.as_str()),
+            uid: some(&activity.path),
+            class: Some(activity.class.name()),
+            type_id: Some(type_id),
+            vendor_name: activity.vendor.as_deref(),
+            model: activity.product.as_deref(),
+            serial_number: activity.serial.as_deref(),
+            vendor_id_list: activity.vendor_id.map(|id| vec![wire::Hex(id)]),
+            ..Peripheral::default()
+        }),
+        unmapped: Unmapped {
+            bus: some(&activity.bus),
+            product_id: activity.product_id.map(wire::Hex),
+            ..Unmapped::default()
+        }
+        .none_if_empty(),
+        ..Record::default()
+    }
+}
+
+fn module(activity: &ModuleActivity) -> Record<'_> {
+    Record {
+        class_uid: Some(class::KERNEL_EXTENSION_ACTIVITY),
+        activity_id: Some(if activity.loaded { 1 } else { 2 }),
+        actor: required_actor(activity.process.as_ref()),
+        driver: Some(Driver {
+            file: Some(wire::File {
+                name: Some(activity.name.as_str()),
+                path: activity.path.as_deref(),
+                hashes: digests(activity.sha256),
+                type_id: Some(super::REGULAR_FILE),
+                ..wire::File::default()
+            }),
+            ..Driver::default()
+        }),
+        ..Record::default()
+    }
+}
+
+fn firewall(done: &FirewallChange) -> Record<'_> {
+    Record {
+        class_uid: Some(class::ENTITY_MANAGEMENT),
+        activity_id: Some(match done.change {
+            RuleChange::Added => 1,
+            RuleChange::Changed => 3,
+            RuleChange::Removed => 4,
+        }),
+        actor: actor(done.process.as_ref()),
+        entity: Some(Entity {
+            name: Some(done.table.as_str()),
+            // 5: Policy.
+            type_id: Some(5),
+            kind: Some(wire::FIREWALL),
+            ..Entity::default()
+        }),
+        unmapped: Some(Unmapped {
+            family: some(&done.family),
+            operation: some(&done.operation),
+            entries: done.entries,
+            ..Unmapped::default()
+        }),
+        ..Record::default()
+    }
+}
+
+/// The same as evidence of a finding.
+pub(super) fn evidence(kind: &EventKind) -> wire::Evidence<'_> {
+    let Some(record) = record(kind) else { return wire::Evidence::default() };
+    let data = wire::EvidenceData {
+        answers: record.answers,
+        file_result: record.file_result,
+        driver: record.driver,
+        peripheral_device: record.peripheral_device,
+        entity: record.entity,
+        unmapped: record.unmapped,
+        ..wire::EvidenceData::default()
+    };
+    wire::Evidence {
+        actor: record.actor,
+        src_endpoint: record.src_endpoint,
+        dst_endpoint: record.dst_endpoint,
+        connection_info: record.connection_info,
+        query: record.query,
+        file: record.file,
+        data: data.none_if_empty(),
+        ..wire::Evidence::default()
+    }
+}
