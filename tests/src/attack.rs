@@ -3,11 +3,11 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use crate::command;
@@ -75,6 +75,24 @@ impl Node {
         prompts: u32,
         remote: &str,
     ) -> Result<Output> {
+        let mut ssh = self.ssh_client(user, password, prompts)?;
+        ssh.arg(target.to_string()).arg(remote);
+        command::output(&mut ssh, limit)
+    }
+
+    /// Logs in over ssh as `user` and leaves the shell, at a terminal of its own, open for [`Session::type_line`].
+    ///
+    /// # Errors
+    /// When the client cannot be run.
+    pub fn session(&self, target: IpAddr, user: &str, password: &str) -> Result<Session> {
+        let mut ssh = self.ssh_client(user, password, 1)?;
+        // Twice: also without a terminal here.
+        ssh.arg("-tt").arg(target.to_string());
+        Session::start(&mut ssh)
+    }
+
+    /// An ssh client that asks nobody; the target and the command are still to be given.
+    fn ssh_client(&self, user: &str, password: &str, prompts: u32) -> Result<Command> {
         let mut ssh = self.netns.command("ssh");
         // The client asks this program for the password, every time with the same answer.
         ssh.env("SSH_ASKPASS", askpass()?)
@@ -93,8 +111,8 @@ impl Node {
             ssh.arg("-o").arg(option);
         }
         ssh.arg("-F").arg("/dev/null").arg("-o").arg(format!("NumberOfPasswordPrompts={prompts}"));
-        ssh.arg("-l").arg(user).arg(target.to_string()).arg(remote);
-        command::output(&mut ssh, limit)
+        ssh.arg("-l").arg(user);
+        Ok(ssh)
     }
 
     /// `count` wrong passwords for `user`, in as few connections as the client makes of it. Ends early, without an error,
@@ -131,14 +149,14 @@ impl Node {
     ///
     /// # Errors
     /// When the port cannot be opened.
-    pub fn serve(&self, port: u16, content: &str) -> Result<HttpServer> {
+    pub fn serve(&self, port: u16, content: impl Into<Vec<u8>>) -> Result<HttpServer> {
         let address: SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, port).into();
         let listener = self.netns.within(|| {
             TcpListener::bind(address).map_err(Error::io(format!("cannot listen on port {port}")))
         })?;
         listener.set_nonblocking(true).map_err(Error::io("cannot prepare the HTTP server"))?;
         let server = HttpServer { stop: Arc::default(), requests: Arc::default() };
-        let (stop, requests, content) = (server.stop.clone(), server.requests.clone(), content.to_owned());
+        let (stop, requests, content) = (server.stop.clone(), server.requests.clone(), content.into());
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 match listener.accept() {
@@ -154,6 +172,97 @@ impl Node {
             }
         });
         Ok(server)
+    }
+}
+
+/// A shell on the target, at the other end of an ssh connection. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Session {
+    client: Child,
+    keyboard: Option<ChildStdin>,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Session {
+    fn start(ssh: &mut Command) -> Result<Self> {
+        let mut client = ssh
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(Error::io("cannot start ssh"))?;
+        let keyboard = client.stdin.take();
+        let screen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        if let Some(mut output) = client.stdout.take() {
+            let screen = Arc::clone(&screen);
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                // Ends with the connection.
+                while let Ok(length @ 1..) = output.read(&mut buffer) {
+                    screen
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend_from_slice(&buffer[..length]);
+                }
+            });
+        }
+        Ok(Self { client, keyboard, screen })
+    }
+
+    /// Types a line, as a person would; does not wait for anything to come of it.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let keyboard = self
+            .keyboard
+            .as_mut()
+            .ok_or_else(|| Error::Unexpected("the ssh session has no standard input".into()))?;
+        keyboard
+            .write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| keyboard.flush())
+            .map_err(Error::io(format!("cannot type `{line}` into the ssh session")))
+    }
+
+    /// Types a line and waits until the shell has done it.
+    ///
+    /// # Errors
+    /// When the connection is gone, or `limit` passes first; then with what the screen shows.
+    pub fn complete(&mut self, line: &str, limit: Duration) -> Result<()> {
+        self.type_line(line)?;
+        // The terminal echoes the line with the quotes; what the shell prints has none.
+        self.type_line("echo session-'is'-ready")?;
+        let start = Instant::now();
+        loop {
+            let shown = self.take_screen("session-is-ready");
+            match shown {
+                Ok(()) => return Ok(()),
+                Err(seen) if start.elapsed() > limit => {
+                    return Err(Error::TimedOut { what: format!("`{line}` over ssh"), after: limit, seen });
+                }
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Clears the screen if it shows `text`; otherwise says what it shows.
+    fn take_screen(&self, text: &str) -> std::result::Result<(), String> {
+        let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = String::from_utf8_lossy(&screen).into_owned();
+        if shown.contains(text) {
+            screen.clear();
+            return Ok(());
+        }
+        Err(shown)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.keyboard.take());
+        // It may have ended by itself.
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 
@@ -178,7 +287,7 @@ impl Drop for HttpServer {
     }
 }
 
-fn answer(mut stream: TcpStream, content: &str) -> io::Result<String> {
+fn answer(mut stream: TcpStream, content: &[u8]) -> io::Result<String> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = Vec::new();
@@ -190,11 +299,8 @@ fn answer(mut stream: TcpStream, content: &str) -> io::Result<String> {
         }
         request.extend_from_slice(&buffer[..length]);
     }
-    write!(
-        stream,
-        "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
-        content.len()
-    )?;
+    write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len())?;
+    stream.write_all(content)?;
     stream.flush()?;
     Ok(String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned())
 }

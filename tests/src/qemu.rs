@@ -286,6 +286,15 @@ impl Machine {
         })
     }
 
+    /// Types `script` into a root shell of the guest. Other than with [`Machine::run`], no command line holds the text of
+    /// the commands: what they do is seen from the programs they start, as on an intruder's terminal.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn type_as_root(&mut self, script: &str) -> Result<Reply> {
+        self.run_with("exec sh", script.as_bytes(), COMMAND)
+    }
+
     /// Writes a file in the guest.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod attack;
 mod configuration;
 mod faults;
 mod harness;
+mod intrusion;
 mod life;
 mod load;
 
@@ -57,6 +58,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "brute_force_ipv6", on: BOTH, agent: true, run: attack::brute_force_ipv6 },
     Scenario { name: "success_after_failures", on: BOTH, agent: true, run: attack::success_after_failures },
     Scenario { name: "dropper", on: BOTH, agent: true, run: attack::dropper },
+    Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {
         name: "operator_blocks_and_unblocks",
