@@ -15,6 +15,7 @@
 //! | `matcher` | all rules of a class compiled together: one pass per field, then the rules it points to |
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
+//! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
 //! | [`scenario`] | tests of rules: events that must fire and events that must not |
 //! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
 
@@ -23,6 +24,7 @@ pub mod detector;
 mod encoding;
 pub mod error;
 mod expression;
+pub mod feed;
 mod field;
 mod matcher;
 mod pattern;
