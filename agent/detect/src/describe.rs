@@ -11,6 +11,7 @@ use defender_model::process::Process;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
 
+use crate::feed::Hit;
 use crate::ruleset::{Correlation, Rule};
 use crate::sigma::correlation::CorrelationKind;
 use crate::window::Firing;
@@ -37,6 +38,34 @@ pub(crate) fn single(rule: &Rule, number: u64, event: &Event) -> Finding {
         _ => 1,
     };
     finding(rule, number, event, &message, count, event.time)
+}
+
+/// The finding of a feed that lists something an event shows; `address` is the listed one of the event.
+pub(crate) fn listed(
+    rule: &Rule,
+    number: u64,
+    event: &Event,
+    feed: &str,
+    hit: &Hit,
+    address: Option<IpAddr>,
+) -> Finding {
+    let mut message = format!("{}: {}", rule.info.title, hit.entry);
+    if !hit.label.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = write!(message, " ({})", hit.label);
+    }
+    message.push_str("; ");
+    particulars(event, &mut message);
+    let mut finding = finding(rule, number, event, &message, 1, event.time);
+    finding.group = vec![("entry".to_owned(), hit.entry.clone()), ("feed".to_owned(), feed.to_owned())];
+    if !hit.label.is_empty() {
+        finding.group.push(("label".to_owned(), hit.label.clone()));
+    }
+    // Where the event has no direction, a listed address is one the device goes to.
+    if finding.source.is_none() && finding.destination.is_none() {
+        finding.destination = address;
+    }
+    finding
 }
 
 /// The finding of a correlation.

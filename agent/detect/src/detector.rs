@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use defender_model::event::{Event, EventKind};
+use defender_model::file::Sha256;
 use defender_model::finding::Finding;
 use defender_model::text::truncate;
 
 use crate::describe;
+use crate::feed::{Feed as ThreatFeed, Feeds};
 use crate::field::{self, Scratch, Value, Values};
 use crate::matcher::Answers;
 use crate::predicate::decimal;
@@ -96,6 +98,7 @@ pub struct Detector {
     slot_count: usize,
     /// By rule: findings so far.
     numbers: Vec<u64>,
+    threat_feeds: Feeds,
     stats: Stats,
 }
 
@@ -116,6 +119,7 @@ impl Detector {
             group_count: 0,
             slot_count: 0,
             numbers,
+            threat_feeds: Feeds::default(),
             stats: Stats::default(),
             rules,
         }
@@ -153,6 +157,37 @@ impl Detector {
             self.buffers.found = found;
         }
         self.scratch = scratch;
+        let before = findings.len();
+        self.threat_feeds.inspect(event, findings);
+        self.stats.findings += (findings.len() - before) as u64;
+    }
+
+    /// Puts a threat feed in force, in place of the one of that name.
+    pub fn set_feed(&mut self, feed: ThreatFeed) {
+        self.threat_feeds.set(feed);
+    }
+
+    /// Takes a threat feed out of force; false when there is none of that name.
+    pub fn remove_feed(&mut self, name: &str) -> bool {
+        self.threat_feeds.remove(name)
+    }
+
+    /// Digests of files that are run are wanted: tell [`Detector::inspect_digest`] of them.
+    #[must_use]
+    pub fn wants_digests(&self) -> bool {
+        self.threat_feeds.wants_digests()
+    }
+
+    /// Judges the start of a program once more, now by the digest of its file. Computing it takes longer than an event may.
+    pub fn inspect_digest(&mut self, event: &Event, digest: Sha256, findings: &mut Vec<Finding>) {
+        let before = findings.len();
+        self.threat_feeds.inspect_digest(event, digest, findings);
+        self.stats.findings += (findings.len() - before) as u64;
+    }
+
+    /// The threat feeds in force.
+    pub fn threat_feeds(&self) -> impl Iterator<Item = &ThreatFeed> {
+        self.threat_feeds.iter()
     }
 
     fn rule_held(&mut self, rule: u32, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {

@@ -15,6 +15,9 @@ const ENTRIES: u32 = 100_000;
 /// The bound of issue and documentation.
 const MOST_BYTES: usize = 8 << 20;
 
+type Entry<'a> = &'a dyn Fn(u32) -> String;
+type Find<'a> = &'a dyn Fn(&List, &str) -> bool;
+
 /// Numbers that are spread over all of them, the same in each run.
 fn scatter(n: u32) -> u32 {
     let n = (n ^ n >> 16).wrapping_mul(0x7feb_352d);
@@ -62,13 +65,11 @@ fn a_hundred_thousand_entries() {
     };
     let domain = |n: u32| format!("{:x}.host-{}.{}.example", scatter(n), n % 977, scatter(n) % 5000);
     let digest = |n: u32| (0..8).map(|i| format!("{:08x}", scatter(n * 8 + i))).collect::<String>();
-    let kinds: [(&str, &dyn Fn(u32) -> String, &dyn Fn(&List, &str) -> bool); 4] = [
+    let kinds: [(&str, Entry<'_>, Find<'_>); 4] = [
         ("IPv4", &|n| address(n).to_string(), &|list, probe| list.address(probe.parse().unwrap()).is_some()),
         ("IPv6", &|n| wide(n).to_string(), &|list, probe| list.address(probe.parse().unwrap()).is_some()),
         ("domain", &domain, &|list, probe| list.domain(probe).is_some()),
-        ("SHA-256", &digest, &|list, probe| {
-            list.digest(&defender_detect::feed::digest::from_hex(probe.as_bytes()).unwrap()).is_some()
-        }),
+        ("SHA-256", &digest, &|list, probe| list.digest(probe.parse().unwrap()).is_some()),
     ];
     for (name, entry, find) in kinds {
         let mut text = String::from("# synthetic\n");

@@ -1,17 +1,16 @@
 //! SHA-256 digests, sorted, so that a look-up is one binary search.
 
-/// A SHA-256 digest.
-pub type Digest = [u8; 32];
+use defender_model::file::Sha256;
 
 /// Digests and where their labels are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Digests {
-    rows: Vec<(Digest, u32)>,
+    rows: Vec<([u8; 32], u32)>,
 }
 
 impl Digests {
-    pub(super) fn push(&mut self, digest: Digest, label: u32) {
-        self.rows.push((digest, label));
+    pub(super) fn push(&mut self, digest: Sha256, label: u32) {
+        self.rows.push((digest.0, label));
     }
 
     /// Makes look-ups possible. Of equal digests the first stays.
@@ -22,8 +21,8 @@ impl Digests {
     }
 
     /// Label of the digest, if it is listed.
-    pub(super) fn find(&self, digest: &Digest) -> Option<u32> {
-        self.rows.binary_search_by(|row| row.0.cmp(digest)).ok().map(|at| self.rows[at].1)
+    pub(super) fn find(&self, digest: Sha256) -> Option<u32> {
+        self.rows.binary_search_by(|row| row.0.cmp(&digest.0)).ok().map(|at| self.rows[at].1)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -31,32 +30,8 @@ impl Digests {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<(Digest, u32)>()
+        self.rows.capacity() * size_of::<([u8; 32], u32)>()
     }
-}
-
-/// The digest that 64 hexadecimal digits spell.
-#[must_use]
-pub fn from_hex(text: &[u8]) -> Option<Digest> {
-    if text.len() != 64 {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |c: u8| char::from(c).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-    }
-    Some(digest)
-}
-
-/// The digest as 64 hexadecimal digits.
-#[must_use]
-pub fn to_hex(digest: &Digest) -> String {
-    digest
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|n| char::from_digit(n.into(), 16))
-        .collect()
 }
 
 #[cfg(test)]
@@ -64,21 +39,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hexadecimal_there_and_back() {
-        let text = "0123456789abcdefABCDEF00112233445566778899aabbccddeeff0011223344";
-        let digest = from_hex(text.as_bytes()).unwrap();
-        assert_eq!(to_hex(&digest), text.to_ascii_lowercase());
-        assert_eq!(from_hex(&text.as_bytes()[1..]), None);
-        assert_eq!(from_hex(text.replace('0', "g").as_bytes()), None);
-    }
-
-    #[test]
     fn finds_what_is_listed() {
         let mut all = Digests::default();
         for n in [9u8, 3, 200, 3] {
-            all.push([n; 32], n.into());
+            all.push(Sha256([n; 32]), n.into());
         }
         all.finish();
-        assert_eq!((all.len(), all.find(&[3; 32]), all.find(&[4; 32])), (3, Some(3), None));
+        assert_eq!((all.len(), all.find(Sha256([3; 32])), all.find(Sha256([4; 32]))), (3, Some(3), None));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::digest::{from_hex, Digest};
+use defender_model::file::Sha256;
+
 use super::domain::MAX_NAME;
 
 /// What a line lists.
@@ -14,7 +15,7 @@ pub(super) enum Entry<'a> {
         name: &'a [u8],
         below: bool,
     },
-    Digest(Digest),
+    Digest(Sha256),
 }
 
 /// Why a line is not an entry.
@@ -77,7 +78,7 @@ fn hosts_address(word: &[u8]) -> bool {
 }
 
 fn entry(word: &[u8]) -> Result<Entry<'_>, Bad> {
-    if let Some(digest) = from_hex(word) {
+    if let Some(digest) = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()) {
         return Ok(Entry::Digest(digest));
     }
     let last = word.iter().rposition(|b| *b == b'.').map_or(0, |dot| dot + 1);
@@ -165,7 +166,7 @@ mod tests {
         let digest = "ab".repeat(32);
         assert_eq!(
             parsed(&format!("{digest}  busybox.mips")),
-            Ok(Some((Entry::Digest([0xab; 32]), "busybox.mips")))
+            Ok(Some((Entry::Digest(Sha256([0xab; 32])), "busybox.mips")))
         );
     }
 

@@ -4,10 +4,11 @@ use core::fmt;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use defender_model::file::Sha256;
 use defender_model::text::{from_bytes, printable, truncate};
 
 use super::address::Addresses;
-use super::digest::{to_hex, Digest, Digests};
+use super::digest::Digests;
 use super::domain::Domains;
 use super::line::{self, Entry};
 
@@ -154,9 +155,9 @@ impl List {
 
     /// The digest, if it is listed.
     #[must_use]
-    pub fn digest(&self, digest: &Digest) -> Option<Hit> {
+    pub fn digest(&self, digest: Sha256) -> Option<Hit> {
         let label = self.digests.find(digest)?;
-        Some(Hit { entry: to_hex(digest), label: self.labels.text(label) })
+        Some(Hit { entry: digest.to_string(), label: self.labels.text(label) })
     }
 
     /// It lists addresses or domains.
@@ -393,7 +394,7 @@ mod tests {
         assert_eq!(list.address(ip("127.0.0.1")), None, "a device speaks to itself");
         assert_eq!(list.domain("x.bad.example"), hit("bad.example", "botnet"));
         assert_eq!(list.domain("a.sub.test"), hit("*.sub.test", "\\u{1b}[2J"));
-        assert_eq!(list.digest(&[0x0f; 32]), hit(&digest, "dropper"));
+        assert_eq!(list.digest(Sha256([0x0f; 32])), hit(&digest, "dropper"));
         assert_eq!(list.len(), 7);
         let bad = list.bad_lines();
         assert_eq!((bad.count, bad.line), (1, 8), "{bad}");

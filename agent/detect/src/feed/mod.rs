@@ -4,13 +4,18 @@
 //! |---|---|
 //! | [`list`] | [`List`]: a feed's entries, from the bytes of its file |
 //! | `line` | one line |
-//! | `address`, `domain`, [`digest`] | the sorted tables |
+//! | `address`, `domain`, `digest` | the sorted tables |
+//! | [`watch`] | [`Feed`]: what a hit means; events held against the feeds in force |
+//! | `mention` | hosts mentioned in the arguments of programs |
 
 mod address;
-pub mod digest;
+mod digest;
 mod domain;
 mod line;
 pub mod list;
+mod mention;
+pub mod watch;
 
-pub use digest::Digest;
 pub use list::{BadLines, FeedError, Hit, Kind, List, ListBuilder};
+pub use watch::Feed;
+pub(crate) use watch::Feeds;
