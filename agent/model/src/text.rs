@@ -69,6 +69,27 @@ pub fn truncate(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
+/// The known word a misspelt one was most likely meant to be; `None` when more than half of it would have to change.
+pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, known) = known.map(|known| (distance(wrong, known), known)).min()?;
+    (distance <= wrong.len().max(known.len()) / 2).then_some(known)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +105,15 @@ mod tests {
     fn terminal_escapes_never_pass() {
         assert_eq!(printable("plain größe"), "plain größe");
         assert_eq!(printable("\x1b[2Jx\u{9b}y\n\u{202e}"), "\\u{1b}[2Jx\\u{9b}y\\n\\u{202e}");
+    }
+
+    #[test]
+    fn finds_the_word_that_was_meant() {
+        let known = || ["mode_max", "owner", "group"].into_iter();
+        assert_eq!(nearest("mode-max", known()), Some("mode_max"));
+        assert_eq!(nearest("onwer", known()), Some("owner"));
+        assert_eq!(nearest("zzzzzzzz", known()), None);
+        assert_eq!(nearest("a", [].into_iter()), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use defender_model::text::nearest;
+
 use super::Config;
 
 /// Longest file read, in bytes.
@@ -244,31 +246,13 @@ fn explain(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     let (true, Some(wrong)) = (unknown, quoted.next()) else { return message.to_owned() };
-    let nearest = quoted.map(|known| (distance(wrong, known), known)).min();
     let what = if message.starts_with("unknown field") { "key" } else { "value" };
-    match nearest {
-        Some((distance, known)) if distance <= wrong.len().max(known.len()) / 2 => {
-            format!("unknown {what} `{wrong}`; did you mean `{known}`?")
-        }
-        _ => {
+    match nearest(wrong, quoted) {
+        Some(known) => format!("unknown {what} `{wrong}`; did you mean `{known}`?"),
+        None => {
             format!("unknown {what} `{wrong}`{}", message.find(", expected").map_or("", |at| &message[at..]))
         }
     }
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,6 +1,60 @@
 //! A policy: checks as data.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `parse` | from a TOML file to a [`Policy`], with named errors |
+//! | `keys` | the keys of one table, each asked for once, the rest an error |
+
+pub(crate) mod keys;
+mod parse;
+
+pub use parse::duplicates;
+
+use std::sync::Arc;
 
 use defender_model::severity::Severity;
+
+use crate::expression::Expression;
+
+/// A policy file.
+#[derive(Debug)]
+pub struct Policy {
+    /// Its id, which is also the name of its file.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// What it is about.
+    pub description: String,
+    /// Its version.
+    pub version: String,
+    /// What benchmarks ask and a device cannot be judged by.
+    pub excluded: Vec<Excluded>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// Its checks, in the order of the file.
+    pub fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.rules.iter().map(|rule| &rule.check)
+    }
+}
+
+/// A check and what decides it.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) check: Arc<Check>,
+    pub(crate) applies: Applies,
+    pub(crate) when: Option<Expression>,
+    pub(crate) expect: Expression,
+}
+
+/// Where a check can be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applies {
+    Both,
+    Live,
+    Offline,
+}
 
 /// One check of a policy.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,24 @@
+//! What is found out about an image once and asked by many checks.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`accounts`] | passwd, shadow, group, login.defs |
+//! | [`command_line`] | the kernel command line |
+//! | [`crypt`], [`password`] | well-known passwords tried against hashes |
+//! | [`image`] | what the image is and has |
+//! | [`kernel_config`] | the configuration the kernel was built with |
+//! | [`mounts`] | file systems: mounted, or of fstab and mount units |
+//! | [`services`] | what is started at boot, what runs |
+//! | [`sshd`] | sshd_config, Match and Include |
+//! | [`sysctl`] | what the image would set by sysctl |
+
+pub(crate) mod accounts;
+pub(crate) mod command_line;
+pub(crate) mod crypt;
+pub(crate) mod image;
+pub(crate) mod kernel_config;
+pub(crate) mod mounts;
+pub(crate) mod password;
+pub(crate) mod services;
+pub(crate) mod sshd;
+pub(crate) mod sysctl;

@@ -1,0 +1,227 @@
+//! File systems: what is mounted on a running device; what fstab and mount units would mount elsewhere.
+
+use defender_model::text;
+
+use super::image;
+use crate::root::{Root, Unreadable};
+
+/// One file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) point: String,
+    pub(crate) fstype: String,
+    pub(crate) source: String,
+    pub(crate) options: Vec<String>,
+    /// Where this was read.
+    pub(crate) from: String,
+}
+
+/// The file systems of an image, a later one on the same point in place of an earlier one.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    pub(crate) mounts: Vec<Mount>,
+}
+
+/// What systemd mounts by itself (src/shared/mount-setup.c).
+const API: &[(&str, &str, &str)] = &[
+    ("/proc", "proc", "rw,nosuid,nodev,noexec"),
+    ("/sys", "sysfs", "rw,nosuid,nodev,noexec"),
+    ("/dev", "devtmpfs", "rw,nosuid"),
+    ("/dev/shm", "tmpfs", "rw,nosuid,nodev"),
+    ("/dev/pts", "devpts", "rw,nosuid,noexec"),
+    ("/run", "tmpfs", "rw,nosuid,nodev"),
+];
+
+impl Mounts {
+    pub(crate) fn read(root: &Root, live: bool) -> Result<Self, Unreadable> {
+        let mut mounts = Self::default();
+        if live {
+            let bytes = root.read("/proc/self/mountinfo")?.ok_or_else(|| Unreadable {
+                path: "/proc/self/mountinfo".into(),
+                reason: "missing; is /proc mounted?".into(),
+            })?;
+            for mount in mountinfo(&bytes) {
+                mounts.add(mount);
+            }
+            return Ok(mounts);
+        }
+        if image::systemd(root)? {
+            for (point, fstype, options) in API {
+                mounts.add(mount(point, fstype, fstype, options, "systemd"));
+            }
+            mounts.units(root)?;
+        }
+        for mount in fstab(&root.read("/etc/fstab")?.unwrap_or_default()) {
+            mounts.add(mount);
+        }
+        Ok(mounts)
+    }
+
+    fn add(&mut self, mount: Mount) {
+        self.mounts.retain(|other| other.point != mount.point);
+        self.mounts.push(mount);
+    }
+
+    /// The file system on a mount point.
+    pub(crate) fn on(&self, point: &str) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| mount.point == point)
+    }
+
+    /// Mount units that something pulls in.
+    fn units(&mut self, root: &Root) -> Result<(), Unreadable> {
+        for pattern in
+            ["/{usr/,}lib/systemd/system/*.wants/*.mount", "/etc/systemd/system/*.{wants,requires}/*.mount"]
+        {
+            for link in root.glob(pattern)? {
+                let Some(name) = link.file_name() else { continue };
+                let name = name.to_string_lossy();
+                for directory in ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"] {
+                    let path = format!("{directory}/{name}");
+                    match root.read(&path) {
+                        Ok(Some(bytes)) => {
+                            if let Some(mount) = unit(&bytes, &path) {
+                                self.add(mount);
+                            }
+                            break;
+                        }
+                        Ok(None) => {}
+                        // Masked: a link to /dev/null.
+                        Err(_) => break,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mount(point: &str, fstype: &str, source: &str, options: &str, from: &str) -> Mount {
+    Mount {
+        point: if point == "/" { point.to_owned() } else { point.trim_end_matches('/').to_owned() },
+        fstype: fstype.to_owned(),
+        source: source.to_owned(),
+        options: options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect(),
+        from: from.to_owned(),
+    }
+}
+
+/// The lines of fstab(5) that mount something.
+pub(crate) fn fstab(bytes: &[u8]) -> Vec<Mount> {
+    let text = text::from_bytes(bytes);
+    let mut mounts = Vec::new();
+    for line in text.lines() {
+        let words: Vec<String> = line.split_whitespace().map(unescape).collect();
+        let [source, point, fstype, rest @ ..] = words.as_slice() else { continue };
+        if source.starts_with('#') || !point.starts_with('/') || fstype == "swap" {
+            continue;
+        }
+        let options = rest.first().map_or("defaults", String::as_str);
+        mounts.push(mount(point, fstype, source, options, "/etc/fstab"));
+    }
+    mounts
+}
+
+/// The lines of /proc/self/mountinfo (proc_pid_mountinfo(5)): options of the mount and of the file system.
+pub(crate) fn mountinfo(bytes: &[u8]) -> Vec<Mount> {
+    let text = text::from_bytes(bytes);
+    let mut mounts = Vec::new();
+    for line in text.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let left: Vec<&str> = left.split(' ').collect();
+        let right: Vec<&str> = right.split(' ').collect();
+        let (Some(point), Some(options), [fstype, source, rest @ ..]) =
+            (left.get(4), left.get(5), right.as_slice())
+        else {
+            continue;
+        };
+        let mut options = (*options).to_owned();
+        // `ro` of the file system holds for every mount of it; its other options are its own business.
+        if rest.first().is_some_and(|own| own.split(',').any(|option| option == "ro")) {
+            options.push_str(",ro");
+        }
+        let mut found = mount(&unescape(point), fstype, &unescape(source), &options, "/proc/self/mountinfo");
+        if found.options.iter().any(|option| option == "ro") {
+            found.options.retain(|option| option != "rw");
+        }
+        mounts.push(found);
+    }
+    mounts
+}
+
+/// The file system of a systemd mount unit.
+fn unit(bytes: &[u8], from: &str) -> Option<Mount> {
+    let text = text::from_bytes(bytes);
+    let value = |key: &str| {
+        text.lines()
+            .filter_map(|line| line.trim().split_once('='))
+            .rfind(|(k, _)| k.trim() == key)
+            .map(|(_, v)| v.trim())
+    };
+    Some(mount(
+        value("Where")?,
+        value("Type").unwrap_or("auto"),
+        value("What")?,
+        value("Options").unwrap_or("defaults"),
+        from,
+    ))
+}
+
+/// Octal escapes of blanks (`\040`) undone.
+fn unescape(word: &str) -> String {
+    let mut out = String::with_capacity(word.len());
+    let mut rest = word;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                out.push(char::from(code));
+                rest = &rest[at + 4..];
+            }
+            _ => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_fstab() {
+        let mounts = fstab(b"# /dev/x /x ext4\n/dev/root / auto ro 0 1\ntmpfs /tmp/ tmpfs mode=1777,nosuid\nnone swap swap sw\n/dev/sda1 /my\\040disk vfat\nshort /x\n");
+        assert_eq!(mounts.iter().map(|m| m.point.as_str()).collect::<Vec<_>>(), ["/", "/tmp", "/my disk"]);
+        assert_eq!(mounts[1].options, ["mode=1777", "nosuid"]);
+        assert_eq!(mounts[2].options, ["defaults"]);
+    }
+
+    #[test]
+    fn reads_mountinfo() {
+        let mounts = mountinfo(
+            b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root ro,errors=panic\n30 22 0:5 / /tmp rw,nosuid,nodev - tmpfs tmpfs rw,size=1k\ngarbage\n",
+        );
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].options, ["relatime", "ro"]);
+        assert_eq!((mounts[1].fstype.as_str(), mounts[1].options.len()), ("tmpfs", 3));
+    }
+
+    #[test]
+    fn reads_mount_units() {
+        let unit =
+            unit(b"[Mount]\nWhat=tmpfs\nWhere=/tmp\nType=tmpfs\nOptions=mode=1777,nosuid\n", "tmp.mount")
+                .unwrap();
+        assert_eq!((unit.point.as_str(), unit.options.len()), ("/tmp", 2));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), word in ".{0,30}") {
+            let _ = (fstab(&bytes), mountinfo(&bytes), unit(&bytes, ""), unescape(&word));
+        }
+    }
+}

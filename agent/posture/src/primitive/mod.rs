@@ -1,0 +1,85 @@
+//! Primitives: the questions a check can ask. Each module reads the keys of its table and answers.
+//!
+//! | Module | Asks about |
+//! |---|---|
+//! | [`account`] | accounts and passwords |
+//! | [`boot`] | kernel configuration, command line, modules |
+//! | [`file`] | existence, kind, mode and owner of files |
+//! | [`image`] | what the image is and has, mainly for `when` |
+//! | [`mount`] | file systems and their options |
+//! | [`service`] | what is started at boot, who may log in on a console |
+//! | [`setting`] | keys and values of configuration files |
+//! | [`sshd`] | effective options of OpenSSH |
+//! | [`sysctl`] | kernel parameters |
+//! | [`text`] | lines of files |
+
+mod account;
+mod boot;
+mod file;
+mod image;
+mod mount;
+mod service;
+mod setting;
+mod sshd;
+mod sysctl;
+mod text;
+
+use std::path::PathBuf;
+
+use crate::expression::Outcome;
+use crate::policy::keys::{Fault, Keys};
+use crate::root::Unreadable;
+use crate::scan::Scan;
+
+/// One question about an image.
+pub(crate) trait Primitive: core::fmt::Debug + Send + Sync {
+    /// Answers it.
+    fn judge(&self, scan: &Scan<'_>) -> Outcome;
+}
+
+/// Reads a primitive's keys.
+pub(crate) type Parse = fn(&mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault>;
+
+/// Every primitive by the key that names it.
+pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
+    ("account", account::parse),
+    ("busybox", image::busybox),
+    ("cmdline", boot::cmdline),
+    ("file", file::parse),
+    ("has", image::has),
+    ("inittab", service::inittab),
+    ("kconfig", boot::kconfig),
+    ("live", image::live),
+    ("mount", mount::parse),
+    ("root_fs", image::root_fs),
+    ("service", service::parse),
+    ("setting", setting::parse),
+    ("sshd", sshd::parse),
+    ("sysctl", sysctl::parse),
+    ("systemd", image::systemd),
+    ("text", text::parse),
+    ("writable_root", image::writable_root),
+];
+
+/// The paths some patterns stand for, in the order of the patterns.
+fn expand(scan: &Scan<'_>, patterns: &[String]) -> Result<Vec<PathBuf>, Unreadable> {
+    let mut paths = Vec::new();
+    for pattern in patterns {
+        for path in scan.root.glob(pattern)? {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// Paths or patterns of a key; each starts at the root.
+fn paths(keys: &mut Keys<'_>, key: &'static str) -> Result<Vec<String>, Fault> {
+    let paths = keys.list(key)?.unwrap_or_default();
+    match paths.iter().find(|path| !path.starts_with('/')) {
+        Some(path) => Err(keys.fault(key, format!("`{path}` does not start with `/`"))),
+        None if paths.is_empty() => Err(keys.fault(key, format!("`{key}` names no path"))),
+        None => Ok(paths),
+    }
+}
