@@ -6,6 +6,7 @@
 //! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
 //! | [`latency`] | from exec to the alert's line in the event file |
 //! | [`block`] | from the last failed login's log line to the first dropped packet, beside fail2ban |
+//! | [`scan`] | a scan of the posture, beside Lynis |
 //! | [`spawn`] | the program that starts programs |
 //! | [`monitor`], [`audit`] | the agent and auditd as measured processes; the kernel's audit state |
 //! | [`drain`] | the least an audit daemon can do, for the kernel's own part |
@@ -32,6 +33,7 @@ pub mod exec;
 pub mod latency;
 pub mod machine;
 pub mod monitor;
+pub mod scan;
 pub mod size;
 pub mod spawn;
 pub mod start;
@@ -66,12 +68,12 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block` or `all`.
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture` or `all`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
-    if !["exec", "size", "start", "latency", "block", "all"].contains(&what) {
+    if !["exec", "size", "start", "latency", "block", "posture", "all"].contains(&what) {
         return Err(Error::Usage(format!("no benchmark `{what}`")));
     }
     if !options.agent.is_file() {
@@ -97,6 +99,9 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
     }
     if chosen("block") {
         block::run(&bench)?;
+    }
+    if chosen("posture") {
+        scan::run(&bench)?;
     }
     progress::say(format_args!("load average now {}", machine::load()));
     Ok(())
