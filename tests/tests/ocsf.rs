@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use defender_model::authentication::{Activity, Authentication, Outcome};
+use defender_model::compliance::{Compliance, Verdict};
 use defender_model::dns::{Answer, Dns};
 use defender_model::event::{Event, EventKind};
 use defender_model::file::{FileActivity, FileChange, FileType, Sha256};
@@ -207,6 +208,23 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
     }
 }
 
+fn compliance(verdict: Verdict) -> Compliance {
+    Compliance {
+        policy: "firmware".into(),
+        check: "firmware-empty-password".into(),
+        title: "No account has an empty password".into(),
+        section: "Accounts".into(),
+        verdict,
+        severity: Severity::Critical,
+        reason: Some("cannot read /etc/shadow".into()),
+        evidence: vec!["/etc/shadow: root has no password".into()],
+        remediation: "Lock the account.".into(),
+        references: vec![("etsi".into(), "5.1-1".into())],
+        recommendation: Some("IoT_Baseline".into()),
+        changed: verdict == Verdict::Fail,
+    }
+}
+
 fn samples() -> Vec<EventKind> {
     let bare = Process { pid: 9, ..Process::default() };
     let mut observed = Vec::new();
@@ -237,6 +255,9 @@ fn samples() -> Vec<EventKind> {
         finding(vec![Evidence::Process(Box::new(process()))], &["T1059", "T1105"], &["execution", "impact"])
             .into(),
     );
+    for verdict in Verdict::ALL {
+        kinds.push(compliance(verdict).into());
+    }
     kinds.push(finding(Vec::new(), &[], &[]).into());
     let evidence = observed.iter().map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
     kinds.push(finding(evidence, &["T1071"], &[]).into());

@@ -136,7 +136,10 @@ fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, f
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
         | EventKind::Firewall(_) => vec![Evidence::Observed(Box::new(event.kind.clone()))],
-        EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => Vec::new(),
+        EventKind::Compliance(_)
+        | EventKind::Finding(_)
+        | EventKind::Remediation(_)
+        | EventKind::Health(_) => Vec::new(),
     };
     Finding {
         uid: format!("{}-{number}", rule.info.id),
@@ -198,7 +201,10 @@ fn particulars(event: &Event, out: &mut String) {
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
         | EventKind::Firewall(_) => write!(out, "{event}"),
-        EventKind::Finding(_) | EventKind::Remediation(_) | EventKind::Health(_) => Ok(()),
+        EventKind::Compliance(_)
+        | EventKind::Finding(_)
+        | EventKind::Remediation(_)
+        | EventKind::Health(_) => Ok(()),
     };
 }
 

@@ -1,6 +1,7 @@
 //! One thing that happened.
 
 use crate::authentication::{Activity, Authentication, Outcome};
+use crate::compliance::Compliance;
 use crate::dns::Dns;
 use crate::file::FileActivity;
 use crate::finding::Finding;
@@ -49,6 +50,8 @@ pub enum EventKind {
     Module(Box<ModuleActivity>),
     /// Somebody changed the packet filter.
     Firewall(Box<FirewallChange>),
+    /// A posture check concluded something.
+    Compliance(Box<Compliance>),
     /// Detection concluded something.
     Finding(Box<Finding>),
     /// The agent acted.
@@ -77,6 +80,7 @@ impl Event {
             | EventKind::Module(_)
             | EventKind::Firewall(_) => Severity::Informational,
             EventKind::Authentication(a) => a.severity(),
+            EventKind::Compliance(c) => c.severity(),
             EventKind::Finding(f) => f.severity,
             EventKind::Remediation(r) => r.severity(),
             EventKind::Health(h) => h.severity,
@@ -210,6 +214,14 @@ impl core::fmt::Display for Event {
                 )?;
                 by(f, done.process.as_ref())
             }
+            EventKind::Compliance(compliance) => {
+                let title = safe(&compliance.title);
+                write!(f, "posture {} {}: {title}", safe(&compliance.check), compliance.verdict.name())?;
+                match compliance.reason.as_ref().or(compliance.evidence.first()) {
+                    Some(why) => write!(f, " ({})", safe(why)),
+                    None => Ok(()),
+                }
+            }
             EventKind::Finding(finding) => {
                 write!(f, "ALERT {} [{}] ", finding.severity, finding.rule.id)?;
                 // Most messages begin with the title already.
@@ -264,6 +276,12 @@ impl From<ProcessActivity> for EventKind {
 impl From<Authentication> for EventKind {
     fn from(value: Authentication) -> Self {
         Self::Authentication(Box::new(value))
+    }
+}
+
+impl From<Compliance> for EventKind {
+    fn from(value: Compliance) -> Self {
+        Self::Compliance(Box::new(value))
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`file`] | files created, changed, removed |
 //! | [`peripheral`] | hardware plugged in and pulled out |
 //! | [`kernel`] | kernel modules, changes to the packet filter |
+//! | [`compliance`] | what posture checks concluded |
 //! | [`finding`] | what detection concluded |
 //! | [`remediation`] | what the agent did about it |
 //! | [`health`] | what the agent says of itself |
@@ -20,6 +21,7 @@
 //! | [`ocsf`] | the JSON encoding, both ways |
 
 pub mod authentication;
+pub mod compliance;
 pub mod dns;
 pub mod event;
 pub mod file;

@@ -1,5 +1,6 @@
 //! Events to JSON lines.
 
+mod compliance;
 mod observed;
 
 use super::wire::{
@@ -40,6 +41,7 @@ pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
             let lines: Vec<String> = found.evidence.iter().map(evidence_command_line).collect();
             return write(event, device, finding(found, &lines), out);
         }
+        EventKind::Compliance(concluded) => compliance::record(concluded),
         EventKind::Remediation(done) => remediation(done),
         EventKind::Health(said) => health(said, device),
         EventKind::Network(_)

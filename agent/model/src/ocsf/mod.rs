@@ -12,6 +12,7 @@
 //! | hardware plugged in, pulled out | Peripheral Activity, 1010 |
 //! | kernel module loaded, removed | Kernel Extension Activity, 1002 |
 //! | packet filter changed | Entity Management, 3004 |
+//! | posture check | Compliance Finding, 2003 |
 //! | finding | Detection Finding, 2004 |
 //! | block, unblock, restore | Network Remediation Activity, 7004 |
 //! | the agent starts, is armed, stops, recovers, reports figures | Application Lifecycle, 6002 |
@@ -38,6 +39,7 @@ pub(crate) mod class {
     pub(crate) const KERNEL_EXTENSION_ACTIVITY: u32 = 1002;
     pub(crate) const PROCESS_ACTIVITY: u32 = 1007;
     pub(crate) const PERIPHERAL_ACTIVITY: u32 = 1010;
+    pub(crate) const COMPLIANCE_FINDING: u32 = 2003;
     pub(crate) const DETECTION_FINDING: u32 = 2004;
     pub(crate) const AUTHENTICATION: u32 = 3002;
     pub(crate) const ENTITY_MANAGEMENT: u32 = 3004;

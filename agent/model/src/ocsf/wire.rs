@@ -34,7 +34,7 @@ object!(
         actor: Actor<'a>, process: Process<'a>, user: User<'a>, service: Named<'a>, session: Session<'a>,
         start_time: i64, end_time: i64, src_endpoint: Endpoint<'a>, dst_endpoint: Endpoint<'a>,
         connection_info: ConnectionInfo<'a>, traffic: Traffic<'a>, query: Query<'a>, rcode_id: u16, answers: Vec<Answer<'a>>,
-        file: File<'a>, file_result: File<'a>, peripheral_device: Peripheral<'a>, driver: Driver<'a>, entity: Entity<'a>, finding_info: FindingInfo<'a>,
+        file: File<'a>, file_result: File<'a>, peripheral_device: Peripheral<'a>, driver: Driver<'a>, entity: Entity<'a>, finding_info: FindingInfo<'a>, compliance: Compliance<'a>, remediation: Remediation<'a>,
         evidences: Vec<Evidence<'a>>, observables: Vec<Observable<'a>>, app: Product<'a>, unmapped: Unmapped<'a>,
         metadata: Metadata<'a>, device: Device<'a>,
     }
@@ -62,6 +62,9 @@ object!(Endpoint { ip: IpAddr, port: u16, hostname: &'a str, svc_name: &'a str }
 object!(ConnectionInfo { direction_id: u8, protocol_num: u8, protocol_name: &'a str });
 object!(FindingInfo { uid: &'a str, title: &'a str, desc: &'a str, analytic: Analytic<'a>, attacks: Vec<Attack<'a>>,
     first_seen_time: i64, last_seen_time: i64 });
+object!(Compliance { control: &'a str, category: &'a str, standards: Vec<&'a str>, requirements: Vec<String>, status_id: u8,
+    status: &'a str, status_details: Vec<&'a str> });
+object!(Remediation { desc: &'a str });
 object!(Analytic { type_id: u8, uid: &'a str, name: &'a str });
 object!(Attack { tactic: Label<'a>, technique: Label<'a>, sub_technique: Label<'a> });
 object!(Label { uid: &'a str, name: &'a str });
@@ -75,6 +78,7 @@ object!(
     Unmapped {
         argv: &'a [String], signal: u8, source: &'a str, method: &'a str, user_known: bool,
         response: &'a str, group: Pairs<'a, String>, seconds: u64, finding_uid: &'a str,
+        verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
         family: &'a str, operation: &'a str, entries: u32,
     }
@@ -92,6 +96,9 @@ impl Unmapped<'_> {
             && self.group.is_none()
             && self.seconds.is_none()
             && self.finding_uid.is_none()
+            && self.verdict.is_none()
+            && self.check_severity.is_none()
+            && self.recommendation.is_none()
             && self.kind.is_none()
             && self.component.is_none()
             && self.counters.is_none()

@@ -3,12 +3,16 @@
 //! | Module | Writes |
 //! |---|---|
 //! | [`text`] | lines for a terminal |
+//! | [`ocsf`] | JSON lines, OCSF Compliance Findings |
+//! | [`diff`] | what changed between two scans |
 //! | [`html`] | one page that needs nothing else |
 //! | [`junit`] | JUnit XML for build systems |
 //! | [`sarif`] | SARIF 2.1.0 for code hosting sites |
 
+pub mod diff;
 pub mod html;
 pub mod junit;
+pub mod ocsf;
 pub mod sarif;
 pub mod text;
 

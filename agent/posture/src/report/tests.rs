@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use defender_model::compliance::Verdict as Concluded;
+use defender_model::identity::DeviceIdentity;
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 
 use super::text::Layout;
-use super::{html, junit, sarif, text};
+use super::{diff, html, junit, ocsf, sarif, text};
 use crate::policy::{Check, Excluded};
 use crate::result::{score, AppliedException, CheckResult, PolicyResult, Report, Verdict};
 
@@ -132,4 +134,54 @@ fn html_escapes_what_the_image_says_and_asks_the_network_for_nothing() {
     assert!(!page.contains("http://") && !page.contains("https://"), "{page}");
     assert_eq!(page.matches("<details data-verdict=").count(), 5);
     assert!(page.contains("1 items of the benchmark"), "{page}");
+}
+
+fn lines(report: &Report) -> String {
+    let device = DeviceIdentity {
+        uid: "image".to_owned(),
+        boot_id: String::new(),
+        hostname: String::new(),
+        agent_version: "0".to_owned(),
+    };
+    ocsf::write(report, &device)
+}
+
+#[test]
+fn json_lines_read_back_and_give_the_same_score() {
+    let report = report();
+    let read = diff::read(lines(&report).as_bytes()).unwrap();
+    assert_eq!(read.len(), 5);
+    assert_eq!(read["a-2"].verdict, Concluded::Excepted);
+    assert_eq!(read["a-1"].details.len(), 2);
+    let same = diff::compare(&read, &read);
+    assert!(same.changes.is_empty() && same.is_no_worse());
+    assert_eq!(same.scores.0, report.score());
+}
+
+#[test]
+fn a_difference_names_what_became_worse_first() {
+    let before = diff::read(lines(&report()).as_bytes()).unwrap();
+    let mut worse = report();
+    worse.policies[0].checks.remove(4);
+    worse.policies[0].checks[2].verdict = Verdict::Fail;
+    worse.policies[0].checks[0].verdict = Verdict::Pass;
+    let after = diff::read(lines(&worse).as_bytes()).unwrap();
+    let difference = diff::compare(&before, &after);
+    let names: Vec<_> = difference.changes.iter().map(|(id, ..)| id.as_str()).collect();
+    assert_eq!(names, ["a-1", "a-3", "a-5"]);
+    assert!(!difference.is_no_worse());
+    let text = difference.text();
+    assert!(text.starts_with("pass -> fail  low Title of a-3 [a-3]\n"), "{text}");
+    assert!(text.contains("fail -> pass  critical") && text.contains("not_applicable -> absent"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let json: serde_json::Value = serde_json::from_str(&difference.json()).unwrap();
+    assert_eq!(json["changes"][2]["after"], serde_json::Value::Null);
+}
+
+#[test]
+fn what_is_no_report_is_refused_with_its_line() {
+    let error = |bytes: &[u8]| diff::read(bytes).unwrap_err().to_string();
+    assert!(error(b"").contains("no compliance finding"));
+    assert!(error(b"{}\n{").starts_with("line 2: not JSON"));
+    assert!(error(br#"{"class_uid":2003}"#).contains("`verdict` is missing"));
 }

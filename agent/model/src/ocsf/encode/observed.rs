@@ -29,6 +29,7 @@ pub(super) fn record(kind: &EventKind) -> Option<Record<'_>> {
         | EventKind::Authentication(_)
         | EventKind::Finding(_)
         | EventKind::Remediation(_)
+        | EventKind::Compliance(_)
         | EventKind::Health(_) => return None,
     })
 }
