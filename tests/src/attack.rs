@@ -75,8 +75,8 @@ impl Node {
         prompts: u32,
         remote: &str,
     ) -> Result<Output> {
-        let mut ssh = self.ssh_client(user, password, prompts)?;
-        ssh.arg(target.to_string()).arg(remote);
+        let mut ssh = self.ssh_client("ssh", password, prompts)?;
+        ssh.arg("-l").arg(user).arg(target.to_string()).arg(remote);
         command::output(&mut ssh, limit)
     }
 
@@ -85,15 +85,26 @@ impl Node {
     /// # Errors
     /// When the client cannot be run.
     pub fn session(&self, target: IpAddr, user: &str, password: &str) -> Result<Session> {
-        let mut ssh = self.ssh_client(user, password, 1)?;
+        let mut ssh = self.ssh_client("ssh", password, 1)?;
+        ssh.arg("-l").arg(user);
         // Twice: also without a terminal here.
         ssh.arg("-tt").arg(target.to_string());
         Session::start(&mut ssh)
     }
 
-    /// An ssh client that asks nobody; the target and the command are still to be given.
-    fn ssh_client(&self, user: &str, password: &str, prompts: u32) -> Result<Command> {
-        let mut ssh = self.netns.command("ssh");
+    /// Copies a file of the build machine to the target.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn scp(&self, target: IpAddr, user: &str, password: &str, from: &str, to: &str) -> Result<()> {
+        let mut scp = self.ssh_client("scp", password, 1)?;
+        scp.arg(from).arg(format!("{user}@{target}:{to}"));
+        command::run(&mut scp, SSH).map(drop)
+    }
+
+    /// `ssh` or `scp` that asks nobody; the target and what follows are still to be given.
+    fn ssh_client(&self, program: &str, password: &str, prompts: u32) -> Result<Command> {
+        let mut ssh = self.netns.command(program);
         // The client asks this program for the password, every time with the same answer.
         ssh.env("SSH_ASKPASS", askpass()?)
             .env("SSH_ASKPASS_REQUIRE", "force")
@@ -111,7 +122,6 @@ impl Node {
             ssh.arg("-o").arg(option);
         }
         ssh.arg("-F").arg("/dev/null").arg("-o").arg(format!("NumberOfPasswordPrompts={prompts}"));
-        ssh.arg("-l").arg(user);
         Ok(ssh)
     }
 
@@ -232,13 +242,24 @@ impl Session {
         self.type_line(line)?;
         // The terminal echoes the line with the quotes; what the shell prints has none.
         self.type_line("echo session-'is'-ready")?;
+        self.shows("session-is-ready", limit)
+    }
+
+    /// Waits until the screen shows `text`, and clears it.
+    ///
+    /// # Errors
+    /// When `limit` passes first; then with what the screen shows.
+    pub fn shows(&self, text: &str, limit: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
-            let shown = self.take_screen("session-is-ready");
-            match shown {
+            match self.take_screen(text) {
                 Ok(()) => return Ok(()),
                 Err(seen) if start.elapsed() > limit => {
-                    return Err(Error::TimedOut { what: format!("`{line}` over ssh"), after: limit, seen });
+                    return Err(Error::TimedOut {
+                        what: format!("`{text}` on the ssh session's screen"),
+                        after: limit,
+                        seen,
+                    });
                 }
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }

@@ -2,6 +2,7 @@
 //! addresses of its own, so that none depends on what another left.
 
 mod attack;
+mod benign;
 mod configuration;
 mod faults;
 mod harness;
@@ -54,6 +55,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "armed_after_boot", on: BOTH, agent: true, run: life::armed_after_boot },
     Scenario { name: "confinement", on: BOTH, agent: true, run: life::confinement },
+    Scenario { name: "benign_hour", on: BOTH, agent: true, run: benign::benign_hour },
     Scenario { name: "brute_force_ipv4", on: BOTH, agent: true, run: attack::brute_force_ipv4 },
     Scenario { name: "brute_force_ipv6", on: BOTH, agent: true, run: attack::brute_force_ipv6 },
     Scenario { name: "success_after_failures", on: BOTH, agent: true, run: attack::success_after_failures },
