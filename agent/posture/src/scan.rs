@@ -12,9 +12,11 @@ use crate::facts::accounts::Accounts;
 use crate::facts::command_line::CommandLine;
 use crate::facts::image;
 use crate::facts::kernel_config::KernelConfig;
+use crate::facts::modules::Modules;
 use crate::facts::mounts::Mounts;
 use crate::facts::services::Services;
 use crate::facts::sysctl::Settings;
+use crate::facts::walk::Walk;
 use crate::policy::{Applies, Policy, Rule};
 use crate::result::{score, CheckResult, PolicyResult, Report, Verdict, EVIDENCE_BYTES, EVIDENCE_LINES};
 use crate::root::{Root, Unreadable};
@@ -42,11 +44,13 @@ pub(crate) struct Scan<'a> {
     pub(crate) root: &'a Root,
     pub(crate) inputs: &'a Inputs,
     accounts: OnceCell<Result<Accounts, Unreadable>>,
+    modules: OnceCell<Result<Modules, Unreadable>>,
     mounts: OnceCell<Result<Mounts, Unreadable>>,
     kernel_config: OnceCell<Result<KernelConfig, String>>,
     command_line: OnceCell<Result<CommandLine, String>>,
     services: OnceCell<Result<Services, Unreadable>>,
     sysctl: OnceCell<Result<Settings, Unreadable>>,
+    walk: OnceCell<Result<Walk, Unreadable>>,
 }
 
 /// Judges every check of the policies against a root.
@@ -79,17 +83,29 @@ impl<'a> Scan<'a> {
             root,
             inputs,
             accounts: OnceCell::new(),
+            modules: OnceCell::new(),
             mounts: OnceCell::new(),
             kernel_config: OnceCell::new(),
             command_line: OnceCell::new(),
             services: OnceCell::new(),
             sysctl: OnceCell::new(),
+            walk: OnceCell::new(),
         }
     }
 
     /// The account database.
     pub(crate) fn accounts(&self) -> Result<&Accounts, Unreadable> {
         self.accounts.get_or_init(|| Accounts::read(self.root)).as_ref().map_err(Clone::clone)
+    }
+
+    /// Kernel modules.
+    pub(crate) fn modules(&self) -> Result<&Modules, Unreadable> {
+        self.modules.get_or_init(|| Modules::read(self.root, self.inputs.live)).as_ref().map_err(Clone::clone)
+    }
+
+    /// The files that stand out.
+    pub(crate) fn walk(&self) -> Result<&Walk, Unreadable> {
+        self.walk.get_or_init(|| Walk::make(self)).as_ref().map_err(Clone::clone)
     }
 
     /// What is mounted, or would be.

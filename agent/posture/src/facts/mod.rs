@@ -7,18 +7,22 @@
 //! | [`crypt`], [`password`] | well-known passwords tried against hashes |
 //! | [`image`] | what the image is and has |
 //! | [`kernel_config`] | the configuration the kernel was built with |
+//! | [`modules`] | kernel modules and the rules of modprobe |
 //! | [`mounts`] | file systems: mounted, or of fstab and mount units |
 //! | [`services`] | what is started at boot, what runs |
 //! | [`sshd`] | sshd_config, Match and Include |
 //! | [`sysctl`] | what the image would set by sysctl |
+//! | [`walk`] | the files that stand out, found by one walk of the tree |
 
 pub(crate) mod accounts;
 pub(crate) mod command_line;
 pub(crate) mod crypt;
 pub(crate) mod image;
 pub(crate) mod kernel_config;
+pub(crate) mod modules;
 pub(crate) mod mounts;
 pub(crate) mod password;
 pub(crate) mod services;
 pub(crate) mod sshd;
 pub(crate) mod sysctl;
+pub(crate) mod walk;

@@ -94,6 +94,9 @@ impl<'t> Keys<'t> {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map(Some)
                 .map_err(|_| Fault::new(value.span().start, format!("`{key}` is too large a number"))),
+            DeValue::String(text) => text.parse().map(Some).map_err(|_| {
+                Fault::new(value.span().start, format!("`{key}` is a whole number, not `{text}`"))
+            }),
             other => Err(wrong_type(key, "a whole number", value, other)),
         }
     }

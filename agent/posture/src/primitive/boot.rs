@@ -115,3 +115,62 @@ impl Primitive for Cmdline {
         Outcome::of(holds, vec![evidence])
     }
 }
+
+/// All of the modules must be so.
+#[derive(Debug)]
+struct Module {
+    names: Vec<String>,
+    loadable: Option<bool>,
+    loaded: Option<bool>,
+    present: Option<bool>,
+}
+
+pub(super) fn module(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
+    let module = Module {
+        names: keys.list("module")?.unwrap_or_default(),
+        loadable: keys.flag("loadable")?,
+        loaded: keys.flag("loaded")?,
+        present: keys.flag("present")?,
+    };
+    if module.names.is_empty() {
+        return Err(keys.fault("module", "`module` names a kernel module, such as \"cramfs\""));
+    }
+    if module.loadable.is_none() && module.loaded.is_none() && module.present.is_none() {
+        return Err(Fault::new(keys.at, "nothing is asked of the module; one of loadable, loaded, present"));
+    }
+    Ok(Box::new(module))
+}
+
+impl Primitive for Module {
+    fn judge(&self, scan: &Scan<'_>) -> Outcome {
+        let modules = match scan.modules() {
+            Ok(modules) => modules,
+            Err(unreadable) => return unreadable.into(),
+        };
+        let (mut good, mut faults, mut unknown) = (Vec::new(), Vec::new(), None);
+        for name in &self.names {
+            let loaded = |_: &str| match modules.loaded(name) {
+                Some(true) => Ok((true, format!("{name}: loaded"))),
+                Some(false) => Ok((false, format!("{name}: not loaded"))),
+                None => Err("only a running device shows what is loaded".to_owned()),
+            };
+            let answers = [
+                self.loadable.map(|wanted| (wanted, modules.loadable(name))),
+                self.present.map(|wanted| (wanted, modules.present(name))),
+                self.loaded.map(|wanted| (wanted, loaded(name))),
+            ];
+            for (wanted, answer) in answers.into_iter().flatten() {
+                match answer {
+                    Ok((is, words)) if is == wanted => good.push(words),
+                    Ok((_, words)) => faults.push(words),
+                    Err(reason) => unknown = unknown.or(Some(reason)),
+                }
+            }
+        }
+        match (faults.is_empty(), unknown) {
+            (false, _) => Outcome::no(faults),
+            (true, Some(reason)) => Outcome::unknown(reason),
+            (true, None) => Outcome::yes(good),
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! | [`account`] | accounts and passwords |
 //! | [`boot`] | kernel configuration, command line, modules |
 //! | [`file`] | existence, kind, mode and owner of files |
+//! | [`find`] | files that stand out anywhere in the tree |
 //! | [`image`] | what the image is and has, mainly for `when` |
 //! | [`mount`] | file systems and their options |
 //! | [`service`] | what is started at boot, who may log in on a console |
@@ -16,6 +17,7 @@
 mod account;
 mod boot;
 mod file;
+mod find;
 mod image;
 mod mount;
 mod service;
@@ -46,10 +48,12 @@ pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("busybox", image::busybox),
     ("cmdline", boot::cmdline),
     ("file", file::parse),
+    ("find", find::parse),
     ("has", image::has),
     ("inittab", service::inittab),
     ("kconfig", boot::kconfig),
     ("live", image::live),
+    ("module", boot::module),
     ("mount", mount::parse),
     ("root_fs", image::root_fs),
     ("service", service::parse),

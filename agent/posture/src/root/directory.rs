@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
 
-/// Calls `take` with every name but `.` and `..` until it returns false. Says whether it stopped there.
-pub(super) fn each_name(directory: OwnedFd, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+/// Calls `take` with the directory and every name in it but `.` and `..` until it returns false. Says whether it stopped there.
+pub(super) fn each_name(directory: OwnedFd, mut take: impl FnMut(RawFd, &CStr) -> bool) -> io::Result<bool> {
     let fd = directory.into_raw_fd();
     // SAFETY: the descriptor is open, ours, and belongs to the stream from here on.
     let stream = unsafe { libc::fdopendir(fd) };
@@ -29,8 +29,8 @@ pub(super) fn each_name(directory: OwnedFd, mut take: impl FnMut(&[u8]) -> bool)
         // SAFETY: the entry is valid until the next call.
         let name = unsafe { &raw const (*entry).d_name };
         // SAFETY: the name is inside the entry and ends in NUL.
-        let name = unsafe { CStr::from_ptr(name.cast()) }.to_bytes();
-        if name != b"." && name != b".." && !take(name) {
+        let name = unsafe { CStr::from_ptr(name.cast()) };
+        if name != c"." && name != c".." && !take(fd, name) {
             break Ok(true);
         }
     };

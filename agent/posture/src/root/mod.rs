@@ -334,9 +334,9 @@ impl Root {
         let path = path.as_ref();
         let Some(directory) = self.open_directory(path)? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        let more = directory::each_name(directory, |name| {
+        let more = directory::each_name(directory, |_, name| {
             if names.len() < LIST_LIMIT {
-                names.push(OsStr::from_bytes(name).to_owned());
+                names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
             }
             names.len() < LIST_LIMIT
         })
@@ -362,9 +362,32 @@ impl Root {
         }
     }
 
+    /// Calls `take` with every name in a directory that is not a link and what it is, until it returns false. Says whether it stopped.
+    pub(crate) fn each_entry(
+        &self,
+        path: &Path,
+        mut take: impl FnMut(RawFd, &CStr, Metadata) -> bool,
+    ) -> Result<bool, Unreadable> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let opened = resolve::open(self.directory.as_raw_fd(), path, flags, Last::AsItIs, &self.openat2);
+        let directory = match opened {
+            Ok(directory) => directory,
+            // Gone, or a link by now.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
+                return Ok(false)
+            }
+            Err(e) => return Err(failed(path, &e)),
+        };
+        let entry = |directory, name: &CStr| match self.metadata_at(directory, name) {
+            Ok(metadata) => take(directory, name, metadata),
+            // Gone by now.
+            Err(_) => true,
+        };
+        directory::each_name(directory, entry).map_err(|e| failed(path, &e))
+    }
+
     /// `stat` of a name in an open directory, links not followed.
-    #[allow(dead_code, reason = "the walk uses it")]
-    pub(crate) fn metadata_at(&self, directory: RawFd, name: &CStr) -> std::io::Result<Metadata> {
+    fn metadata_at(&self, directory: RawFd, name: &CStr) -> std::io::Result<Metadata> {
         let mut stat = MaybeUninit::<libc::stat64>::uninit();
         // SAFETY: the name ends in NUL and `stat` has room for the kernel's answer.
         let done = unsafe {
@@ -383,7 +406,6 @@ impl Root {
     }
 
     /// File capabilities the device table gives a file.
-    #[allow(dead_code, reason = "the walk uses it")]
     pub(crate) fn told_capability(&self, inode: (u64, u64)) -> Option<String> {
         self.capable.borrow().get(&inode).cloned()
     }
