@@ -88,6 +88,18 @@ install_packages() {
 	"${SUDO[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
+# Installs what is good to have. Ubuntu's chromium is a snap in disguise, which no test can wait for.
+install_optional() {
+	section optional | while read -r name; do
+		if installed "$name" || [ "${SUDO[*]}" = false ] || [ -e /etc/lsb-release ]; then
+			continue
+		fi
+		say "installing $name"
+		"${SUDO[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$name" </dev/null ||
+			echo "$name cannot be installed: what needs it is skipped"
+	done
+}
+
 # Runs the harness as root, with the user's Rust, and gives the user back what it wrote.
 harness() {
 	local status=0
