@@ -11,7 +11,7 @@ use defender_model::text::truncate;
 
 use crate::describe;
 use crate::feed::{Feed as ThreatFeed, Feeds};
-use crate::field::{self, Scratch, Value, Values};
+use crate::field::{self, Class, Scratch, Value, Values};
 use crate::matcher::Answers;
 use crate::predicate::decimal;
 use crate::ruleset::{Correlation, Feed, Input, Key, RuleSet};
@@ -74,6 +74,8 @@ struct Group {
 #[derive(Debug, Default)]
 struct Buffers {
     found: Vec<u32>,
+    /// Rules about audit records that held for this event.
+    held: Vec<u32>,
     key: String,
     value: String,
 }
@@ -92,7 +94,8 @@ pub struct Detector {
     limits: Limits,
     scratch: Scratch,
     buffers: Buffers,
-    answers: [Answers; 2],
+    /// By class.
+    answers: Vec<Answers>,
     groups: Vec<Groups>,
     group_count: usize,
     slot_count: usize,
@@ -107,7 +110,7 @@ impl Detector {
     #[must_use]
     pub fn new(rules: impl Into<Arc<RuleSet>>, limits: Limits) -> Self {
         let rules = rules.into();
-        let answers = [Answers::new(&rules.matchers[0]), Answers::new(&rules.matchers[1])];
+        let answers = rules.matchers.iter().map(Answers::new).collect();
         let groups = rules.correlations.iter().map(|_| Groups::default()).collect();
         let numbers = vec![0; rules.rules.len()];
         Self {
@@ -141,20 +144,16 @@ impl Detector {
     /// Judges one event; appends what it concludes. Allocates nothing unless a rule holds.
     pub fn inspect(&mut self, event: &Event, findings: &mut Vec<Finding>) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        if let Some((class, values)) = field::read(event, &mut scratch) {
+        if let Some(reading) = field::read(event, &mut scratch) {
             self.stats.events += 1;
-            let mut found = std::mem::take(&mut self.buffers.found);
-            found.clear();
-            let number = class as usize;
-            self.rules.matchers[number].run(&values, &mut self.answers[number], &mut found);
-            self.stats.matches += found.len() as u64;
-            for rule in &found {
-                self.rule_held(*rule, event, &values, findings);
+            self.buffers.held.clear();
+            for class in reading.classes {
+                self.judge(*class, event, &reading.values, findings);
             }
+            self.judge_views(event, &mut scratch, findings);
             if self.slot_count > self.limits.entries_total {
                 self.make_room(event.time.millis());
             }
-            self.buffers.found = found;
         }
         self.scratch = scratch;
         let before = findings.len();
@@ -188,6 +187,43 @@ impl Detector {
     /// The threat feeds in force.
     pub fn threat_feeds(&self) -> impl Iterator<Item = &ThreatFeed> {
         self.threat_feeds.iter()
+    }
+
+    /// Judges the event as audit records, and as a line of the system log, where there are rules about these.
+    fn judge_views(&mut self, event: &Event, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
+        let has_rules = |class: Class| !self.rules.matchers[class as usize].is_empty();
+        let (audit, log) = (has_rules(Class::Audit), has_rules(Class::Log));
+        if audit {
+            let mut number = 0;
+            while let Some(values) = field::audit_record(event, number, scratch) {
+                self.judge(Class::Audit, event, &values, findings);
+                number += 1;
+            }
+        }
+        if log {
+            if let Some(values) = field::log_line(event, scratch) {
+                self.judge(Class::Log, event, &values, findings);
+            }
+        }
+    }
+
+    /// Judges one view of an event. A rule holds once per event, whichever of its records it holds for.
+    fn judge(&mut self, class: Class, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {
+        let number = class as usize;
+        let mut found = std::mem::take(&mut self.buffers.found);
+        found.clear();
+        self.rules.matchers[number].run(values, &mut self.answers[number], &mut found);
+        for rule in &found {
+            if class == Class::Audit {
+                if self.buffers.held.contains(rule) {
+                    continue;
+                }
+                self.buffers.held.push(*rule);
+            }
+            self.stats.matches += 1;
+            self.rule_held(*rule, event, values, findings);
+        }
+        self.buffers.found = found;
     }
 
     fn rule_held(&mut self, rule: u32, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {
@@ -381,7 +417,7 @@ fn write_key(key: &mut String, input: &Input, values: Option<&Values<'_>>, held:
 
 fn write_value(out: &mut String, from: Key, values: Option<&Values<'_>>, held: Option<&Held>) -> bool {
     match (from, values, held) {
-        (Key::Field(field), Some(values), _) => match values[usize::from(field.0)] {
+        (Key::Field(field), Some(values), _) => match values.get(field) {
             Value::Absent => false,
             Value::Text(text) => {
                 out.push_str(truncate(text, MAX_KEY));

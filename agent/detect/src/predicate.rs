@@ -234,12 +234,12 @@ impl Predicate {
 
     /// The answer for an event with these values.
     pub(crate) fn holds(&self, values: &Values<'_>) -> bool {
-        let value = values[usize::from(self.question.field.0)];
+        let value = values.get(self.question.field);
         match &self.question.test {
             Test::Exists => value != Value::Absent,
             Test::Number { comparison, bound } => number_holds(value, *comparison, *bound),
             Test::OtherField { other, place, cased } => {
-                let other = values[usize::from(other.0)];
+                let other = values.get(*other);
                 with_text(value, |value| {
                     with_text(other, |other| {
                         literal_holds(value.as_bytes(), other.as_bytes(), *place, *cased)

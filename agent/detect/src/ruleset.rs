@@ -7,7 +7,7 @@ use defender_model::finding::{Response, RuleInfo};
 use defender_model::severity::Severity;
 
 use crate::error::{At, Cause, RuleError};
-use crate::field::{self, Class, Field, AUTHENTICATION_SOURCE};
+use crate::field::{self, Class, Field};
 use crate::matcher::{Matcher, MatcherBuilder};
 use crate::predicate::Comparison;
 use crate::sigma::correlation::{CorrelationKind, CorrelationSpec, MAX_THRESHOLD};
@@ -123,7 +123,7 @@ pub(crate) struct Feed {
 #[derive(Debug, Default)]
 pub struct RuleSet {
     pub(crate) rules: Vec<Rule>,
-    pub(crate) matchers: [Matcher; 2],
+    pub(crate) matchers: [Matcher; Class::COUNT],
     pub(crate) correlations: Vec<Correlation>,
     /// By rule: the correlations it feeds.
     pub(crate) feeds: Vec<Vec<Feed>>,
@@ -537,7 +537,7 @@ impl Compiler {
             sources.iter().zip(&inputs).all(|(source, input)| {
                 match (&self.entries[*source].document.body, input.group[at]) {
                     (Body::Events { source, .. }, Key::Field(field)) => {
-                        source.class == Class::Authentication && field == AUTHENTICATION_SOURCE
+                        source.class.source_address() == Some(field)
                     }
                     (Body::Correlation { .. }, Key::Group(inner)) => {
                         source_at.get(source) == Some(&Some(inner))

@@ -13,10 +13,26 @@
 //!   - run: wget http://192.0.2.1/x -O /home/u/x
 //! ```
 //!
-//! One case is an event or a list of events. Keys of a program start: `run` (text, split at each blank, or a list), `image`
-//! (default: the first argument, below `/usr/bin` unless it is a path), `parent`, `parent_command`, `cwd`, `user`, `uid`, `tty`.
-//! Keys of a login: `login` (`success`, `failure`), `activity` (`logon`, `logoff`, `account_switch`), `user`, `known`, `service`, `method`, `from`, `tty`, `message`, `count`.
-//! Both: `wait` (seconds before it), `repeat` and `every` (seconds between repeats).
+//! One case is an event or a list of events. The first key in this table that an event has says what happens; the others are its
+//! particulars, all of them optional unless said otherwise.
+//!
+//! | Event | Its keys |
+//! |---|---|
+//! | `run:` arguments (text, split at each blank, or a list) | `image` (default: the first argument, below `/usr/bin` unless it is a path), `cwd`, `tty`, `parent`, `parent_command`, `user`, `uid` |
+//! | `login:` `success`, `failure` | `activity` (`logon`, `logoff`, `account_switch`), `user`, `known`, `service`, `method`, `from`, `tty`, `message`, `count` |
+//! | `connect:` address with port the device connects to | `from`, `protocol` (`tcp`), `host` (the name it was looked up by), `activity` (`opened`, `closed`, `failed`, `traffic`), `bytes_out`, `bytes_in`, *process* |
+//! | `accept:` address, also with port, that connects to the device | `port` (of the device), and as above without `from` |
+//! | `listen:` port, or address with port | `protocol`, *process* |
+//! | `dns:` name | `type` (`A`), `rcode` (0), `answers` (a list), `server`, *process* |
+//! | `file:` `created`, `modified`, `deleted`, `renamed`, `attributes`, `read` | `path` (must be there), `from` (path before), `type` (`regular`), `mode` (octal digits: `4755`), `owner`, `sha256`, *process* |
+//! | `device:` `connected`, `disconnected` | `class` (`storage`, `network`, ...), `bus` (`usb`), `interface`, `path`, `vendor_id`, `product_id` (four hexadecimal digits in quotes), `vendor`, `product`, `serial` |
+//! | `module:` name | `activity` (`loaded`, `removed`), `path`, `sha256`, *process* |
+//! | `firewall:` `added`, `changed`, `removed` | `family` (`inet`), `table` (`filter`), `operation`, `entries`, *process* |
+//!
+//! *process* is who did it: `by` (executable), `command`, `parent`, `parent_command`, `user`, `uid`.
+//! All take `wait` (seconds before it), `repeat` and `every` (seconds between repeats).
+
+mod observed;
 
 use std::sync::Arc;
 
@@ -155,7 +171,10 @@ fn event(node: &Node) -> Result<EventKind, At> {
     } else if node.get("login").is_some() {
         login(node, entries)
     } else {
-        wrong(node, "an event must have `run` or `login`")
+        observed::event(node, entries).unwrap_or_else(|| {
+            let one_of = "run, login, connect, accept, listen, dns, file, device, module, firewall";
+            wrong(node, format!("an event must have one of {one_of}"))
+        })
     }
 }
 

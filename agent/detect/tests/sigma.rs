@@ -173,9 +173,9 @@ fn what_is_wrong_is_named() {
         (rule("s:\n  uid: 0\ncondition: s").replace("level: high", "level: severe"), "structure", "level"),
         (rule("s:\n  uid: 0\ncondition: s").replace("linux", "windows"), "unsupplied", "windows"),
         (
-            rule("s:\n  uid: 0\ncondition: s").replace("process_creation", "dns_query"),
+            rule("s:\n  uid: 0\ncondition: s").replace("process_creation", "registry_set"),
             "unsupplied",
-            "dns_query",
+            "registry_set",
         ),
         (rule("s:\n  uid: 0\ncondition: s") + "defender: {respons: x}\n", "structure", "respons"),
         (rule("s:\n  uid: 0\ncondition: s") + "defender: {response: explode}\n", "structure", "block_source"),

@@ -19,6 +19,26 @@ pub(crate) struct LogSource {
 /// Services whose log lines the login sensor reads.
 const LOGIN_SERVICES: [&str; 4] = ["sshd", "dropbear", "login", "su"];
 
+/// Categories, for messages.
+const CATEGORIES: [&str; 16] = [
+    "process_creation",
+    "authentication",
+    "network_connection",
+    "network_flow",
+    "network_listen",
+    "dns_query",
+    "file_event",
+    "file_change",
+    "file_delete",
+    "file_rename",
+    "file_access",
+    "device_connection",
+    "device_disconnection",
+    "driver_load",
+    "driver_unload",
+    "firewall_change",
+];
+
 /// Reads `logsource`.
 pub(crate) fn parse(node: &Node) -> Result<LogSource, At> {
     let Some(entries) = node.map() else {
@@ -51,22 +71,40 @@ pub(crate) fn parse(node: &Node) -> Result<LogSource, At> {
     if product.is_some_and(|p| p != "linux") {
         return unsupplied(format!("no sensor supplies the log source `{text}`: the product is not linux"));
     }
-    match (category, service) {
-        (Some("process_creation"), None) => Ok(LogSource { class: Class::ProcessCreation, also: None, text }),
-        (Some("authentication"), None) | (None, Some("auth")) => {
-            Ok(LogSource { class: Class::Authentication, also: None, text })
-        }
+    let is = |class: Class, field: &str, name: &str| {
+        let field = field::resolve(class, field).map_err(|c| At::new(node.line, c))?;
+        let test = Test::Literal { place: Place::Whole, bytes: name.as_bytes().to_vec(), cased: false };
+        Ok(Some(Expr::Ask(Question { field, test })))
+    };
+    let (class, also) = match (category, service) {
+        (None, Some("auth")) => (Class::Authentication, None),
         (None | Some("authentication"), Some(name)) if LOGIN_SERVICES.contains(&name) => {
-            let field = field::resolve(Class::Authentication, "service").map_err(|c| At::new(node.line, c))?;
-            let test = Test::Literal { place: Place::Whole, bytes: name.as_bytes().to_vec(), cased: false };
-            let also = Some(Expr::Ask(Question { field, test }));
-            Ok(LogSource { class: Class::Authentication, also, text })
+            (Class::Authentication, is(Class::Authentication, "service", name)?)
         }
-        (None, None) => unsupplied("the log source names neither category nor service".to_owned()),
-        _ => unsupplied(format!(
-            "no sensor supplies the log source `{text}`; there are linux/process_creation, linux/auth, linux/authentication and \
-             the services {}",
-            LOGIN_SERVICES.join(", ")
-        )),
-    }
+        (None, Some("auditd")) => (Class::Audit, None),
+        (None, Some(name @ ("sudo" | "cron"))) => (Class::Log, is(Class::Log, "program", name)?),
+        (None, None) => return unsupplied("the log source names neither category nor service".to_owned()),
+        (Some(category), None) => match Class::from_category(category) {
+            Some(class) => (class, None),
+            None => return unsupplied(unknown(&text)),
+        },
+        (None, Some("syslog")) => {
+            return unsupplied(
+                "no sensor supplies the log source `linux/syslog`: of the system log only logins are kept; \
+                 use the services auth, sshd, sudo or cron"
+                    .to_owned(),
+            )
+        }
+        _ => return unsupplied(unknown(&text)),
+    };
+    Ok(LogSource { class, also, text })
+}
+
+fn unknown(text: &str) -> String {
+    let categories = CATEGORIES.join(", ");
+    let services = LOGIN_SERVICES.join(", ");
+    format!(
+        "no sensor supplies the log source `{text}`; there are the categories {categories} and the services auth, auditd, cron, \
+         sudo, {services}"
+    )
 }
