@@ -9,7 +9,9 @@
 //! | [`kernel_config`] | the configuration the kernel was built with |
 //! | [`modules`] | kernel modules and the rules of modprobe |
 //! | [`mounts`] | file systems: mounted, or of fstab and mount units |
+//! | [`pam`] | the effective stack of a service |
 //! | [`services`] | what is started at boot, what runs |
+//! | [`sockets`] | what a running device listens on |
 //! | [`sshd`] | sshd_config, Match and Include |
 //! | [`sysctl`] | what the image would set by sysctl |
 //! | [`walk`] | the files that stand out, found by one walk of the tree |
@@ -21,8 +23,10 @@ pub(crate) mod image;
 pub(crate) mod kernel_config;
 pub(crate) mod modules;
 pub(crate) mod mounts;
+pub(crate) mod pam;
 pub(crate) mod password;
 pub(crate) mod services;
+pub(crate) mod sockets;
 pub(crate) mod sshd;
 pub(crate) mod sysctl;
 pub(crate) mod walk;

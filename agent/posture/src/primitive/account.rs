@@ -57,6 +57,8 @@ struct Question {
     every: bool,
     /// Accounts of these names are left alone.
     except: Vec<String>,
+    /// Only accounts with such a password.
+    with_password: Vec<Password>,
     conditions: Vec<Condition>,
 }
 
@@ -78,6 +80,15 @@ enum Condition {
     /// It has a number of days, and at most this many.
     AgeAtMost(Age, i64),
     GroupExists(bool),
+    /// Its own group has this name.
+    Group(String),
+    LoginShell(bool),
+    /// None of these is in its home directory.
+    HomeLacks(Vec<String>),
+    /// Files of this pattern in its home directory have no mode bits beyond these.
+    HomeFiles(String, u32),
+    /// The password was changed on a day that is over.
+    LastChangePast(bool),
 }
 
 /// Questions about the database as a whole.
@@ -127,6 +138,16 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
     conditions.extend(keys.flag("home_exists")?.map(Condition::HomeExists));
     conditions.extend(keys.flag("home_owned")?.map(Condition::HomeOwned));
     conditions.extend(keys.text("home_under")?.map(Condition::HomeUnder));
+    conditions.extend(keys.text("group")?.map(Condition::Group));
+    conditions.extend(keys.flag("login_shell")?.map(Condition::LoginShell));
+    conditions.extend(keys.list("home_lacks")?.map(Condition::HomeLacks));
+    conditions.extend(keys.flag("last_change_past")?.map(Condition::LastChangePast));
+    let (files, mode) = (keys.text("home_files")?, keys.mode("home_files_mode_max")?);
+    match (files, mode) {
+        (Some(files), Some(mode)) => conditions.push(Condition::HomeFiles(files, mode)),
+        (None, None) => {}
+        _ => return Err(Fault::new(keys.at, "`home_files` and `home_files_mode_max` belong together")),
+    }
     conditions.extend(keys.flag("group_exists")?.map(Condition::GroupExists));
     for (least, most, age) in [
         ("max_days_at_least", "max_days_at_most", Age::Max),
@@ -138,7 +159,9 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
         conditions.extend(keys.number(most)?.map(|days| Condition::AgeAtMost(age, days)));
     }
     let every = keys.flag("every")?.unwrap_or(false);
-    Ok(Box::new(Question { selector, every, except: keys.list("except")?.unwrap_or_default(), conditions }))
+    let except = keys.list("except")?.unwrap_or_default();
+    let with_password = keys.words("with_password", &passwords)?.unwrap_or_default();
+    Ok(Box::new(Question { selector, every, except, with_password, conditions }))
 }
 
 impl Selector {
@@ -146,7 +169,9 @@ impl Selector {
         match self {
             Self::Any => true,
             Self::Superuser => account.uid == Some(0),
-            Self::System => account.uid.is_some_and(|uid| uid != 0 && uid < accounts.uid_min),
+            Self::System => {
+                account.uid.is_some_and(|uid| uid != 0 && (uid < accounts.uid_min || uid == 65_534))
+            }
             Self::Login => account.can_log_in(),
             Self::Person => account.uid.is_some_and(|uid| uid >= accounts.uid_min && uid < 65_534),
             Self::Named(name) => account.name == *name,
@@ -210,6 +235,48 @@ impl Condition {
                     is == *wanted,
                     format!("group id {shown} is{} in /etc/group", if is { "" } else { " not" }),
                 )
+            }
+            Self::Group(name) => {
+                let is = account.gid.is_some() && account.gid == accounts.gid(name);
+                yes_no(is, format!("{} its group {name}", if is { "has as" } else { "has not as" }))
+            }
+            Self::LoginShell(wanted) => {
+                let shell = if account.shell.is_empty() { "/bin/sh" } else { &account.shell };
+                yes_no(account.can_log_in() == *wanted, format!("shell {shell}"))
+            }
+            Self::HomeLacks(names) => {
+                for name in names {
+                    let path = format!("{}/{name}", account.home.trim_end_matches('/'));
+                    if scan.root.link_metadata(&path)?.is_some() {
+                        return yes_no(false, format!("{path} is there"));
+                    }
+                }
+                yes_no(true, format!("home {} has no {}", account.home, names.join(", ")))
+            }
+            Self::HomeFiles(pattern, mode) => {
+                for path in scan.root.glob(&format!("{}/{pattern}", account.home.trim_end_matches('/')))? {
+                    let found = scan.root.link_metadata(&path)?;
+                    if let Some(found) =
+                        found.filter(|found| found.kind == Kind::File && found.mode & !mode != 0)
+                    {
+                        return yes_no(
+                            false,
+                            format!(
+                                "{} has mode {:04o}, wanted at most {mode:04o}",
+                                path.display(),
+                                found.mode
+                            ),
+                        );
+                    }
+                }
+                yes_no(true, format!("home {}: {pattern} at most {mode:04o}", account.home))
+            }
+            Self::LastChangePast(wanted) => {
+                let day = account.shadow.as_ref().and_then(|shadow| shadow.last_change);
+                let today = scan.inputs.time.millis() / 86_400_000;
+                let is = day.is_none_or(|day| day <= today);
+                let shown = day.map_or_else(|| "never".to_owned(), |day| format!("day {day}"));
+                yes_no(is == *wanted, format!("password changed on {shown}, today is day {today}"))
             }
             Self::AgeAtLeast(age, days) => {
                 let has = age.of(account);
@@ -340,6 +407,16 @@ impl Question {
         for account in &accounts.accounts {
             if !self.selector.selects(account, accounts) || self.except.contains(&account.name) {
                 continue;
+            }
+            if !self.with_password.is_empty() {
+                match password(&self.with_password, account, accounts).0 {
+                    Truth::Yes => {}
+                    Truth::No | Truth::Absent(_) => continue,
+                    Truth::Unknown(reason) => {
+                        unknown = unknown.or(Some(reason));
+                        continue;
+                    }
+                }
             }
             let (truth, words) = self.judge_account(account, accounts, scan)?;
             let list = match truth {

@@ -1,5 +1,6 @@
 //! `file`: existence, kind, mode and owner.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::{expand, paths, Primitive};
@@ -17,6 +18,9 @@ struct File {
     /// One matching file is enough.
     any: bool,
     attributes: Attributes,
+    /// Of what a pattern stands for, only these kinds.
+    only: Vec<Kind>,
+    except: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -37,6 +41,8 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
         exists: keys.flag("exists")?,
         required: keys.flag("required")?.unwrap_or(false),
         any: keys.word("match", &[("any", true), ("all", false)])?.unwrap_or(false),
+        only: keys.words("only", &kinds)?.unwrap_or_default(),
+        except: keys.list("except")?.unwrap_or_default(),
         attributes: Attributes {
             kinds: keys.words("kind", &kinds)?.unwrap_or_default(),
             mode_max: keys.mode("mode_max")?,
@@ -123,7 +129,6 @@ impl Attributes {
 
 /// A pattern without a slash at its start matches the end of the target.
 fn matches_target(pattern: &str, target: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
     let target = target.as_os_str().as_bytes();
     matches_path(pattern, target)
         || (!pattern.starts_with('/')
@@ -152,7 +157,19 @@ fn is_empty(scan: &Scan<'_>, path: &Path, found: &Metadata) -> Result<bool, Unre
 
 impl File {
     fn try_judge(&self, scan: &Scan<'_>) -> Result<Outcome, Unreadable> {
-        let paths = expand(scan, &self.patterns)?;
+        let mut paths = expand(scan, &self.patterns)?;
+        paths.retain(|path| {
+            !self.except.iter().any(|pattern| matches_path(pattern, path.as_os_str().as_bytes()))
+        });
+        if !self.only.is_empty() {
+            let mut kept = Vec::new();
+            for path in paths {
+                if scan.root.metadata(&path)?.is_some_and(|found| self.only.contains(&found.kind)) {
+                    kept.push(path);
+                }
+            }
+            paths = kept;
+        }
         let missing = || vec![format!("{}: missing", self.patterns.join(", "))];
         let there = || paths.iter().map(|path| format!("{}: is there", path.display())).collect::<Vec<_>>();
         if self.exists == Some(false) {

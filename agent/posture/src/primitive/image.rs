@@ -18,6 +18,7 @@ enum Fact {
     Has(Vec<String>),
     RootFs(Vec<String>),
     WritableRoot(bool),
+    Verity(bool),
 }
 
 fn flag(keys: &mut Keys<'_>, key: &'static str, fact: fn(bool) -> Fact) -> Result<Box<dyn Primitive>, Fault> {
@@ -38,6 +39,10 @@ pub(super) fn live(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
 
 pub(super) fn writable_root(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
     flag(keys, "writable_root", Fact::WritableRoot)
+}
+
+pub(super) fn verity(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
+    flag(keys, "verity", Fact::Verity)
 }
 
 pub(super) fn has(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
@@ -87,6 +92,15 @@ impl Fact {
                     "/: the type of its file system is not in fstab or the command line".to_owned(),
                 ]),
             },
+            Self::Verity(wanted) => match verity_of(scan)? {
+                Some(by) => Outcome::of(*wanted, vec![format!("dm-verity: {by}")]),
+                None => match scan.command_line() {
+                    Ok(line) => {
+                        Outcome::of(!wanted, vec![format!("{}: nothing sets up dm-verity", line.from)])
+                    }
+                    Err(reason) => Outcome::unknown(reason),
+                },
+            },
             Self::WritableRoot(wanted) => {
                 let (writable, why) = writable(scan)?;
                 Outcome::of(
@@ -96,6 +110,32 @@ impl Fact {
             }
         })
     }
+}
+
+/// What sets up dm-verity: the command line, veritytab, or a device of that kind on a running system.
+fn verity_of(scan: &Scan<'_>) -> Result<Option<String>, Unreadable> {
+    if let Ok(line) = scan.command_line() {
+        for name in
+            ["roothash", "systemd.verity_root_hash", "dm-mod.create", "verity.rootfs_hash", "rootfs.verity"]
+        {
+            if line.last(name).is_some_and(|value| !name.starts_with("dm-mod") || value.contains("verity")) {
+                return Ok(Some(format!("{}: {name}", line.from)));
+            }
+        }
+    }
+    if let Some(text) = scan.root.text("/etc/veritytab")? {
+        if text.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            return Ok(Some("/etc/veritytab".to_owned()));
+        }
+    }
+    if scan.inputs.live {
+        for path in scan.root.glob("/sys/block/dm-*/dm/uuid")? {
+            if scan.root.text(&path)?.is_some_and(|uuid| uuid.starts_with("CRYPT-VERITY")) {
+                return Ok(Some(path.display().to_string()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Type of the root's file system.

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | [`account`] | accounts and passwords |
 //! | [`boot`] | kernel configuration, command line, modules |
+//! | [`dropbear`] | options of the small ssh server |
 //! | [`file`] | existence, kind, mode and owner of files |
 //! | [`find`] | files that stand out anywhere in the tree |
 //! | [`image`] | what the image is and has, mainly for `when` |
+//! | [`listen`] | what a running device listens on |
 //! | [`mount`] | file systems and their options |
+//! | [`pam`] | lines of a PAM stack |
 //! | [`service`] | what is started at boot, who may log in on a console |
 //! | [`setting`] | keys and values of configuration files |
 //! | [`sshd`] | effective options of OpenSSH |
@@ -16,10 +19,13 @@
 
 mod account;
 mod boot;
+mod dropbear;
 mod file;
 mod find;
 mod image;
+mod listen;
 mod mount;
+mod pam;
 mod service;
 mod setting;
 mod sshd;
@@ -47,14 +53,17 @@ pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("account", account::parse),
     ("busybox", image::busybox),
     ("cmdline", boot::cmdline),
+    ("dropbear", dropbear::parse),
     ("file", file::parse),
     ("find", find::parse),
     ("has", image::has),
     ("inittab", service::inittab),
     ("kconfig", boot::kconfig),
+    ("listen", listen::parse),
     ("live", image::live),
     ("module", boot::module),
     ("mount", mount::parse),
+    ("pam", pam::parse),
     ("root_fs", image::root_fs),
     ("service", service::parse),
     ("setting", setting::parse),
@@ -62,6 +71,7 @@ pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("sysctl", sysctl::parse),
     ("systemd", image::systemd),
     ("text", text::parse),
+    ("verity", image::verity),
     ("writable_root", image::writable_root),
 ];
 
