@@ -75,6 +75,7 @@ fn finding(evidence: Vec<Evidence>, techniques: &[&str], tactics: &[&str]) -> Fi
             techniques: words(techniques),
             tactics: words(tactics),
             correlation: true,
+            replaces: words(techniques),
         }),
         severity: Severity::High,
         message: "5 failed logins from 192.0.2.7".into(),

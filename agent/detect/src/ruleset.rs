@@ -386,6 +386,7 @@ impl Compiler {
                         techniques: d.techniques.clone(),
                         tactics: d.tactics.clone(),
                         correlation: kind != RuleKind::Event,
+                        replaces: d.own.replaces.clone(),
                     }),
                     level: d.level,
                     response: d.own.response,

@@ -179,6 +179,8 @@ fn what_is_wrong_is_named() {
         ),
         (rule("s:\n  uid: 0\ncondition: s") + "defender: {respons: x}\n", "structure", "respons"),
         (rule("s:\n  uid: 0\ncondition: s") + "defender: {response: explode}\n", "structure", "block_source"),
+        (rule("s:\n  uid: 0\ncondition: s") + "defender: {replaces: 'a b'}\n", "structure", "identifiers"),
+        (rule("s:\n  uid: 0\ncondition: s") + "taxonomy: ecs\n", "unsupplied", "ecs"),
         ("a: b\n".to_owned(), "structure", "title"),
         ("- a\n".to_owned(), "structure", "mapping"),
         ("title: T\n".to_owned(), "structure", "neither"),
@@ -217,12 +219,14 @@ fn a_bad_rule_stops_no_other() {
 #[test]
 fn metadata_is_kept() {
     let text = rule("s:\n  uid: 0\ncondition: s")
-        + "description: >-\n  Some\n  words\ntags: [attack.t1059.004, attack.defense-evasion, attack.g0001, cve.2024-1]\nstatus: test\n";
+        + "description: >-\n  Some\n  words\ntags: [attack.t1059.004, attack.defense-evasion, attack.g0001, cve.2024-1]\nstatus: test\n\
+           defender: {replaces: [IoT_ReverseShell, IoT_WebShell]}\n";
     let rules = good(&[&text]);
     let rule = rules.rules().next().unwrap();
     assert_eq!(rule.info.techniques, ["T1059.004"]);
     assert_eq!(rule.info.tactics, ["defense-evasion"]);
     assert_eq!(rule.info.description, "Some words");
+    assert_eq!(rule.info.replaces, ["IoT_ReverseShell", "IoT_WebShell"]);
     assert_eq!(rule.logsource, "linux/process_creation");
     assert_eq!((rule.kind.name(), rule.enabled, rule.alerts), ("event", true, true));
 }

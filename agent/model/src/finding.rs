@@ -24,6 +24,8 @@ pub struct RuleInfo {
     pub tactics: Vec<String>,
     /// A correlation over several events rather than a single-event rule.
     pub correlation: bool,
+    /// Identifiers of the alerts of other products that it stands for, such as `IoT_ReverseShell` of Microsoft's micro agent.
+    pub replaces: Vec<String>,
 }
 
 /// What the agent is to do about a finding.

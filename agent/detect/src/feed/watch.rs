@@ -82,7 +82,7 @@ impl Feed {
                     description: format!("What was met is listed in the threat feed {name}."),
                     techniques: technique.map(str::to_owned).into_iter().collect(),
                     tactics: vec![tactic.to_owned()],
-                    correlation: false,
+                    ..RuleInfo::default()
                 }),
                 level,
                 response,

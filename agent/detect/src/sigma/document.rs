@@ -10,6 +10,9 @@ use crate::sigma::detection::{self, Placeholders, Scope};
 use crate::sigma::logsource::{self, LogSource};
 use crate::yaml::{Kind, Node};
 
+/// Most alerts of other products one rule may stand for.
+const MAX_REPLACED: usize = 32;
+
 /// A parsed document.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Document {
@@ -33,11 +36,13 @@ pub(crate) struct Own {
     pub(crate) response: Response,
     /// False: the rule only feeds correlations, even ones that let the rules they refer to alert.
     pub(crate) alert: bool,
+    /// What alerts of other products the rule stands for.
+    pub(crate) replaces: Vec<String>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { response: Response::None, alert: true }
+        Self { response: Response::None, alert: true, replaces: Vec::new() }
     }
 }
 
@@ -82,6 +87,10 @@ pub(crate) fn parse(node: &Node, placeholders: &Placeholders) -> Result<Document
             At::new(value.line, Cause::Structure(why.to_owned()))
         })?,
     };
+    if let Some(taxonomy) = text("taxonomy")?.filter(|taxonomy| taxonomy != "sigma") {
+        let why = format!("the taxonomy `{taxonomy}` is not known here; convert the rule to `sigma`");
+        return Err(At::new(node.line, Cause::Unsupplied(why)));
+    }
     let (techniques, tactics) = tags(node.get("tags"))?;
     let own = node.get("defender").map_or(Ok(Own::default()), own_key)?;
     let body = match (node.get("detection"), node.get("correlation")) {
@@ -148,6 +157,25 @@ fn is_software(name: &str) -> bool {
     name.starts_with(['g', 's', 'G', 'S']) && name[1..].bytes().all(|b| b.is_ascii_digit())
 }
 
+/// Identifiers of alerts, one or a list.
+fn identifiers(node: &Node) -> Result<Vec<String>, At> {
+    let items = node.list().unwrap_or(std::slice::from_ref(node));
+    let name = |item: &Node| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+        item.scalar_text()
+            .filter(|text| !text.is_empty() && text.len() <= 100 && text.chars().all(plain))
+            .ok_or_else(|| {
+                let why = "`defender.replaces` takes identifiers of letters, digits and any of _ - . :";
+                At::new(item.line, Cause::Structure(why.to_owned()))
+            })
+    };
+    if items.len() > MAX_REPLACED {
+        let why = format!("`defender.replaces` has more than {MAX_REPLACED} identifiers");
+        return Err(At::new(node.line, Cause::TooLarge(why)));
+    }
+    items.iter().map(name).collect()
+}
+
 /// Reads our own key: `defender: {response: block_source}`.
 fn own_key(node: &Node) -> Result<Own, At> {
     let Some(entries) = node.map() else {
@@ -169,8 +197,9 @@ fn own_key(node: &Node) -> Result<Own, At> {
                     return Err(At::new(value.line, Cause::Structure(why)));
                 }
             },
+            "replaces" => own.replaces = identifiers(value)?,
             _ => {
-                let why = format!("`defender.{key}` is not a key; there are response and alert");
+                let why = format!("`defender.{key}` is not a key; there are response, alert and replaces");
                 return Err(At::new(value.line, Cause::Structure(why)));
             }
         }

@@ -289,6 +289,7 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
         unmapped: Some(Unmapped {
             response: Some(finding.response.name()),
             group: (!finding.group.is_empty()).then_some(Pairs(&finding.group)),
+            replaces: (!rule.replaces.is_empty()).then_some(&rule.replaces),
             ..Unmapped::default()
         }),
         ..Record::default()

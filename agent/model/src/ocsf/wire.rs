@@ -77,7 +77,7 @@ object!(
     /// What the schema has no attribute for.
     Unmapped {
         argv: &'a [String], signal: u8, source: &'a str, method: &'a str, user_known: bool,
-        response: &'a str, group: Pairs<'a, String>, seconds: u64, finding_uid: &'a str,
+        response: &'a str, group: Pairs<'a, String>, replaces: &'a [String], seconds: u64, finding_uid: &'a str,
         verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
         family: &'a str, operation: &'a str, entries: u32,
@@ -94,6 +94,7 @@ impl Unmapped<'_> {
             && self.user_known.is_none()
             && self.response.is_none()
             && self.group.is_none()
+            && self.replaces.is_none()
             && self.seconds.is_none()
             && self.finding_uid.is_none()
             && self.verdict.is_none()
