@@ -10,6 +10,7 @@
 //! | `dbus` | the service org.defender.Agent1 |
 //! | [`logins`] | the login sensor with its remembered positions |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
+//! | [`posture`] | policies, exceptions and scans |
 //! | [`request`] | what can be asked of a running agent |
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
@@ -23,6 +24,7 @@ pub mod dbus;
 pub mod device;
 pub mod logins;
 pub mod pipeline;
+pub mod posture;
 pub mod request;
 pub mod rules;
 pub mod run;

@@ -81,8 +81,8 @@ endef
 DEFENDER_SYSTEMD_FILES = ./usr/lib/systemd/*|./usr/lib/sysusers.d/*|./usr/lib/tmpfiles.d/*
 DEFENDER_SYSV_FILES = ./etc/init.d/*|./usr/libexec/defender/supervise
 
-# The rules' own tests are for who writes rules.
-DEFENDER_UNWANTED_FILES = *.tests.yaml
+# The rules' and policies' own tests are for who writes them.
+DEFENDER_UNWANTED_FILES = *.tests.yaml|*.tests.toml
 ifneq ($(BR2_PACKAGE_DEFENDER_DBUS),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/dbus-1/*
 endif

@@ -55,8 +55,8 @@ defender_install_overlay () {
         target="$file"
         mode=0644
         case "$file" in
-            *.tests.yaml)
-                # The rules' own tests are for who writes rules.
+            *.tests.yaml|*.tests.toml)
+                # The rules' and policies' own tests are for who writes them.
                 wanted= ;;
             ./usr/lib/systemd/*|./usr/lib/sysusers.d/*|./usr/lib/tmpfiles.d/*)
                 case " ${DEFENDER_INIT} " in *" systemd "*) ;; *) wanted= ;; esac ;;

@@ -16,11 +16,46 @@ pub(super) enum Flag {
     Seconds,
     Reason,
     Rules,
+    Root,
+    Live,
+    Policy,
+    Policies,
+    FailOn,
+    MinScore,
+    Strict,
+    Format,
+    Output,
+    All,
+    KernelConfig,
+    Cmdline,
+    DeviceTable,
+    AssumeRootOwned,
 }
 
 impl Flag {
-    const ALL: [Self; 7] =
-        [Self::Json, Self::Config, Self::Socket, Self::Limit, Self::Seconds, Self::Reason, Self::Rules];
+    const ALL: [Self; 21] = [
+        Self::Json,
+        Self::Config,
+        Self::Socket,
+        Self::Limit,
+        Self::Seconds,
+        Self::Reason,
+        Self::Rules,
+        Self::Root,
+        Self::Live,
+        Self::Policy,
+        Self::Policies,
+        Self::FailOn,
+        Self::MinScore,
+        Self::Strict,
+        Self::Format,
+        Self::Output,
+        Self::All,
+        Self::KernelConfig,
+        Self::Cmdline,
+        Self::DeviceTable,
+        Self::AssumeRootOwned,
+    ];
 
     /// Its name, the word for its value (empty when it takes none) and what it means.
     const fn describe(self) -> (&'static str, &'static str, &'static str) {
@@ -35,6 +70,32 @@ impl Flag {
             Self::Limit => ("limit", "N", "at most so many, the newest (default 100)"),
             Self::Seconds => ("seconds", "N", "for how long, 1 to 2592000 (default: as configured)"),
             Self::Reason => ("reason", "TEXT", "why, for the record"),
+            Self::Root => {
+                ("root", "DIR", "the root directory of an image that is not running (default: this device)")
+            }
+            Self::Live => ("live", "", "the system of --root runs: its /proc and /sys are mounted there"),
+            Self::Policy => {
+                ("policy", "ID|FILE", "a policy by id or file; may be repeated (default: as configured)")
+            }
+            Self::Policies => ("policies", "DIR", "the directory of policies (default: as configured)"),
+            Self::FailOn => {
+                ("fail-on", "LEVEL", "answer \"no\" when a check of this severity or above fails")
+            }
+            Self::MinScore => {
+                ("min-score", "N", "answer \"no\" below this score, 0 to 100 (default: as configured)")
+            }
+            Self::Strict => ("strict", "", "take what could not be told for failed"),
+            Self::Format => ("format", "FORMAT", "text, json, junit, sarif or html (default text)"),
+            Self::Output => ("output", "FILE", "write the report there"),
+            Self::All => ("all", "", "name what passed and what does not apply, too"),
+            Self::KernelConfig => ("kernel-config", "FILE", "the configuration the kernel was built with"),
+            Self::Cmdline => ("cmdline", "TEXT", "the kernel command line"),
+            Self::DeviceTable => (
+                "device-table",
+                "FILE",
+                "owners, modes and devices (makedevs); may be repeated; the rest is root's",
+            ),
+            Self::AssumeRootOwned => ("assume-root-owned", "", "take everything for root's"),
             Self::Rules => ("rules", "PATH", "a rule file or directory; may be repeated"),
         }
     }
@@ -51,6 +112,10 @@ pub(super) enum Verb {
     Unblock,
     Blocked,
     Replay,
+    Posture,
+    PostureList,
+    PostureExplain,
+    PostureDiff,
     RulesCheck,
     RulesList,
     ConfigCheck,
@@ -74,7 +139,10 @@ pub(super) struct Command {
     details: &'static str,
 }
 
-use Flag::{Config, Json, Limit, Reason, Rules, Seconds, Socket};
+use Flag::{
+    All, AssumeRootOwned, Cmdline, Config, DeviceTable, FailOn, Format, Json, KernelConfig, Limit, Live,
+    MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict,
+};
 
 /// Every command, in the order of the help.
 pub(super) const COMMANDS: &[Command] = &[
@@ -156,6 +224,61 @@ pub(super) const COMMANDS: &[Command] = &[
                   was found, 2 when there are no rules, 3 when the file cannot be read.",
     },
     Command {
+        verb: Verb::Posture,
+        words: &["posture"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[
+            Root,
+            Live,
+            Policy,
+            Policies,
+            FailOn,
+            MinScore,
+            Strict,
+            Format,
+            Output,
+            All,
+            Config,
+            KernelConfig,
+            Cmdline,
+            DeviceTable,
+            AssumeRootOwned,
+        ],
+        about: "Grade this device, or an image that is not running, against policies.",
+        details: "With --root nothing outside of DIR is followed and no privileges are needed: owners come from fakeroot or pseudo, from \
+                  --device-table, or everything is taken for root's. The configuration (exceptions, allowed ports) is then DIR's own \
+                  unless --config names one. Exit codes: 0 when it is good enough, 1 when not, 2 for a mistake in policy or \
+                  configuration, 3 when it could not run.",
+    },
+    Command {
+        verb: Verb::PostureList,
+        words: &["posture", "list"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Policy, Policies, Config, Json],
+        about: "List policies and their checks: severity, id, title.",
+        details: "Exit codes: 0, or 2 when a policy has mistakes.",
+    },
+    Command {
+        verb: Verb::PostureExplain,
+        words: &["posture", "explain"],
+        arguments: "CHECK",
+        count: (1, 1),
+        flags: &[Policy, Policies, Config],
+        about: "Explain a check: why it matters and what to do about it.",
+        details: "Exit codes: 0, 1 when there is no such check, 2 when a policy has mistakes.",
+    },
+    Command {
+        verb: Verb::PostureDiff,
+        words: &["posture", "diff"],
+        arguments: "OLD NEW",
+        count: (2, 2),
+        flags: &[Json],
+        about: "Show what changed between two scans, reports of --format json.",
+        details: "Exit codes: 0 when nothing got worse, 1 when something did, 3 when a report cannot be read.",
+    },
+    Command {
         verb: Verb::RulesCheck,
         words: &["rules", "check"],
         arguments: "PATH...",
@@ -222,7 +345,27 @@ pub(super) struct Given {
     pub(super) seconds: Option<u64>,
     pub(super) reason: String,
     pub(super) rules: Vec<PathBuf>,
+    pub(super) posture: Box<PostureOptions>,
     pub(super) arguments: Vec<OsString>,
+}
+
+/// What was told to `posture`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PostureOptions {
+    pub(super) root: Option<PathBuf>,
+    pub(super) live: bool,
+    pub(super) policy: Vec<String>,
+    pub(super) policies: Option<PathBuf>,
+    pub(super) fail_on: Option<String>,
+    pub(super) min_score: Option<u32>,
+    pub(super) strict: bool,
+    pub(super) format: Option<String>,
+    pub(super) output: Option<PathBuf>,
+    pub(super) all: bool,
+    pub(super) kernel_config: Option<PathBuf>,
+    pub(super) cmdline: Option<String>,
+    pub(super) device_tables: Vec<PathBuf>,
+    pub(super) assume_root_owned: bool,
 }
 
 /// What the command line asks for.
@@ -260,6 +403,23 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let command = match group.as_slice() {
         [] => return Err(usage(format!("no command is called `{first}`"), None)),
         [only] if only.words.len() == 1 => *only,
+        several if several.iter().any(|command| command.words.len() == 1) => {
+            // A word after the group's own command: `posture` and `posture list`.
+            let second = parser
+                .try_raw_args()
+                .and_then(|arguments| Some(arguments.peek()?.to_string_lossy().into_owned()));
+            let found =
+                several.iter().copied().find(|command| command.words.get(1).copied() == second.as_deref());
+            match found.filter(|command| command.words.len() == 2) {
+                Some(found) => {
+                    parser.next().map_err(|error| usage(error.to_string(), None))?;
+                    found
+                }
+                None => {
+                    several.iter().copied().find(|command| command.words.len() == 1).unwrap_or(several[0])
+                }
+            }
+        }
         several => {
             let choice = || several.iter().map(|command| command.words[1]).collect::<Vec<_>>().join(", ");
             match parser.next().map_err(|error| usage(error.to_string(), None))? {
@@ -297,21 +457,39 @@ impl Command {
             let flag = Flag::ALL.into_iter().find(|flag| flag.describe().0 == name);
             let flag = flag.filter(|flag| self.flags.contains(flag));
             let flag = flag.ok_or_else(|| format!("invalid option '--{name}'"))?;
-            if flag == Json {
-                given.json = true;
+            let posture = &mut given.posture;
+            let switch = match flag {
+                Json => Some(&mut given.json),
+                Live => Some(&mut posture.live),
+                Strict => Some(&mut posture.strict),
+                All => Some(&mut posture.all),
+                AssumeRootOwned => Some(&mut posture.assume_root_owned),
+                _ => None,
+            };
+            if let Some(switch) = switch {
+                *switch = true;
                 continue;
             }
             let value = parser.value().map_err(text)?;
+            let words = |value: &OsString| defender_model::text::from_bytes(value.as_encoded_bytes());
             match flag {
+                Root => posture.root = Some(value.into()),
+                Policy => posture.policy.push(words(&value)),
+                Policies => posture.policies = Some(value.into()),
+                FailOn => posture.fail_on = Some(words(&value)),
+                MinScore => posture.min_score = Some(number(&name, &value)?),
+                Format => posture.format = Some(words(&value)),
+                Output => posture.output = Some(value.into()),
+                KernelConfig => posture.kernel_config = Some(value.into()),
+                Cmdline => posture.cmdline = Some(words(&value)),
+                DeviceTable => posture.device_tables.push(value.into()),
                 Config => given.config = Some(value.into()),
                 Socket => given.socket = Some(value.into()),
                 Rules => given.rules.push(value.into()),
                 Limit => given.limit = Some(number(&name, &value)?),
                 Seconds => given.seconds = Some(number(&name, &value)?),
-                Reason => {
-                    given.reason = defender_model::text::from_bytes(value.as_encoded_bytes());
-                }
-                Json => {}
+                Reason => given.reason = words(&value),
+                Json | Live | Strict | All | AssumeRootOwned => {}
             }
         }
         if given.arguments.len() < self.count.0 {
@@ -346,7 +524,7 @@ impl Command {
             let (name, value, meaning) = flag.describe();
             let option = format!("--{name} {value}");
             // Writing to a String cannot fail.
-            let _ = writeln!(help, "  {:<18} {meaning}", option.trim_end());
+            let _ = writeln!(help, "  {:<20} {meaning}", option.trim_end());
         }
         help
     }

@@ -3,6 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `arguments` | which commands there are, what they take, their help |
+//! | `posture` | `posture`, `posture list`, `explain`, `diff` |
 //! | `query` | commands that ask the running agent |
 //! | `shown` | replies and events as text for people |
 //! | `rules` | `rules check`, `rules list` |
@@ -13,6 +14,7 @@
 //! configuration, 3 could not run.
 
 mod arguments;
+mod posture;
 mod query;
 mod replay;
 mod rules;
@@ -136,6 +138,10 @@ fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Out
             query::ask(verb, given, streams)
         }
         Verb::Replay => replay::replay(given, streams),
+        Verb::Posture => posture::scan(given, streams),
+        Verb::PostureList => posture::list(given, streams),
+        Verb::PostureExplain => posture::explain(given, streams),
+        Verb::PostureDiff => posture::diff(given, streams),
         Verb::RulesCheck => rules::check(given, streams),
         Verb::RulesList => rules::list(given, streams),
         Verb::ConfigCheck => settings::check(given, streams),

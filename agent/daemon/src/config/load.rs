@@ -61,21 +61,57 @@ pub fn load(file: &Path) -> Loaded {
         Ok(more) => files.extend(more),
         Err(problem) => loaded.problems.push(problem),
     }
-    let mut parts = Vec::new();
-    for file in files {
-        match read(&file).and_then(|text| check(&file, &text)) {
-            Ok(table) => parts.push(Part { file, table, out: None }),
-            Err(problem) => loaded.problems.push(problem),
-        }
-    }
-    loaded.config = whole(&parts).unwrap_or_else(|_| leave_contradictions_out(&mut parts));
-    for part in parts {
-        match part.out {
-            None => loaded.files.push(part.file),
-            Some(message) => loaded.problems.push(Problem { file: part.file, line: None, message }),
-        }
-    }
+    let texts = files.into_iter().map(|file| {
+        let text = read(&file);
+        (file, text)
+    });
+    loaded.assemble(texts.collect());
     loaded
+}
+
+/// The configuration of an image that is not running, read below its root without ever leaving it: `file` and its drop-ins.
+#[must_use]
+pub fn load_image(root: &defender_posture::Root, file: &Path) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut files = vec![file.to_owned()];
+    let pattern = file.with_file_name("conf.d/*.toml");
+    match root.glob(&pattern.to_string_lossy()) {
+        Ok(more) => files.extend(more),
+        Err(error) => loaded.problems.push(Problem { file: pattern, line: None, message: error.to_string() }),
+    }
+    let mut texts = Vec::new();
+    for file in files {
+        match root.text(&file) {
+            Ok(Some(text)) => texts.push((file, Ok(text))),
+            // An image without a configuration has the defaults.
+            Ok(None) => {}
+            Err(error) => {
+                let problem = Problem { file: file.clone(), line: None, message: error.reason };
+                texts.push((file, Err(problem)));
+            }
+        }
+    }
+    loaded.assemble(texts);
+    loaded
+}
+
+impl Loaded {
+    fn assemble(&mut self, texts: Vec<(PathBuf, Result<String, Problem>)>) {
+        let mut parts = Vec::new();
+        for (file, text) in texts {
+            match text.and_then(|text| check(&file, &text)) {
+                Ok(table) => parts.push(Part { file, table, out: None }),
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        self.config = whole(&parts).unwrap_or_else(|_| leave_contradictions_out(&mut parts));
+        for part in parts {
+            match part.out {
+                None => self.files.push(part.file),
+                Some(message) => self.problems.push(Problem { file: part.file, line: None, message }),
+            }
+        }
+    }
 }
 
 /// A file that is right by itself.
@@ -125,7 +161,11 @@ impl Config {
         if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
             return Err(format!("[[rule]] number {} has no `id`", at + 1));
         }
+        self.posture.exceptions()?;
         let limits = [
+            ("posture.interval_hours", self.posture.interval_hours.into(), 1, 365 * 24),
+            ("posture.spread_minutes", self.posture.spread_minutes.into(), 0, 365 * 24 * 60),
+            ("posture.minimum_score", self.posture.minimum_score.into(), 0, 100),
             ("agent.queue", self.agent.queue as u64, 16, 1 << 20),
             ("process.table_capacity", self.process.table_capacity as u64, 16, 1 << 20),
             ("process.poll_interval_ms", self.process.poll_interval_ms, 1, 60_000),

@@ -35,6 +35,8 @@ pub struct Config {
     pub rules: Rules,
     /// Sections `[[rule]]`.
     pub rule: Vec<Rule>,
+    /// Section `posture` with `[[posture.exception]]`.
+    pub posture: Posture,
     /// Section `response`.
     pub response: Response,
     /// Sections `sink.*`.
@@ -137,6 +139,40 @@ Rule {
     count: Option<u32> = None,
     /// Replaces a correlation's time span, in seconds.
     timespan_s: Option<u64> = None,
+} }
+
+section! { "posture"
+/// Grading of the device against policies.
+Posture {
+    /// Scan at intervals.
+    enabled: bool = true,
+    /// Directories of policies; policy files end in `.toml`.
+    directories: Vec<PathBuf> = ["/usr/share/defender/policies", "/etc/defender/policies"].map(PathBuf::from).to_vec(),
+    /// Policies that are judged, by id. Empty: all in the directories.
+    policies: Vec<String> = Vec::new(),
+    /// Ports the product may listen on.
+    allowed_ports: Vec<u16> = Vec::new(),
+    /// Hours between two scans.
+    interval_hours: u32 = 24,
+    /// Minutes over which the scans of a fleet are spread: each device waits a random part of them.
+    spread_minutes: u32 = 60,
+    /// Lowest score that is good enough, 0 to 100.
+    minimum_score: u32 = 0,
+    /// Faults that are accepted: sections `[[posture.exception]]`.
+    exception: Vec<PostureException> = Vec::new(),
+} }
+
+section! { list true "posture.exception"
+/// Accepts one fault for a time, with a reason and someone who answers for it.
+PostureException {
+    /// Id of the check.
+    check: String = String::new(),
+    /// Why the fault is accepted.
+    reason: String = String::new(),
+    /// Who answers for it.
+    owner: String = String::new(),
+    /// Last day it is accepted, as YYYY-MM-DD; the check fails again after it.
+    expires: String = String::new(),
 } }
 
 section! { "response"
@@ -252,6 +288,8 @@ pub fn sections() -> Vec<Section> {
         Login::section(),
         Rules::section(),
         Rule::section(),
+        Posture::section(),
+        PostureException::section(),
         Response::section(),
         FileSink::section(),
         SyslogSink::section(),

@@ -49,6 +49,8 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
     match rust {
         "bool" | "Option<bool>" => "boolean",
         "u32" | "u64" | "u16" | "usize" | "Option<u32>" | "Option<u64>" => "integer",
+        "Vec<u16>" => "array of integers",
+        "Vec<PostureException>" => "array of tables",
         "Vec<String>" | "Vec<PathBuf>" => "array of strings",
         "Vec<Prefix>" => "array of addresses or prefixes",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",

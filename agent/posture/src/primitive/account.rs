@@ -87,8 +87,8 @@ enum Condition {
     HomeLacks(Vec<String>),
     /// Files of this pattern in its home directory have no mode bits beyond these.
     HomeFiles(String, u32),
-    /// The password was changed on a day that is over.
-    LastChangePast(bool),
+    /// The last change of the password lies after today.
+    ChangedInFuture(bool),
 }
 
 /// Questions about the database as a whole.
@@ -141,7 +141,7 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
     conditions.extend(keys.text("group")?.map(Condition::Group));
     conditions.extend(keys.flag("login_shell")?.map(Condition::LoginShell));
     conditions.extend(keys.list("home_lacks")?.map(Condition::HomeLacks));
-    conditions.extend(keys.flag("last_change_past")?.map(Condition::LastChangePast));
+    conditions.extend(keys.flag("changed_in_future")?.map(Condition::ChangedInFuture));
     let (files, mode) = (keys.text("home_files")?, keys.mode("home_files_mode_max")?);
     match (files, mode) {
         (Some(files), Some(mode)) => conditions.push(Condition::HomeFiles(files, mode)),
@@ -271,10 +271,10 @@ impl Condition {
                 }
                 yes_no(true, format!("home {}: {pattern} at most {mode:04o}", account.home))
             }
-            Self::LastChangePast(wanted) => {
+            Self::ChangedInFuture(wanted) => {
                 let day = account.shadow.as_ref().and_then(|shadow| shadow.last_change);
                 let today = scan.inputs.time.millis() / 86_400_000;
-                let is = day.is_none_or(|day| day <= today);
+                let is = day.is_some_and(|day| day > today);
                 let shown = day.map_or_else(|| "never".to_owned(), |day| format!("day {day}"));
                 yes_no(is == *wanted, format!("password changed on {shown}, today is day {today}"))
             }

@@ -29,6 +29,7 @@ use defender_model::text;
 
 use self::resolve::Last;
 use self::table::DeviceTable;
+use crate::facts::accounts;
 
 /// Most bytes read of one file.
 pub const READ_LIMIT: u64 = 4 << 20;
@@ -170,6 +171,22 @@ impl Root {
     /// Takes everything for root's: for images that an unprivileged build has unpacked.
     pub fn assume_root_owned(&mut self) {
         self.assume_root_owned = true;
+    }
+
+    /// The id of a user by the root's own passwd.
+    #[must_use]
+    pub fn user_id(&self, name: &str) -> Option<u32> {
+        let text = self.text("/etc/passwd").ok().flatten()?;
+        let found = accounts::passwd_lines(&text).find(|account| account.name == name)?;
+        found.uid
+    }
+
+    /// The id of a group by the root's own group file.
+    #[must_use]
+    pub fn group_id(&self, name: &str) -> Option<u32> {
+        let text = self.text("/etc/group").ok().flatten()?;
+        let found = accounts::group_lines(&text).find(|group| group.name == name)?;
+        found.gid
     }
 
     /// Resolves every path step by step, as on a kernel before 5.6.

@@ -1,0 +1,49 @@
+//! Policies, exceptions and scans: what the command line and the daemon share.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`policies`] | policy files, found and read |
+//! | [`ruleset`] | the packet filter's ruleset, asked of nft |
+
+pub mod policies;
+pub mod ruleset;
+
+use defender_model::time::Timestamp;
+use defender_posture::{Exception, Exceptions, Inputs};
+
+use crate::config::{Config, Posture};
+
+impl Posture {
+    /// The exceptions as the scan takes them.
+    ///
+    /// # Errors
+    /// What the first lacks that is not complete.
+    pub fn exceptions(&self) -> Result<Exceptions, String> {
+        let of = |exception: &crate::config::PostureException| Exception {
+            check: exception.check.clone(),
+            reason: exception.reason.clone(),
+            owner: exception.owner.clone(),
+            expires: exception.expires.clone(),
+        };
+        Exceptions::new(self.exception.iter().map(of).collect())
+    }
+}
+
+/// What a scan of the running device is told.
+#[must_use]
+pub fn live_inputs(config: &Config, time: Timestamp) -> Inputs {
+    Inputs {
+        live: true,
+        ruleset: ruleset::read(&config.response.nft),
+        allowed_ports: config.posture.allowed_ports.clone(),
+        time,
+        ..Inputs::default()
+    }
+}
+
+/// The time now.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
