@@ -14,6 +14,7 @@ use crate::facts::image;
 use crate::facts::kernel_config::KernelConfig;
 use crate::facts::modules::Modules;
 use crate::facts::mounts::Mounts;
+use crate::facts::nftables::Ruleset;
 use crate::facts::services::Services;
 use crate::facts::sysctl::Settings;
 use crate::facts::walk::Walk;
@@ -48,6 +49,7 @@ pub(crate) struct Scan<'a> {
     mounts: OnceCell<Result<Mounts, Unreadable>>,
     kernel_config: OnceCell<Result<KernelConfig, String>>,
     command_line: OnceCell<Result<CommandLine, String>>,
+    ruleset: OnceCell<Result<Ruleset, String>>,
     services: OnceCell<Result<Services, Unreadable>>,
     sysctl: OnceCell<Result<Settings, Unreadable>>,
     walk: OnceCell<Result<Walk, Unreadable>>,
@@ -87,6 +89,7 @@ impl<'a> Scan<'a> {
             mounts: OnceCell::new(),
             kernel_config: OnceCell::new(),
             command_line: OnceCell::new(),
+            ruleset: OnceCell::new(),
             services: OnceCell::new(),
             sysctl: OnceCell::new(),
             walk: OnceCell::new(),
@@ -127,6 +130,11 @@ impl<'a> Scan<'a> {
             .get_or_init(|| CommandLine::find(self.root, self.inputs))
             .as_ref()
             .map_err(Clone::clone)
+    }
+
+    /// The packet filter's ruleset; the error says why it is not known.
+    pub(crate) fn ruleset(&self) -> Result<&Ruleset, String> {
+        self.ruleset.get_or_init(|| Ruleset::find(self.root, self.inputs)).as_ref().map_err(Clone::clone)
     }
 
     /// What is started at boot and what runs.

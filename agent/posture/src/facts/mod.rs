@@ -9,6 +9,7 @@
 //! | [`kernel_config`] | the configuration the kernel was built with |
 //! | [`modules`] | kernel modules and the rules of modprobe |
 //! | [`mounts`] | file systems: mounted, or of fstab and mount units |
+//! | [`nftables`] | the packet filter |
 //! | [`pam`] | the effective stack of a service |
 //! | [`services`] | what is started at boot, what runs |
 //! | [`sockets`] | what a running device listens on |
@@ -23,6 +24,7 @@ pub(crate) mod image;
 pub(crate) mod kernel_config;
 pub(crate) mod modules;
 pub(crate) mod mounts;
+pub(crate) mod nftables;
 pub(crate) mod pam;
 pub(crate) mod password;
 pub(crate) mod services;

@@ -10,6 +10,7 @@
 //! | [`image`] | what the image is and has, mainly for `when` |
 //! | [`listen`] | what a running device listens on |
 //! | [`mount`] | file systems and their options |
+//! | [`nftables`] | what the packet filter lets through |
 //! | [`pam`] | lines of a PAM stack |
 //! | [`service`] | what is started at boot, who may log in on a console |
 //! | [`setting`] | keys and values of configuration files |
@@ -25,6 +26,7 @@ mod find;
 mod image;
 mod listen;
 mod mount;
+mod nftables;
 mod pam;
 mod service;
 mod setting;
@@ -63,6 +65,7 @@ pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("live", image::live),
     ("module", boot::module),
     ("mount", mount::parse),
+    ("nftables", nftables::parse),
     ("pam", pam::parse),
     ("root_fs", image::root_fs),
     ("service", service::parse),

@@ -161,8 +161,11 @@ impl Root {
                 }
                 for name in self.directory_names(&path)? {
                     let below = path.join(name);
-                    if self.link_metadata(&below)?.is_some_and(|m| m.kind == Kind::Directory) {
-                        pending.push((below, at));
+                    match self.link_metadata(&below)? {
+                        Some(entry) if entry.kind == Kind::Directory => pending.push((below, at)),
+                        // At the end of a pattern it stands for everything below.
+                        Some(_) if at + 1 == parts.len() => found.push(below),
+                        _ => {}
                     }
                 }
             } else if is_pattern(part) {

@@ -181,5 +181,6 @@ fn patterns_expand_below_the_root() {
         assert_eq!(of("/usr/link/a.conf"), ["/usr/link/a.conf"]);
         assert_eq!(of("/usr/**/a.conf"), Vec::<String>::new(), "`**` follows no links");
         assert_eq!(of("/nothing"), Vec::<String>::new());
+        assert!(of("/etc/**").contains(&"/etc/d/c.conf".to_owned()));
     }
 }
