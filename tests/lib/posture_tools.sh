@@ -1,0 +1,35 @@
+#!/bin/sh
+# Runs OpenSCAP and Lynis over a Debian root, in namespaces of their own: a network of its own with the image's own network
+# parameters, and the services the image starts. Leaves openscap.txt and lynis.log in OUT.
+#
+#   unshare -n -m -p -f posture_tools.sh ROOT DATASTREAM OUT
+set -eu
+root=$1 datastream=$2 out=$3
+
+mount --make-rprivate /
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
+mount -t tmpfs tmpfs "$root/run"
+mount --bind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -t tmpfs tmpfs "$root/opt"
+mkdir -p "$root/run/sshd" "$root/opt/lynis/plugins"
+ip link set lo up
+# Parameters of the network namespace only; those of the kernel are this machine's.
+chroot "$root" /sbin/sysctl --system --pattern '^net\.' >/dev/null 2>&1 || true
+
+umount "$root/run"
+OSCAP_PROBE_ROOT=$root oscap xccdf eval --skip-valid --profile xccdf_org.ssgproject.content_profile_all "$datastream" >"$out/openscap.txt" 2>"$out/openscap.err" || true
+mount -t tmpfs tmpfs "$root/run"
+mkdir -p "$root/run/sshd"
+
+cp -a /usr/share/lynis/. "$root/opt/lynis/"
+cp /usr/sbin/lynis /etc/lynis/default.prf "$root/opt/lynis/"
+chroot "$root" /bin/sh -c '
+	/usr/sbin/sshd
+	/usr/sbin/cron
+	/usr/sbin/rsyslogd
+	/usr/sbin/chronyd -x
+	cd /opt/lynis && ./lynis audit system --quick --no-colors --logfile /tmp/lynis.log --report-file /tmp/lynis.dat
+' >/dev/null 2>"$out/lynis.err" || true
+cp "$root/tmp/lynis.log" "$out/lynis.log"
