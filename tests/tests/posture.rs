@@ -81,20 +81,14 @@ fn rows(directory: &Path) -> Vec<Row> {
     table["row"].as_array().unwrap().iter().map(row).collect()
 }
 
-/// The data stream with a profile that has every rule of the rows, and without the condition that the system is Ubuntu, has a kernel and
-/// a boot loader.
+/// The data stream with every rule of the rows selected, and without the condition that the system is Ubuntu, has a kernel and a boot
+/// loader.
 fn datastream(rows: &[Row], place: &Path) -> PathBuf {
-    let text = fs::read_to_string(DATASTREAM).unwrap();
-    let selects: String = rows
-        .iter()
-        .flat_map(|row| &row.openscap)
-        .map(|rule| format!("<xccdf-1.2:select idref=\"xccdf_org.ssgproject.content_rule_{rule}\" selected=\"true\"/>"))
-        .collect();
-    let profile = format!(
-        "<xccdf-1.2:Profile id=\"xccdf_org.ssgproject.content_profile_all\" \
-         extends=\"xccdf_org.ssgproject.content_profile_cis_level2_server\"><xccdf-1.2:title>all</xccdf-1.2:title>{selects}</xccdf-1.2:Profile>"
-    );
-    let mut text = text.replacen("<xccdf-1.2:Profile ", &format!("{profile}<xccdf-1.2:Profile "), 1);
+    let mut text = fs::read_to_string(DATASTREAM).unwrap();
+    for rule in rows.iter().flat_map(|row| &row.openscap) {
+        let id = format!("id=\"xccdf_org.ssgproject.content_rule_{rule}\"");
+        text = text.replace(&format!("selected=\"false\" {id}"), &format!("selected=\"true\" {id}"));
+    }
     for platform in ["cpe:/o:canonical:ubuntu_linux:22.04::~~lts~~~", "#machine", "#grub2", "#audit", "#non-uefi"] {
         text = text.replace(&format!("<xccdf-1.2:platform idref=\"{platform}\"/>"), "");
     }
