@@ -15,6 +15,7 @@ use crate::facts::kernel_config::KernelConfig;
 use crate::facts::modules::Modules;
 use crate::facts::mounts::Mounts;
 use crate::facts::nftables::Ruleset;
+use crate::facts::packages::Packages;
 use crate::facts::services::Services;
 use crate::facts::sysctl::Settings;
 use crate::facts::walk::Walk;
@@ -49,6 +50,7 @@ pub(crate) struct Scan<'a> {
     mounts: OnceCell<Result<Mounts, Unreadable>>,
     kernel_config: OnceCell<Result<KernelConfig, String>>,
     command_line: OnceCell<Result<CommandLine, String>>,
+    packages: OnceCell<Result<Packages, Unreadable>>,
     ruleset: OnceCell<Result<Ruleset, String>>,
     services: OnceCell<Result<Services, Unreadable>>,
     sysctl: OnceCell<Result<Settings, Unreadable>>,
@@ -89,6 +91,7 @@ impl<'a> Scan<'a> {
             mounts: OnceCell::new(),
             kernel_config: OnceCell::new(),
             command_line: OnceCell::new(),
+            packages: OnceCell::new(),
             ruleset: OnceCell::new(),
             services: OnceCell::new(),
             sysctl: OnceCell::new(),
@@ -130,6 +133,11 @@ impl<'a> Scan<'a> {
             .get_or_init(|| CommandLine::find(self.root, self.inputs))
             .as_ref()
             .map_err(Clone::clone)
+    }
+
+    /// Installed packages.
+    pub(crate) fn packages(&self) -> Result<&Packages, Unreadable> {
+        self.packages.get_or_init(|| Packages::read(self.root)).as_ref().map_err(Clone::clone)
     }
 
     /// The packet filter's ruleset; the error says why it is not known.

@@ -5,11 +5,14 @@
 //! | [`accounts`] | passwd, shadow, group, login.defs |
 //! | [`command_line`] | the kernel command line |
 //! | [`crypt`], [`password`] | well-known passwords tried against hashes |
+//! | [`elf`] | hardening of a program by its headers |
 //! | [`image`] | what the image is and has |
+//! | [`inflate`] | gzip, undone |
 //! | [`kernel_config`] | the configuration the kernel was built with |
 //! | [`modules`] | kernel modules and the rules of modprobe |
 //! | [`mounts`] | file systems: mounted, or of fstab and mount units |
 //! | [`nftables`] | the packet filter |
+//! | [`packages`] | installed packages |
 //! | [`pam`] | the effective stack of a service |
 //! | [`services`] | what is started at boot, what runs |
 //! | [`sockets`] | what a running device listens on |
@@ -20,11 +23,14 @@
 pub(crate) mod accounts;
 pub(crate) mod command_line;
 pub(crate) mod crypt;
+pub(crate) mod elf;
 pub(crate) mod image;
+pub(crate) mod inflate;
 pub(crate) mod kernel_config;
 pub(crate) mod modules;
 pub(crate) mod mounts;
 pub(crate) mod nftables;
+pub(crate) mod packages;
 pub(crate) mod pam;
 pub(crate) mod password;
 pub(crate) mod services;

@@ -67,6 +67,17 @@ impl Mounts {
         self.mounts.iter().find(|mount| mount.point == point)
     }
 
+    /// The file system a path lies on is mounted read-only.
+    pub(crate) fn read_only_at(&self, path: &str) -> bool {
+        let below = |point: &str| {
+            path.strip_prefix(point.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let nearest =
+            self.mounts.iter().filter(|mount| below(&mount.point)).max_by_key(|mount| mount.point.len());
+        nearest.is_some_and(|mount| mount.options.iter().any(|option| option == "ro"))
+    }
+
     /// Mount units that something pulls in.
     fn units(&mut self, root: &Root) -> Result<(), Unreadable> {
         for pattern in

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use defender_model::text;
 
@@ -94,6 +94,32 @@ impl Services {
         let from = self.enabled.range(word.to_owned()..);
         from.take_while(move |(name, _)| name.starts_with(word))
             .map(|(name, by)| (name.as_str(), by.as_str()))
+    }
+
+    /// The programs that are started at boot: of units, of scripts, of inittab.
+    pub(crate) fn programs(&self, root: &Root) -> Result<Vec<PathBuf>, Unreadable> {
+        let mut programs = BTreeSet::new();
+        for (name, by) in &self.enabled {
+            for directory in image::PROGRAM_DIRECTORIES {
+                let path = PathBuf::from(format!("{directory}/{name}"));
+                if root.exists(&path).unwrap_or(false) {
+                    programs.insert(path);
+                }
+            }
+            // What cannot be read (a template's link, a line of inittab) has only its name.
+            let Ok(Some(text)) = root.text(by) else { continue };
+            for line in text.lines().map(str::trim) {
+                let command = line.strip_prefix("ExecStart=").or_else(|| line.strip_prefix("DAEMON="));
+                let Some(word) = command.and_then(|command| command.split_whitespace().next()) else {
+                    continue;
+                };
+                let path = word.trim_start_matches(['-', '@', ':', '+', '!']).trim_matches(['"', '\'']);
+                if path.starts_with('/') {
+                    programs.insert(PathBuf::from(path));
+                }
+            }
+        }
+        Ok(programs.into_iter().collect())
     }
 
     fn units(&mut self, root: &Root) -> Result<(), Unreadable> {

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | [`account`] | accounts and passwords |
 //! | [`boot`] | kernel configuration, command line, modules |
+//! | [`certificate`] | X.509 certificates and private keys |
 //! | [`dropbear`] | options of the small ssh server |
+//! | [`elf`] | hardening of programs |
 //! | [`file`] | existence, kind, mode and owner of files |
 //! | [`find`] | files that stand out anywhere in the tree |
 //! | [`image`] | what the image is and has, mainly for `when` |
 //! | [`listen`] | what a running device listens on |
 //! | [`mount`] | file systems and their options |
 //! | [`nftables`] | what the packet filter lets through |
+//! | [`package`] | installed packages |
 //! | [`pam`] | lines of a PAM stack |
 //! | [`service`] | what is started at boot, who may log in on a console |
 //! | [`setting`] | keys and values of configuration files |
@@ -20,13 +23,16 @@
 
 mod account;
 mod boot;
+mod certificate;
 mod dropbear;
+mod elf;
 mod file;
 mod find;
 mod image;
 mod listen;
 mod mount;
 mod nftables;
+mod package;
 mod pam;
 mod service;
 mod setting;
@@ -54,8 +60,10 @@ pub(crate) type Parse = fn(&mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault>;
 pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("account", account::parse),
     ("busybox", image::busybox),
+    ("certificate", certificate::certificate),
     ("cmdline", boot::cmdline),
     ("dropbear", dropbear::parse),
+    ("elf", elf::parse),
     ("file", file::parse),
     ("find", find::parse),
     ("has", image::has),
@@ -66,7 +74,9 @@ pub(crate) const PRIMITIVES: &[(&str, Parse)] = &[
     ("module", boot::module),
     ("mount", mount::parse),
     ("nftables", nftables::parse),
+    ("package", package::parse),
     ("pam", pam::parse),
+    ("private_key", certificate::private_key),
     ("root_fs", image::root_fs),
     ("service", service::parse),
     ("setting", setting::parse),

@@ -1,0 +1,267 @@
+//! `certificate`, `private_key`: X.509 certificates and keys.
+
+use std::cmp::Ordering;
+
+use openssl::asn1::Asn1Time;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::{X509Ref, X509};
+
+use super::{expand, paths, Primitive};
+use crate::expression::Outcome;
+use crate::facts::walk::key_kind;
+use crate::policy::keys::{Fault, Keys};
+use crate::root::Unreadable;
+use crate::scan::Scan;
+
+/// Most certificates of one file.
+const MAX_CERTIFICATES: usize = 1000;
+
+/// Every certificate must be so.
+#[derive(Debug)]
+struct Certificate {
+    patterns: Vec<String>,
+    days: Option<i64>,
+    /// Of RSA and DSA; of elliptic curves half a bit counts as many of RSA's would.
+    bits: Option<u32>,
+    curve_bits: u32,
+    signature_not: Vec<String>,
+    self_signed: Option<bool>,
+    required: bool,
+}
+
+pub(super) fn certificate(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
+    let number = |value: Option<usize>| value.and_then(|value| u32::try_from(value).ok());
+    let certificate = Certificate {
+        patterns: paths(keys, "certificate")?,
+        days: keys.number("expires_in_days_at_least")?,
+        bits: number(keys.count("key_bits_at_least")?),
+        curve_bits: number(keys.count("curve_bits_at_least")?).unwrap_or(224),
+        signature_not: keys.list("signature_not")?.unwrap_or_default(),
+        self_signed: keys.flag("self_signed")?,
+        required: keys.flag("required")?.unwrap_or(false),
+    };
+    if certificate.days.is_none()
+        && certificate.bits.is_none()
+        && certificate.signature_not.is_empty()
+        && certificate.self_signed.is_none()
+    {
+        return Err(Fault::new(keys.at, "nothing is asked; one of expires_in_days_at_least, key_bits_at_least, signature_not, self_signed"));
+    }
+    Ok(Box::new(certificate))
+}
+
+impl Certificate {
+    fn faults(
+        &self,
+        certificate: &X509Ref,
+        scan: &Scan<'_>,
+    ) -> Result<Vec<String>, openssl::error::ErrorStack> {
+        let mut faults = Vec::new();
+        if let Some(days) = self.days {
+            let now = scan.inputs.time.millis() / 1000;
+            let until = Asn1Time::from_unix(now.saturating_add(days.saturating_mul(86_400)))?;
+            if certificate.not_after().compare(&until)? == Ordering::Less {
+                faults.push(format!("valid until {}, wanted {days} days from now", certificate.not_after()));
+            }
+        }
+        if let Some(least) = self.bits {
+            let key = certificate.public_key()?;
+            let curve = key.ec_key().is_ok() || key.bits() < 512;
+            let least = if curve { self.curve_bits } else { least };
+            if key.bits() < least {
+                faults.push(format!("a key of {} bits, wanted at least {least}", key.bits()));
+            }
+        }
+        if !self.signature_not.is_empty() && !is_self_signed(certificate) {
+            // What a root signs itself with is never checked.
+            let algorithm = certificate.signature_algorithm().object().nid();
+            let name = long_name(algorithm);
+            if self.signature_not.iter().any(|unwanted| name.contains(&unwanted.to_ascii_lowercase())) {
+                faults.push(format!("signed with {name}"));
+            }
+        }
+        if let Some(wanted) = self.self_signed {
+            if is_self_signed(certificate) != wanted {
+                faults.push(if wanted { "not signed by itself" } else { "signed by itself" }.to_owned());
+            }
+        }
+        Ok(faults)
+    }
+
+    fn try_judge(&self, scan: &Scan<'_>) -> Result<Outcome, Unreadable> {
+        let (mut judged, mut faults, mut unknown) = (0_usize, Vec::new(), None);
+        for path in expand(scan, &self.patterns)? {
+            let bytes = match scan.root.read(&path) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(unreadable) if unreadable.reason.contains("not a file") => continue,
+                Err(unreadable) => {
+                    unknown = unknown.or(Some(unreadable.to_string()));
+                    continue;
+                }
+            };
+            for certificate in certificates(&bytes) {
+                judged += 1;
+                match self.faults(&certificate, scan) {
+                    Ok(found) if found.is_empty() => {}
+                    Ok(found) => faults.push(format!(
+                        "{} ({}): {}",
+                        path.display(),
+                        subject(&certificate),
+                        found.join(", ")
+                    )),
+                    Err(error) => unknown = unknown.or(Some(format!("{}: {error}", path.display()))),
+                }
+            }
+        }
+        Ok(match (faults.is_empty(), unknown, judged) {
+            (false, _, _) => Outcome::no(faults),
+            (true, Some(reason), _) => Outcome::unknown(reason),
+            (true, None, 0) if self.required => {
+                Outcome::no(vec![format!("{}: no certificate", self.patterns.join(", "))])
+            }
+            (true, None, 0) => Outcome::absent("no such certificate in the image"),
+            (true, None, _) => Outcome::yes(vec![format!("{judged} certificates are so")]),
+        })
+    }
+}
+
+fn is_self_signed(certificate: &X509Ref) -> bool {
+    let (subject, issuer) = (certificate.subject_name(), certificate.issuer_name());
+    subject.try_cmp(issuer).is_ok_and(|order| order == Ordering::Equal)
+}
+
+fn long_name(nid: Nid) -> String {
+    nid.long_name().unwrap_or("an unknown algorithm").to_ascii_lowercase()
+}
+
+/// The certificates of a file, PEM or DER; what is none is passed over.
+fn certificates(bytes: &[u8]) -> Vec<X509> {
+    if !bytes.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
+        return X509::from_der(bytes).into_iter().collect();
+    }
+    let mut found = X509::stack_from_pem(bytes).unwrap_or_default();
+    found.truncate(MAX_CERTIFICATES);
+    found
+}
+
+fn subject(certificate: &X509Ref) -> String {
+    let name = certificate.subject_name();
+    let entry = [Nid::COMMONNAME, Nid::ORGANIZATIONALUNITNAME, Nid::ORGANIZATIONNAME]
+        .iter()
+        .find_map(|nid| name.entries_by_nid(*nid).next());
+    entry.map_or_else(
+        || "no name".to_owned(),
+        |entry| defender_model::text::from_bytes(entry.data().as_slice()),
+    )
+}
+
+impl Primitive for Certificate {
+    fn judge(&self, scan: &Scan<'_>) -> Outcome {
+        self.try_judge(scan).unwrap_or_else(Outcome::from)
+    }
+}
+
+/// Every private key must be so.
+#[derive(Debug)]
+struct PrivateKey {
+    patterns: Vec<String>,
+    /// Anyone but owner and group may read it.
+    readable_by_others: Option<bool>,
+    mode_max: Option<u32>,
+    /// It lies in the image, so every device has the same.
+    shared: Option<bool>,
+    bits: Option<u32>,
+}
+
+pub(super) fn private_key(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
+    let key = PrivateKey {
+        patterns: paths(keys, "private_key")?,
+        readable_by_others: keys.flag("readable_by_others")?,
+        mode_max: keys.mode("mode_max")?,
+        shared: keys.flag("shared")?,
+        bits: keys.count("key_bits_at_least")?.and_then(|bits| u32::try_from(bits).ok()),
+    };
+    if key.readable_by_others.is_none()
+        && key.mode_max.is_none()
+        && key.shared.is_none()
+        && key.bits.is_none()
+    {
+        return Err(Fault::new(
+            keys.at,
+            "nothing is asked; one of readable_by_others, mode_max, shared, key_bits_at_least",
+        ));
+    }
+    Ok(Box::new(key))
+}
+
+impl PrivateKey {
+    fn try_judge(&self, scan: &Scan<'_>) -> Result<Outcome, Unreadable> {
+        let (mut judged, mut faults, mut unknown) = (0_usize, Vec::new(), None);
+        for path in expand(scan, &self.patterns)? {
+            let Some(found) = scan.root.metadata(&path)? else { continue };
+            let bytes = match scan.root.read(&path) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(unreadable) if unreadable.reason.contains("not a file") => continue,
+                Err(unreadable) => {
+                    unknown = unknown.or(Some(unreadable.to_string()));
+                    continue;
+                }
+            };
+            let Some(kind) = key_kind(&bytes) else { continue };
+            judged += 1;
+            let name = path.display();
+            if self.readable_by_others.is_some_and(|wanted| (found.mode & 0o004 != 0) != wanted) {
+                faults.push(format!("{name}: {kind}, mode {:04o}", found.mode));
+            }
+            if let Some(most) = self.mode_max.filter(|most| found.mode & !most != 0) {
+                faults.push(format!("{name}: {kind}, mode {:04o}, wanted at most {most:04o}", found.mode));
+            }
+            if let (Some(least), Some(bits)) = (self.bits, bits_of(&bytes)) {
+                if bits < least {
+                    faults.push(format!("{name}: {kind} of {bits} bits, wanted at least {least}"));
+                }
+            }
+            if let Some(wanted) = self.shared {
+                // In an image it is there before the first boot, so every device gets it. A running device shows only whether it lies
+                // where nothing can have been made on the device.
+                let fixed = !scan.inputs.live || scan.mounts()?.read_only_at(&path.to_string_lossy());
+                match (fixed, wanted) {
+                    (true, false) => {
+                        faults.push(format!("{name}: {kind} in the image, the same on every device"));
+                    }
+                    (false, _) => {
+                        unknown = unknown.or(Some(format!(
+                            "{name}: one device does not show whether others have the same {kind}"
+                        )));
+                    }
+                    (true, true) => {}
+                }
+            }
+        }
+        Ok(match (faults.is_empty(), unknown, judged) {
+            (false, _, _) => Outcome::no(faults),
+            (true, Some(reason), _) => Outcome::unknown(reason),
+            (true, None, 0) if self.shared == Some(false) => {
+                Outcome::yes(vec![format!("{}: no private key in the image", self.patterns.join(", "))])
+            }
+            (true, None, 0) => Outcome::absent("no such private key in the image"),
+            (true, None, _) => Outcome::yes(vec![format!("{judged} private keys are so")]),
+        })
+    }
+}
+
+/// Length of a key in bits; `None` for formats the library does not read, and of elliptic curves, which need fewer.
+fn bits_of(bytes: &[u8]) -> Option<u32> {
+    // An encrypted key would make the library ask a person; it gets no answer instead.
+    let key = PKey::private_key_from_pem_callback(bytes, |_| Ok(0)).ok()?;
+    key.rsa().ok().map(|_| key.bits())
+}
+
+impl Primitive for PrivateKey {
+    fn judge(&self, scan: &Scan<'_>) -> Outcome {
+        self.try_judge(scan).unwrap_or_else(Outcome::from)
+    }
+}
