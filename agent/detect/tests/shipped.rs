@@ -6,42 +6,13 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use defender_detect::scenario::{self, Scenario};
-use defender_detect::{Detector, Limits, RuleSet};
+use defender_detect::{Detector, Limits};
 use defender_model::event::EventKind;
 use defender_model::severity::Severity;
 
-fn rules_directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules")
-}
-
-/// Files below `directory` with that ending, sorted.
-fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            out.extend(files(&path, ending));
-        } else if path.to_str().unwrap().ends_with(ending) {
-            out.push(path);
-        }
-    }
-    out.sort();
-    out
-}
-
-fn shipped() -> Arc<RuleSet> {
-    let mut builder = RuleSet::builder();
-    for path in files(&rules_directory(), ".yml") {
-        builder = builder.add_source(path.to_str().unwrap(), &fs::read(&path).unwrap());
-    }
-    let (rules, errors) = builder.build();
-    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    assert!(errors.is_empty(), "{}", errors.join("\n"));
-    Arc::new(rules)
-}
+use common::{files, rules_directory, shipped};
 
 fn scenarios() -> Vec<(PathBuf, Scenario)> {
     let mut out = Vec::new();

@@ -3,6 +3,10 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use defender_detect::{Detector, Limits, RuleError, RuleSet};
 use defender_model::authentication::{Activity, Authentication, Outcome};
 use defender_model::event::Event;
@@ -86,4 +90,36 @@ pub fn inspect(rules: RuleSet, events: &[Event]) -> Vec<Finding> {
         detector.inspect(event, &mut findings);
     }
     findings
+}
+
+/// Where the rules of the image lie.
+pub fn rules_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules")
+}
+
+/// Files below `directory` with that ending, sorted.
+pub fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            out.extend(files(&path, ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            out.push(path);
+        }
+    }
+    out.sort();
+    out
+}
+
+/// All shipped rules, which have no errors.
+pub fn shipped() -> Arc<RuleSet> {
+    let mut builder = RuleSet::builder();
+    for path in files(&rules_directory(), ".yml") {
+        builder = builder.add_source(path.to_str().unwrap(), &fs::read(&path).unwrap());
+    }
+    let (rules, errors) = builder.build();
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+    Arc::new(rules)
 }
