@@ -89,7 +89,9 @@ fn datastream(rows: &[Row], place: &Path) -> PathBuf {
         let id = format!("id=\"xccdf_org.ssgproject.content_rule_{rule}\"");
         text = text.replace(&format!("selected=\"false\" {id}"), &format!("selected=\"true\" {id}"));
     }
-    for platform in ["cpe:/o:canonical:ubuntu_linux:22.04::~~lts~~~", "#machine", "#grub2", "#audit", "#non-uefi"] {
+    for platform in
+        ["cpe:/o:canonical:ubuntu_linux:22.04::~~lts~~~", "#machine", "#grub2", "#audit", "#non-uefi"]
+    {
         text = text.replace(&format!("<xccdf-1.2:platform idref=\"{platform}\"/>"), "");
     }
     let path = place.join("datastream.xml");
@@ -126,7 +128,8 @@ impl Verdicts {
     fn of(&self, row: &Row, tool: &str) -> Option<Said> {
         match tool {
             "openscap" if !row.openscap.is_empty() => {
-                let results: Vec<Said> = row.openscap.iter().filter_map(|rule| self.openscap.get(rule)).copied().collect();
+                let results: Vec<Said> =
+                    row.openscap.iter().filter_map(|rule| self.openscap.get(rule)).copied().collect();
                 assert!(!results.is_empty(), "{}: OpenSCAP knows none of {:?}", row.check, row.openscap);
                 let any = |said| results.contains(&said);
                 Some(if any(Said::Fail) {
@@ -153,7 +156,8 @@ impl Verdicts {
 }
 
 fn policy() -> Policy {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs-overlay/usr/share/defender/policies/cis-dil.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../rootfs-overlay/usr/share/defender/policies/cis-dil.toml");
     Policy::parse("cis-dil.toml", &fs::read(file).unwrap()).unwrap()
 }
 
@@ -189,8 +193,11 @@ fn judge(root: &Path, datastream: &Path, place: &Path) -> Verdicts {
 
 /// Why this test cannot run here.
 fn obstacle() -> Option<String> {
-    let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !Path::new(program).exists())
+        .map(|(_, package)| *package)
+        .collect();
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Some("it needs root for a chroot and namespaces".to_owned());
     }
@@ -235,7 +242,8 @@ fn verdicts_agree_with_openscap_and_lynis_or_the_difference_is_explained() {
         })
         .into();
 
-    let mut table = String::from("| Check | Ours | OpenSCAP | Lynis | Why they differ |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| Check | Ours | OpenSCAP | Lynis | Why they differ |\n|---|---|---|---|---|\n");
     let (mut faults, mut agreeing, mut explained) = (Vec::new(), 0, 0);
     for row in &rows {
         let ours: Vec<Said> = verdicts.iter().filter_map(|v| v.ours.get(&row.check)).copied().collect();
@@ -260,12 +268,25 @@ fn verdicts_agree_with_openscap_and_lynis_or_the_difference_is_explained() {
                     explained += 1;
                     reasons.push(why.clone());
                 }
-                (true, Some(_)) => faults.push(format!("{}: {tool} agrees, yet a difference is explained", row.check)),
-                (false, None) => faults.push(format!("{}: ours {}, {tool} {}", row.check, pair(&ours), pair(&theirs))),
+                (true, Some(_)) => {
+                    faults.push(format!("{}: {tool} agrees, yet a difference is explained", row.check))
+                }
+                (false, None) => {
+                    faults.push(format!("{}: ours {}, {tool} {}", row.check, pair(&ours), pair(&theirs)))
+                }
             }
         }
         reasons.dedup();
-        writeln!(table, "| `{}` | {} | {} | {} | {} |", row.check, pair(&ours), cells[0], cells[1], reasons.join(" ")).unwrap();
+        writeln!(
+            table,
+            "| `{}` | {} | {} | {} | {} |",
+            row.check,
+            pair(&ours),
+            cells[0],
+            cells[1],
+            reasons.join(" ")
+        )
+        .unwrap();
     }
     println!("{agreeing} verdicts agree, {explained} differ for a reason");
     let page = directory.join("../docs/posture-differential.md");
@@ -276,7 +297,10 @@ fn verdicts_agree_with_openscap_and_lynis_or_the_difference_is_explained() {
     }
     for row in &rows {
         if !text.contains(&format!("`{}`", row.check)) {
-            faults.push(format!("{}: not in docs/posture-differential.md; DEFENDER_BLESS=1 writes the table", row.check));
+            faults.push(format!(
+                "{}: not in docs/posture-differential.md; DEFENDER_BLESS=1 writes the table",
+                row.check
+            ));
         }
     }
     if !keep {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{lchown, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use defender_detect::{Detector, Limits};
@@ -23,7 +24,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, logins, rules};
+use crate::{device, logins, posture, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -109,6 +110,7 @@ pub fn run(options: &Options) -> ExitCode {
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
+        posture: config.posture.enabled.then(Arc::default),
         config,
     };
     let opened = Opened { process, syslog, control, news };
@@ -131,6 +133,7 @@ async fn serve(parts: Parts, opened: Opened) {
     let (outlet, observations) = Outlet::channel(parts.config.agent.queue);
     let (desk, requests) = Desk::open();
     let config = parts.config.clone();
+    let posture = parts.posture.clone();
     let mut pipeline = Pipeline::start(parts, desk.clone());
     for health in opened.news {
         pipeline.say(health);
@@ -161,6 +164,9 @@ async fn serve(parts: Parts, opened: Opened) {
         let [sensor, keeper] = logins::start(&config, opened.syslog, wall_clock, outlet.clone());
         tasks.push(sensor);
         kept = Some(keeper);
+    }
+    if let Some(changed) = posture {
+        tasks.push(posture::schedule::start(&config, wall_clock, outlet.clone(), changed));
     }
     // The sensors hold the last outlets: when they end, so does the pipeline.
     drop(outlet);
@@ -375,7 +381,7 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             Capability::CAP_SYS_PTRACE,
         ]);
     }
-    if config.login.enabled || !credentials(config).is_empty() {
+    if config.login.enabled || config.posture.enabled || !credentials(config).is_empty() {
         capabilities.push(Capability::CAP_DAC_READ_SEARCH);
     }
     let log = config.sink.file.path.parent().unwrap_or(Path::new("/")).to_path_buf();
@@ -393,6 +399,8 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             .into_iter()
             .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
             .chain(config.rules.directories.iter().cloned())
+            // A scan of the posture looks everywhere. Writing and executing stay closed.
+            .chain(config.posture.enabled.then(|| PathBuf::from("/")))
             .chain(credentials(config).into_iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
             .collect(),
             write: vec![

@@ -18,8 +18,9 @@ use super::{complain, configuration, query, Failure, Outcome, Streams, CONFIGURA
 use crate::config::load::{load, load_image, Loaded};
 use crate::config::Config;
 use crate::device::identify;
+use crate::posture::live_inputs;
 use crate::posture::policies::{self, Source};
-use crate::posture::{live_inputs, now};
+use crate::run::wall_clock;
 
 /// Longest file named on the command line that is read whole, in bytes.
 const LIMIT: u64 = 64 << 20;
@@ -48,11 +49,11 @@ pub(super) fn scan(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, 
     owners(given, &mut root, streams)?;
     let live = options.live || options.root.is_none();
     let mut inputs = match options.root.is_none() {
-        true => live_inputs(&config, now()),
+        true => live_inputs(&config, wall_clock()),
         false => Inputs {
             live,
             allowed_ports: config.posture.allowed_ports.clone(),
-            time: now(),
+            time: wall_clock(),
             ..Inputs::default()
         },
     };

@@ -27,8 +27,9 @@ use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::{process, Observation};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, Notify};
 
+use crate::posture::schedule::concerns;
 use crate::request::{
     BlockedAddress, Desk, EventCounts, FirewallStatus, Notice, ProcessStatus, Reply, Request, Requests,
     RulesStatus, StatusReport,
@@ -69,6 +70,8 @@ pub struct Parts {
     pub clock: fn() -> Timestamp,
     /// When the daemon began to start.
     pub began: Instant,
+    /// Told when something happened that the posture may depend on; `None` when it is not judged.
+    pub posture: Option<Arc<Notify>>,
 }
 
 /// The pipeline.
@@ -211,6 +214,14 @@ impl Pipeline {
 
     /// One event of a sensor: findings and orders first, so that nothing delays a block.
     fn judge(&mut self, event: Event) {
+        if let Some(posture) = self.parts.posture.as_ref().filter(|_| concerns(&event)) {
+            posture.notify_one();
+        }
+        if let EventKind::Finding(finding) = event.kind {
+            // Concluded elsewhere than by rules: the posture got worse.
+            self.alert(*finding);
+            return;
+        }
         let mut findings = std::mem::take(&mut self.findings);
         self.parts.detector.inspect(&event, &mut findings);
         if self.resumed_at > 0 {
@@ -229,15 +240,19 @@ impl Pipeline {
         }
         self.emit(event);
         for finding in findings.drain(..) {
-            self.counts.findings += 1;
-            let title = finding.rule.title.as_str().into();
-            let severity = finding.severity.level();
-            let now = (self.parts.clock)();
-            let ocsf = self.emit(Event::new(now, finding.into()));
-            self.alerts.push(Arc::clone(&ocsf));
-            self.desk.announce(Notice::Alert { severity, title, ocsf });
+            self.alert(finding);
         }
         self.findings = findings;
+    }
+
+    fn alert(&mut self, finding: Finding) {
+        self.counts.findings += 1;
+        let title = finding.rule.title.as_str().into();
+        let severity = finding.severity.level();
+        let now = (self.parts.clock)();
+        let ocsf = self.emit(Event::new(now, finding.into()));
+        self.alerts.push(Arc::clone(&ocsf));
+        self.desk.announce(Notice::Alert { severity, title, ocsf });
     }
 
     fn respond(&mut self, finding: &Finding) {

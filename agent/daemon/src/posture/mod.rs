@@ -3,10 +3,16 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`policies`] | policy files, found and read |
+//! | [`schedule`] | scans of the running device, when and how |
+//! | [`conclusions`] | what the last scan concluded, and what changed since |
+//! | `idle` | a thread that takes only what nobody else wants |
 //! | [`ruleset`] | the packet filter's ruleset, asked of nft |
 
+pub mod conclusions;
+mod idle;
 pub mod policies;
 pub mod ruleset;
+pub mod schedule;
 
 use defender_model::time::Timestamp;
 use defender_posture::{Exception, Exceptions, Inputs};
@@ -39,11 +45,4 @@ pub fn live_inputs(config: &Config, time: Timestamp) -> Inputs {
         time,
         ..Inputs::default()
     }
-}
-
-/// The time now.
-#[must_use]
-pub fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

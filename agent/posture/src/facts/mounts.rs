@@ -36,7 +36,10 @@ impl Mounts {
     pub(crate) fn read(root: &Root, live: bool) -> Result<Self, Unreadable> {
         let mut mounts = Self::default();
         if live {
-            let bytes = root.read("/proc/self/mountinfo")?.ok_or_else(|| Unreadable {
+            // Those of init: a service manager may show us our own, with everything read-only.
+            let of_init = root.read("/proc/1/mountinfo").ok().flatten();
+            let own = || root.read("/proc/self/mountinfo");
+            let bytes = of_init.map_or_else(own, |bytes| Ok(Some(bytes)))?.ok_or_else(|| Unreadable {
                 path: "/proc/self/mountinfo".into(),
                 reason: "missing; is /proc mounted?".into(),
             })?;
