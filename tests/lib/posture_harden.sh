@@ -7,7 +7,7 @@ root=$1
 
 mkdir -p "$root/etc/modprobe.d" "$root/etc/sysctl.d" "$root/etc/rsyslog.d" "$root/etc/security/limits.d"
 for module in cramfs freevxfs jffs2 hfs hfsplus udf usb-storage dccp sctp rds tipc; do
-	echo "install $module /bin/false"
+	echo "install $module /bin/true"
 	echo "blacklist $module"
 done >"$root/etc/modprobe.d/hardening.conf"
 
@@ -60,11 +60,11 @@ MaxSessions 2
 MaxStartups 10:30:60
 LoginGraceTime 60
 ClientAliveInterval 300
-ClientAliveCountMax 0
+ClientAliveCountMax 3
 Banner /etc/issue.net
 UsePAM yes
 AllowGroups operators
-Ciphers chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr
+Ciphers aes256-ctr,aes192-ctr,aes128-ctr
 MACs hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com,hmac-sha2-512,hmac-sha2-256
 END
 	grep -Ev '^(X11Forwarding|UsePAM)' "$root/etc/ssh/sshd_config"
@@ -88,23 +88,20 @@ sed -i -e 's/^PASS_MAX_DAYS.*/PASS_MAX_DAYS 365/' -e 's/^PASS_MIN_DAYS.*/PASS_MI
 echo 'INACTIVE=30' >>"$root/etc/default/useradd"
 echo 'umask 027' >>"$root/etc/profile"
 echo 'umask 027' >>"$root/etc/bash.bashrc"
-cat >"$root/etc/profile.d/timeout.sh" <<'END'
-TMOUT=900
-readonly TMOUT
-export TMOUT
-END
-sed -i 's/^# auth       required   pam_wheel.so$/auth required pam_wheel.so use_uid group=sugroup/' "$root/etc/pam.d/su"
-echo 'sugroup:x:990:' >>"$root/etc/group"
-echo 'sugroup:!::' >>"$root/etc/gshadow"
+echo 'declare -xr TMOUT=600' >>"$root/etc/profile"
+sed -i 's/^# auth       required   pam_wheel.so$/auth required pam_wheel.so use_uid/' "$root/etc/pam.d/su"
 echo 'operators:x:991:' >>"$root/etc/group"
 echo 'operators:!::' >>"$root/etc/gshadow"
+# Lockout and reuse, before pam_unix.
+sed -i '0,/^auth.*pam_unix/s//auth required pam_faillock.so preauth\n&/' "$root/etc/pam.d/common-auth"
+sed -i '0,/^password.*pam_unix/s//password requisite pam_pwhistory.so remember=5 use_authtok\n&/' "$root/etc/pam.d/common-password"
 echo 'minlen = 14' >>"$root/etc/security/pwquality.conf"
 echo '* hard core 0' >"$root/etc/security/limits.d/core.conf"
 echo '* hard core 0' >>"$root/etc/security/limits.conf"
 
 # An account with a password, so that the rules for passwords have an object.
 # shellcheck disable=SC2016
-echo 'operator:$6$saltsalt$diqEm1MZaAfvmRGID6/fuBsSANgy545QfioEs29fE.nbIw4xah49Ul9WWGeLyGBddflSIa1rLrr6fcxv9xyYK0:19000:7:365:7:30::' >>"$root/etc/shadow"
+echo 'operator:$6$rounds=65536$saltsalt$fosnhOE6HxbtPvV.rv2xKRz5uagDJxUgvwEY1bfq5YIGFqqg4iMdlDIBJTqlOGGTyVNZyxTVhf7pC29p4hQiO.:19000:7:365:7:30::' >>"$root/etc/shadow"
 echo 'operator:x:1000:1000::/home/operator:/bin/bash' >>"$root/etc/passwd"
 echo 'operator:x:1000:' >>"$root/etc/group"
 echo 'operator:!::' >>"$root/etc/gshadow"
@@ -117,18 +114,17 @@ echo '*.* @@loghost.example.org' >"$root/etc/rsyslog.d/remote.conf"
 # shellcheck disable=SC2016
 echo '$FileCreateMode 0640' >>"$root/etc/rsyslog.conf"
 
-sed -i -e 's/^space_left_action.*/space_left_action = email/' -e 's/^admin_space_left_action.*/admin_space_left_action = halt/' \
-	-e 's/^max_log_file_action.*/max_log_file_action = keep_logs/' "$root/etc/audit/auditd.conf"
+sed -i -e 's/^space_left_action.*/space_left_action = email/' -e 's/^admin_space_left_action.*/admin_space_left_action = single/' \
+	-e 's/^max_log_file_action.*/max_log_file_action = rotate/' "$root/etc/audit/auditd.conf"
 {
 	for arch in b32 b64; do
 		head="-a always,exit -F arch=$arch"
 		user='-F auid>=1000 -F auid!=unset'
-		for call in adjtimex settimeofday clock_settime; do
+		for call in adjtimex settimeofday; do
 			echo "$head -S $call -k audit_time_rules"
 		done
-		for call in sethostname setdomainname; do
-			echo "$head -S $call -k audit_rules_networkconfig_modification"
-		done
+		echo "$head -S clock_settime -F a0=0x0 -k time-change"
+		echo "$head -S sethostname,setdomainname -F key=audit_rules_networkconfig_modification"
 		for call in chmod fchmod fchmodat chown fchown fchownat lchown setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr; do
 			echo "$head -S $call $user -F key=perm_mod"
 		done
@@ -147,7 +143,7 @@ sed -i -e 's/^space_left_action.*/space_left_action = email/' -e 's/^admin_space
 		echo "$head -S execve -C gid!=egid -F egid=0 -k setgid"
 	done
 	echo '-w /etc/localtime -p wa -k audit_time_rules'
-	for file in issue issue.net hosts network; do
+	for file in issue issue.net hosts sysconfig/network; do
 		echo "-w /etc/$file -p wa -k audit_rules_networkconfig_modification"
 	done
 	for file in group passwd gshadow shadow security/opasswd; do

@@ -11,8 +11,20 @@ mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/run"
 mount --bind /dev "$root/dev"
-mount -t tmpfs tmpfs "$root/tmp"
 mount -t tmpfs tmpfs "$root/opt"
+# What init would mount, as far as the tools ask for it.
+options() {
+	awk -v point="$1" '$1 !~ /^#/ && $2 == point { print $4 }' "$root/etc/fstab" 2>/dev/null
+}
+shm=$(options /dev/shm)
+mount -t tmpfs -o "${shm:-nosuid,nodev}" tmpfs "$root/dev/shm"
+for point in /tmp /var /var/tmp /var/log /var/log/audit /home; do
+	if [ -n "$(options "$point")" ]; then
+		mkdir -p "$root$point"
+		mount --bind "$root$point" "$root$point"
+		mount -o "remount,bind,$(options "$point")" "$root$point"
+	fi
+done
 mkdir -p "$root/run/sshd" "$root/opt/lynis/plugins"
 ip link set lo up
 # Parameters of the network namespace only; those of the kernel are this machine's.
@@ -40,6 +52,6 @@ chroot "$root" /bin/sh -c '
 	/usr/sbin/cron
 	/usr/sbin/rsyslogd
 	/usr/sbin/chronyd -x
-	cd /opt/lynis && ./lynis audit system --quick --no-colors --logfile /tmp/lynis.log --report-file /tmp/lynis.dat
+	cd /opt/lynis && ./lynis audit system --quick --no-colors --logfile /opt/lynis.log --report-file /opt/lynis.dat
 ' >/dev/null 2>"$out/lynis.err" || true
-cp "$root/tmp/lynis.log" "$out/lynis.log"
+cp "$root/opt/lynis.log" "$out/lynis.log"
