@@ -81,6 +81,19 @@ pub fn scan(root: &Root, policies: &[Policy], exceptions: &Exceptions, inputs: &
     }
 }
 
+/// Judges one check of a policy; `None` when it has none of that id.
+#[must_use]
+pub fn check(
+    root: &Root,
+    policy: &Policy,
+    id: &str,
+    exceptions: &Exceptions,
+    inputs: &Inputs,
+) -> Option<CheckResult> {
+    let rule = policy.rules.iter().find(|rule| rule.check.id == id)?;
+    Some(Scan::new(root, inputs).check(rule, exceptions))
+}
+
 impl<'a> Scan<'a> {
     pub(crate) fn new(root: &'a Root, inputs: &'a Inputs) -> Self {
         Self {

@@ -189,12 +189,12 @@ impl Condition {
         match self {
             Self::Password(kinds) => Ok(password(kinds, account, accounts)),
             Self::Uid(wanted) => {
-                yes_no(account.uid.map(i64::from) == Some(*wanted), format!("user id {wanted}"))
+                yes_no(account.uid.map(i64::from) == Some(*wanted), format!("user id {}", shown(account.uid)))
             }
-            Self::Gid(wanted) => {
-                let shown = account.gid.map_or_else(|| "none".to_owned(), |gid| gid.to_string());
-                yes_no(account.gid.map(i64::from) == Some(*wanted), format!("group id {shown}"))
-            }
+            Self::Gid(wanted) => yes_no(
+                account.gid.map(i64::from) == Some(*wanted),
+                format!("group id {}", shown(account.gid)),
+            ),
             Self::ShellIn(shells) => {
                 yes_no(shells.contains(&account.shell), format!("shell {}", account.shell))
             }
@@ -230,10 +230,10 @@ impl Condition {
             },
             Self::GroupExists(wanted) => {
                 let is = accounts.groups.iter().any(|group| group.gid.is_some() && group.gid == account.gid);
-                let shown = account.gid.map_or_else(|| "none".to_owned(), |gid| gid.to_string());
+                let gid = shown(account.gid);
                 yes_no(
                     is == *wanted,
-                    format!("group id {shown} is{} in /etc/group", if is { "" } else { " not" }),
+                    format!("group id {gid} is{} in /etc/group", if is { "" } else { " not" }),
                 )
             }
             Self::Group(name) => {
@@ -314,6 +314,11 @@ impl Age {
         };
         days.map_or_else(|| format!("{what} days without limit"), |days| format!("{what} {days} days"))
     }
+}
+
+/// An id as text.
+fn shown(id: Option<u32>) -> String {
+    id.map_or_else(|| "none".to_owned(), |id| id.to_string())
 }
 
 fn password(kinds: &[Password], account: &Account, accounts: &Accounts) -> (Truth, String) {

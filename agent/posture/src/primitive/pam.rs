@@ -20,6 +20,8 @@ struct Pam {
     module: Option<Pattern>,
     argument: Option<Pattern>,
     present: bool,
+    /// What is looked for, in words for the evidence.
+    shown: Option<String>,
 }
 
 pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
@@ -31,6 +33,7 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
         module: keys.pattern("module")?,
         argument: keys.pattern("argument")?,
         present: keys.flag("present")?.unwrap_or(true),
+        shown: keys.text("shown")?,
     };
     if pam.service.is_empty() || pam.service.contains('/') {
         return Err(keys.fault("pam", "`pam` names a service, such as \"login\""));
@@ -53,6 +56,9 @@ impl Pam {
     }
 
     fn wanted(&self) -> String {
+        if let Some(shown) = &self.shown {
+            return shown.clone();
+        }
         let part = |name: &str, pattern: &Option<Pattern>| {
             pattern.as_ref().map(|pattern| format!(" {name} `{}`", pattern.as_str())).unwrap_or_default()
         };

@@ -17,6 +17,8 @@ const SHOWN: usize = 160;
 struct Text {
     patterns: Vec<String>,
     pattern: Pattern,
+    /// What the expression looks for, in words for the evidence.
+    shown: String,
     /// Some line must match; else none may.
     wanted: bool,
     /// What starts a comment; `None` where comments count.
@@ -37,9 +39,23 @@ pub(super) fn parse(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fault> {
         (None, Some(pattern)) => (pattern, false),
         _ => return Err(Fault::new(keys.at, "`text` needs `matches` or `lacks`, not both")),
     };
+    let shown = shown(keys, &pattern)?;
     let each = keys.word("match", &[("any", false), ("all", true)])?.unwrap_or(false);
     let required = keys.flag("required")?.unwrap_or(false);
-    Ok(Box::new(Text { patterns, pattern, wanted, comment: (!comments).then_some(comment), each, required }))
+    Ok(Box::new(Text {
+        patterns,
+        pattern,
+        shown,
+        wanted,
+        comment: (!comments).then_some(comment),
+        each,
+        required,
+    }))
+}
+
+/// What an expression looks for, in words for the evidence: the key `shown`, or the expression itself.
+pub(super) fn shown(keys: &mut Keys<'_>, pattern: &Pattern) -> Result<String, Fault> {
+    Ok(keys.text("shown")?.unwrap_or_else(|| format!("line that matches `{}`", pattern.as_str())))
 }
 
 /// A line without its comment: from a comment sign at the start or after a blank.
@@ -94,7 +110,7 @@ impl Primitive for Text {
                 }
             }
             if !matched {
-                without.push(format!("{}: no line matches `{}`", path.display(), self.pattern.as_str()));
+                without.push(format!("{}: no {}", path.display(), self.shown));
             }
         }
         if self.wanted && self.each && !without.is_empty() {
@@ -105,15 +121,11 @@ impl Primitive for Text {
             (false, _, wanted) => Outcome::of(wanted, hits),
             (true, Some(unreadable), _) => unreadable.into(),
             (true, None, true) if read == 0 => Outcome::no(vec![format!("{}: missing", names())]),
-            (true, None, true) => {
-                Outcome::no(vec![format!("{}: no line matches `{}`", names(), self.pattern.as_str())])
-            }
+            (true, None, true) => Outcome::no(vec![format!("{}: no {}", names(), self.shown)]),
             (true, None, false) if read == 0 => {
                 Outcome::of(!self.required, vec![format!("{}: missing", names())])
             }
-            (true, None, false) => {
-                Outcome::yes(vec![format!("{}: no line matches `{}`", names(), self.pattern.as_str())])
-            }
+            (true, None, false) => Outcome::yes(vec![format!("{}: no {}", names(), self.shown)]),
         }
     }
 }
