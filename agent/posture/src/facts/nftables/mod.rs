@@ -149,9 +149,9 @@ fn loaders(root: &Root) -> Result<Vec<String>, String> {
         for path in root.glob(pattern).map_err(|unreadable| unreadable.to_string())? {
             let Ok(Some(text)) = root.text(&path) else { continue };
             for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-                // Our own loader takes the directory from its environment.
+                // Our own loader takes the directory from its environment; init scripts name it in a variable first.
                 let own = line
-                    .contains("/usr/libexec/defender/firewall load")
+                    .contains("/usr/libexec/defender/firewall")
                     .then(|| "/etc/defender/nftables/base.nft".to_owned());
                 let file = own.or_else(|| file_of(line)).or_else(|| default_file(line));
                 for file in file.into_iter() {
