@@ -15,7 +15,7 @@ const ATTACKS: &[(&str, &[&str])] = &[
     (
         "telnet-worm",
         &[
-            "Factory account names",
+            "succeeded after brute force",
             "applet in capitals",
             "copied to take its place",
             "Telnet tried",
