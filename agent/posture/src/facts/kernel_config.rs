@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
 
-use super::{image, inflate};
+use super::{bytes, image, inflate};
 use crate::root::Root;
 use crate::scan::Inputs;
 
@@ -117,7 +117,7 @@ fn inside(image: &mut std::fs::File) -> Option<Vec<u8>> {
             }
             None => {
                 tail.extend_from_slice(piece);
-                match position(&tail, MARK) {
+                match bytes::find(&tail, MARK) {
                     Some(at) => config = Some(tail.split_off(at + MARK.len())),
                     None => drop(tail.drain(..tail.len().saturating_sub(MARK.len() - 1))),
                 }
@@ -142,7 +142,7 @@ fn find(file: &mut std::fs::File, wanted: &[u8], from: u64) -> Option<u64> {
     loop {
         let read = file.read(&mut buffer[kept..]).ok().filter(|read| *read > 0)?;
         let end = kept + read;
-        if let Some(at) = position(&buffer[..end], wanted) {
+        if let Some(at) = bytes::find(&buffer[..end], wanted) {
             return Some(start + at as u64);
         }
         let keep = (wanted.len() - 1).min(end);
@@ -153,18 +153,6 @@ fn find(file: &mut std::fs::File, wanted: &[u8], from: u64) -> Option<u64> {
             return None;
         }
     }
-}
-
-fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    let first = *wanted.first()?;
-    let mut from = 0;
-    while let Some(at) = bytes.get(from..)?.iter().position(|byte| *byte == first) {
-        if bytes[from + at..].starts_with(wanted) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 #[cfg(test)]

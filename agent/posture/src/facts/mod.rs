@@ -3,6 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`accounts`] | passwd, shadow, group, login.defs |
+//! | [`bytes`] | looking for bytes among bytes |
 //! | [`command_line`] | the kernel command line |
 //! | [`crypt`], [`password`] | well-known passwords tried against hashes |
 //! | [`elf`] | hardening of a program by its headers |
@@ -21,6 +22,7 @@
 //! | [`walk`] | the files that stand out, found by one walk of the tree |
 
 pub(crate) mod accounts;
+pub(crate) mod bytes;
 pub(crate) mod command_line;
 pub(crate) mod crypt;
 pub(crate) mod elf;

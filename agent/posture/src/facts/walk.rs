@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use defender_model::text;
 
+use super::bytes::find;
 use crate::root::{Kind, Metadata, Unreadable};
 use crate::scan::Scan;
 
@@ -70,6 +71,7 @@ pub(crate) struct Walk {
     more: [u64; Trait::ALL.len()],
     /// Why a part of the tree was not seen.
     pub(crate) incomplete: Option<String>,
+    buffer: Vec<u8>,
 }
 
 /// File systems a running device's walk goes on into.
@@ -109,6 +111,7 @@ impl Walk {
                 walk.add(Trait::DeviceNode, path, metadata, String::new());
             }
         }
+        walk.buffer = Vec::new();
         Ok(walk)
     }
 
@@ -188,7 +191,7 @@ impl Walk {
                 }
                 if may_hold_key(directory, name.to_bytes(), found.size) {
                     let path = path();
-                    if let Some(kind) = private_key(scan, &path) {
+                    if let Some(kind) = private_key(scan, &path, found.size, &mut self.buffer) {
                         self.add(Trait::PrivateKey, &path, found, kind.to_owned());
                     }
                 }
@@ -335,11 +338,20 @@ fn may_hold_key(directory: &Path, name: &[u8], size: u64) -> bool {
 }
 
 /// What kind of private key a file holds.
-fn private_key(scan: &Scan<'_>, path: &Path) -> Option<&'static str> {
-    let (file, _) = scan.root.open_regular(path).ok()??;
-    let mut bytes = Vec::new();
-    file.take(MAX_KEY).read_to_end(&mut bytes).ok()?;
-    key_kind(&bytes)
+fn private_key(scan: &Scan<'_>, path: &Path, size: u64, buffer: &mut Vec<u8>) -> Option<&'static str> {
+    let (mut file, _) = scan.root.open_regular(path).ok()??;
+    // Its length was looked at before: one read is enough for nearly every file.
+    buffer.resize(usize::try_from(size.min(MAX_KEY)).ok()?, 0);
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    key_kind(&buffer[..length])
 }
 
 /// What kind of private key some bytes hold: PEM of any kind, or a host key of dropbear.
@@ -370,10 +382,6 @@ pub(crate) fn key_kind(bytes: &[u8]) -> Option<&'static str> {
         rest = &rest[at + 11..];
     }
     None
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 impl Hit {

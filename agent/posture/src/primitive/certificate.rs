@@ -9,6 +9,7 @@ use openssl::x509::{X509Ref, X509};
 
 use super::{expand, paths, Primitive};
 use crate::expression::Outcome;
+use crate::facts::bytes;
 use crate::facts::walk::key_kind;
 use crate::policy::keys::{Fault, Keys};
 use crate::root::Unreadable;
@@ -137,11 +138,11 @@ fn long_name(nid: Nid) -> String {
 }
 
 /// The certificates of a file, PEM or DER; what is none is passed over.
-fn certificates(bytes: &[u8]) -> Vec<X509> {
-    if !bytes.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-        return X509::from_der(bytes).into_iter().collect();
+fn certificates(content: &[u8]) -> Vec<X509> {
+    if bytes::find(content, b"-----BEGIN CERTIFICATE-----").is_none() {
+        return X509::from_der(content).into_iter().collect();
     }
-    let mut found = X509::stack_from_pem(bytes).unwrap_or_default();
+    let mut found = X509::stack_from_pem(content).unwrap_or_default();
     found.truncate(MAX_CERTIFICATES);
     found
 }
