@@ -656,3 +656,60 @@ fn checks_are_listed_explained_and_compared() {
     assert_eq!(defender(&["posture", "diff", &after, &before]).status, 1);
     assert_eq!(defender(&["posture", "diff", &before, &root]).status, 3);
 }
+
+/// An unprivileged build: owners and devices are those of the environment, of a table, or taken for root's.
+#[test]
+fn owners_come_from_fakeroot_from_a_table_or_are_taken_for_roots() {
+    let image = image();
+    let path = |below: &str| image.path().join(below).display().to_string();
+    let check = |id: &str, expect: &str| {
+        format!("[[check]]\nid = \"{id}\"\ntitle = \"T\"\nsection = \"S\"\nseverity = \"high\"\nrationale = \"R\"\nremediation = \"M\"\nexpect = {expect}\n")
+    };
+    let policy = [
+        "[policy]\nid = \"o\"\ntitle = \"O\"\n".to_owned(),
+        check("owner", "{ file = [\"/etc/passwd\", \"/bin/su\"], owner = \"root\" }"),
+        check("setuid", "{ find = \"setuid\" }"),
+        check("node", "{ find = \"device_node\" }"),
+        check("capability", "{ find = \"capability\" }"),
+    ];
+    std::fs::write(path("o.toml"), policy.concat()).unwrap();
+    std::fs::create_dir_all(image.path().join("root/bin")).unwrap();
+    std::fs::write(path("root/bin/su"), "x").unwrap();
+    let failing = |output: &str| -> Vec<String> {
+        let ids = ["owner", "setuid", "node", "capability"].into_iter();
+        ids.filter(|id| output.lines().any(|line| line.contains("FAIL") && line.contains(&format!("[{id}]"))))
+            .map(str::to_owned)
+            .collect()
+    };
+    let (root, policy) = (path("root"), path("o.toml"));
+    let plain = defender(&["posture", "--root", &root, "--policy", &policy, "--assume-root-owned"]);
+    assert_eq!(failing(&plain.output), Vec::<String>::new(), "{plain:?}");
+    std::fs::write(
+        path("table"),
+        "/etc/passwd f 644 5 5\n/bin/su f 4755 0 0\n|xattr cap_net_raw+ep\n/opt/mem c 600 0 0 1 1\n",
+    )
+    .unwrap();
+    let told = defender(&["posture", "--root", &root, "--policy", &policy, "--device-table", &path("table")]);
+    assert_eq!(failing(&told.output), ["owner", "setuid", "node", "capability"], "{told:?}");
+    std::fs::write(path("table"), "/etc/passwd q\n").unwrap();
+    let wrong =
+        defender(&["posture", "--root", &root, "--policy", &policy, "--device-table", &path("table")]);
+    assert_eq!(wrong.status, 2, "{wrong:?}");
+    // A build's own environment, which stands between the scan and the kernel.
+    let script = format!(
+        "chown 5:5 {root}/etc/passwd && chown 0:0 {root}/bin/su && chmod 4755 {root}/bin/su && mknod {root}/bin/mem c 1 1 && exec {} posture --root {root} --policy {policy}",
+        env!("CARGO_BIN_EXE_defender")
+    );
+    match Command::new("fakeroot").args(["sh", "-c", &script]).output() {
+        Ok(ended) => {
+            let output = String::from_utf8(ended.stdout).unwrap();
+            assert_eq!(
+                failing(&output),
+                ["owner", "setuid", "node"],
+                "{output} {}",
+                String::from_utf8_lossy(&ended.stderr)
+            );
+        }
+        Err(_) => println!("skipped: no fakeroot"),
+    }
+}
