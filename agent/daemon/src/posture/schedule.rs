@@ -82,6 +82,9 @@ async fn run(config: Config, clock: fn() -> Timestamp, outlet: Outlet, changed: 
                 }
             }
         }
+        // The sinks have most of the events by then.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        idle::give_memory_back();
         // What changed meanwhile is looked at after the pause.
         tokio::time::sleep(PAUSE.min(interval)).await;
         wait = interval.saturating_sub(PAUSE);
@@ -100,7 +103,6 @@ async fn in_thread(config: Config, time: Timestamp) -> Result<Scanned, String> {
         idle::yield_to_everybody();
         // The task may be gone already.
         let _ = send.send(scanned(&config, time));
-        idle::give_memory_back();
     };
     let thread = std::thread::Builder::new().name("posture".to_owned()).spawn(work);
     thread.map_err(|error| format!("no thread for it: {error}"))?;

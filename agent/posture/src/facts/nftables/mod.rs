@@ -78,13 +78,15 @@ struct Found {
 
 /// Most rules of a ruleset.
 const MAX_RULES: usize = 20_000;
+/// What the agent's own loader loads.
+const OWN: &str = "/etc/defender/nftables/base.nft";
 /// Files that are loaded where nothing says which.
 const USUAL: &[&str] = &[
     "/etc/nftables.conf",
     "/etc/sysconfig/nftables.conf",
     "/etc/nftables/main.nft",
     "/etc/nftables.nft",
-    "/etc/defender/nftables/base.nft",
+    OWN,
 ];
 
 impl Ruleset {
@@ -149,10 +151,8 @@ fn loaders(root: &Root) -> Result<Vec<String>, String> {
         for path in root.glob(pattern).map_err(|unreadable| unreadable.to_string())? {
             let Ok(Some(text)) = root.text(&path) else { continue };
             for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-                // Our own loader takes the directory from its environment; init scripts name it in a variable first.
-                let own = line
-                    .contains("/usr/libexec/defender/firewall")
-                    .then(|| "/etc/defender/nftables/base.nft".to_owned());
+                // Our own loader is named in a variable of the init script, and takes the directory from its environment.
+                let own = line.contains("/usr/libexec/defender/firewall").then(|| OWN.to_owned());
                 let file = own.or_else(|| file_of(line)).or_else(|| default_file(line));
                 for file in file.into_iter() {
                     if !files.contains(&file) && root.exists(&file).unwrap_or(false) {

@@ -133,6 +133,36 @@ fn finds_what_is_loaded_at_boot() {
     assert_eq!(default_file("CONF=\"/etc/nftables.conf\""), Some("/etc/nftables.conf".into()));
 }
 
+/// The base firewall that ships, with both ways of starting it.
+#[test]
+fn the_shipped_base_firewall_is_found_and_closed() {
+    let overlay = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay");
+    for starter in ["etc/init.d/S35defender-firewall", "usr/lib/systemd/system/defender-firewall.service"] {
+        let image = tempfile::tempdir().unwrap();
+        let copy = |from: &str, to: &str| {
+            let to = image.path().join(to);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(overlay.join(from), to).unwrap();
+        };
+        copy("etc/defender/nftables/base.nft", "etc/defender/nftables/base.nft");
+        copy("etc/defender/nftables/table.nft", "etc/defender/nftables/table.nft");
+        let wanted = starter.replace("usr/lib/systemd/system", "etc/systemd/system/sysinit.target.wants");
+        copy(starter, &wanted);
+        std::fs::write(image.path().join("etc/nftables.conf"), "flush ruleset\n").unwrap();
+        let rules = Ruleset::find(&Root::open(image.path()).unwrap(), &Inputs::default()).unwrap();
+        assert!(rules.loaded, "{starter}");
+        for hook in ["input", "forward"] {
+            for family in [Family::Ip, Family::Ip6] {
+                assert!(rules.drops_by_default(hook, family).is_some(), "{starter} {hook} {family:?}");
+                assert!(rules.permissive(hook, family, WIDTH).is_empty());
+            }
+        }
+        let open = rules.open_ports("input", Family::Ip);
+        assert_eq!(open, [("tcp".to_owned(), 22, 22)].into(), "DHCP answers come from one port and are none");
+        assert_eq!(open, rules.open_ports("input", Family::Ip6));
+    }
+}
+
 /// The same rules by the kernel's listing and by the language, where nft and a network namespace of our own are to be had.
 #[test]
 fn both_readers_agree() {
