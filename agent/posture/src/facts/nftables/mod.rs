@@ -3,6 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `syntax` | nft(8)'s own language, as far as filters use it |
+//! | `tokens` | its tokens |
 //! | `listing` | `nft -j list ruleset` |
 //! | [`rule`] | a rule as what it looks at and what it does |
 //! | [`traffic`] | what a ruleset does with packets |
@@ -10,6 +11,7 @@
 mod listing;
 pub(crate) mod rule;
 mod syntax;
+mod tokens;
 pub(crate) mod traffic;
 
 use std::collections::HashMap;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::rule::{Condition, Draft, Verdict};
+use super::tokens::{self, shown, tokens, values, Token};
 use super::{Chain, Family, Found, MAX_RULES};
 use crate::root::Root;
 
@@ -13,17 +14,6 @@ const MAX_DEPTH: usize = 16;
 const MAX_TOKENS: usize = 1_000_000;
 /// Most elements of one set that are kept.
 const MAX_ELEMENTS: usize = 10_000;
-
-/// A token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Open,
-    Close,
-    /// A semicolon or the end of a line.
-    End,
-    Comma,
-}
 
 /// Reads a file and what it includes.
 pub(super) fn read(root: &Root, file: &str, found: &mut Found) -> Result<(), String> {
@@ -187,7 +177,7 @@ impl Reader<'_> {
                 let statement = cursor.statement();
                 if let [Token::Word(what), names @ ..] = statement.as_slice() {
                     if what == "table" {
-                        let names: Vec<&str> = names.iter().filter_map(as_word).collect();
+                        let names: Vec<&str> = names.iter().filter_map(Token::word).collect();
                         let (family, table) = match names.as_slice() {
                             [family, table] => (Family::of(family), *table),
                             [table] => (Family::Ip, *table),
@@ -254,7 +244,7 @@ impl Reader<'_> {
             if let [Token::Word(word), Token::Word(equals), values @ ..] = statement.as_slice() {
                 if word == "elements" && equals == "=" {
                     let mut at = 0;
-                    elements.extend(self::values(values, &mut at).into_iter().take(MAX_ELEMENTS));
+                    elements.extend(tokens::values(values, &mut at).into_iter().take(MAX_ELEMENTS));
                 }
             }
         }
@@ -286,7 +276,7 @@ impl Reader<'_> {
                 Some(_) => {}
             }
             let statement = cursor.statement();
-            let words: Vec<&str> = statement.iter().filter_map(as_word).collect();
+            let words: Vec<&str> = statement.iter().filter_map(Token::word).collect();
             match words.as_slice() {
                 ["type", kind, "hook", hook, ..] => {
                     let (kind, hook) = ((*kind).to_owned(), (*hook).to_owned());
@@ -358,50 +348,6 @@ fn family_and_table(cursor: &mut Cursor) -> (Family, String) {
     }
 }
 
-fn as_word(token: &Token) -> Option<&str> {
-    match token {
-        Token::Word(word) => Some(word),
-        _ => None,
-    }
-}
-
-/// Values from `at` on: one, several with commas between them, or what stands in braces.
-fn values(tokens: &[Token], at: &mut usize) -> Vec<String> {
-    let mut values = Vec::new();
-    if tokens.get(*at) == Some(&Token::Open) {
-        *at += 1;
-        let (mut value, mut depth) = (String::new(), 1_usize);
-        while depth > 0 {
-            match tokens.get(*at) {
-                Some(Token::Open) => depth += 1,
-                Some(Token::Close) => depth -= 1,
-                Some(Token::Comma) => values.push(std::mem::take(&mut value)),
-                Some(Token::Word(word)) => {
-                    if !value.is_empty() {
-                        value.push(' ');
-                    }
-                    value.push_str(word);
-                }
-                Some(Token::End) => {}
-                None => break,
-            }
-            *at += 1;
-        }
-        values.push(value);
-        values.retain(|value| !value.is_empty());
-        return values;
-    }
-    while let Some(word) = tokens.get(*at).and_then(as_word) {
-        values.push(word.to_owned());
-        *at += 1;
-        if tokens.get(*at) != Some(&Token::Comma) {
-            break;
-        }
-        *at += 1;
-    }
-    values
-}
-
 /// A rule from its tokens.
 fn draft(tokens: &[Token]) -> Draft {
     let mut draft = Draft { shown: shown(tokens), ..Draft::default() };
@@ -410,7 +356,7 @@ fn draft(tokens: &[Token]) -> Draft {
         draft.conditions.push(Condition { key: "other".to_owned(), negated: false, values: Vec::new() });
     };
     while at < tokens.len() {
-        let word = |at: usize| tokens.get(at).and_then(as_word).unwrap_or_default();
+        let word = |at: usize| tokens.get(at).and_then(Token::word).unwrap_or_default();
         let first = word(at);
         let key = match first {
             "meta" if word(at + 2) == "set" => {
@@ -517,7 +463,7 @@ fn values_or_one(tokens: &[Token], at: &mut usize, word: &str) {
     match word {
         // `limit rate over 10/second burst 5 packets`
         "limit" => {
-            while tokens.get(*at).and_then(as_word).is_some_and(|word| {
+            while tokens.get(*at).and_then(Token::word).is_some_and(|word| {
                 matches!(word, "rate" | "over" | "until" | "burst" | "packets" | "bytes" | "name")
                     || word.contains(|c: char| c.is_ascii_digit())
             }) {
@@ -544,77 +490,6 @@ fn entry_of(entry: &str) -> Option<(String, Verdict)> {
         _ => return None,
     };
     Some((value.trim().to_owned(), verdict))
-}
-
-fn shown(tokens: &[Token]) -> String {
-    let mut out = String::new();
-    for token in tokens {
-        let word = match token {
-            Token::Word(word) => word.as_str(),
-            Token::Open => "{",
-            Token::Close => "}",
-            Token::Comma => {
-                out.push(',');
-                continue;
-            }
-            Token::End => continue,
-        };
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(word);
-        if out.len() > 200 {
-            break;
-        }
-    }
-    out
-}
-
-fn tokens(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut word = String::new();
-    let mut chars = text.chars().peekable();
-    let flush = |word: &mut String, tokens: &mut Vec<Token>| {
-        if !word.is_empty() {
-            tokens.push(Token::Word(std::mem::take(word)));
-        }
-    };
-    while let Some(c) = chars.next() {
-        match c {
-            '#' => while chars.next_if(|c| *c != '\n').is_some() {},
-            '"' => {
-                flush(&mut word, &mut tokens);
-                let mut quoted = String::new();
-                for c in chars.by_ref() {
-                    if c == '"' || c == '\n' {
-                        break;
-                    }
-                    quoted.push(c);
-                }
-                tokens.push(Token::Word(quoted));
-            }
-            '\\' if chars.peek() == Some(&'\n') => {
-                chars.next();
-            }
-            '\n' | ';' | '{' | '}' | ',' => {
-                flush(&mut word, &mut tokens);
-                tokens.push(match c {
-                    '{' => Token::Open,
-                    '}' => Token::Close,
-                    ',' => Token::Comma,
-                    _ => Token::End,
-                });
-            }
-            c if c.is_whitespace() => flush(&mut word, &mut tokens),
-            '=' if !word.ends_with(['!', '=', '<', '>']) && chars.peek() != Some(&'=') => {
-                flush(&mut word, &mut tokens);
-                tokens.push(Token::Word("=".to_owned()));
-            }
-            c => word.push(c),
-        }
-    }
-    flush(&mut word, &mut tokens);
-    tokens
 }
 
 #[cfg(test)]
