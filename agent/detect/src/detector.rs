@@ -8,8 +8,10 @@ use defender_model::event::{Event, EventKind};
 use defender_model::file::Sha256;
 use defender_model::finding::Finding;
 use defender_model::text::truncate;
+use defender_model::time::Timestamp;
 
 use crate::describe;
+use crate::exception::Exception;
 use crate::feed::{Feed as ThreatFeed, Feeds};
 use crate::field::{self, Class, Scratch, Value, Values};
 use crate::matcher::Answers;
@@ -76,6 +78,8 @@ struct Buffers {
     found: Vec<u32>,
     /// Rules about audit records that held for this event.
     held: Vec<u32>,
+    /// Exceptions that cover the event under judgement, and the rule each is about.
+    covering: Vec<(usize, Option<u32>)>,
     key: String,
     value: String,
 }
@@ -101,6 +105,8 @@ pub struct Detector {
     slot_count: usize,
     /// By rule: findings so far.
     numbers: Vec<u64>,
+    /// By exception: how often it covered what a rule held for.
+    excepted: Vec<u64>,
     threat_feeds: Feeds,
     stats: Stats,
 }
@@ -113,6 +119,7 @@ impl Detector {
         let answers = rules.matchers.iter().map(Answers::new).collect();
         let groups = rules.correlations.iter().map(|_| Groups::default()).collect();
         let numbers = vec![0; rules.rules.len()];
+        let excepted = vec![0; rules.exceptions.len()];
         Self {
             limits,
             scratch: Scratch::default(),
@@ -122,6 +129,7 @@ impl Detector {
             group_count: 0,
             slot_count: 0,
             numbers,
+            excepted,
             threat_feeds: Feeds::default(),
             stats: Stats::default(),
             rules,
@@ -213,7 +221,13 @@ impl Detector {
         let mut found = std::mem::take(&mut self.buffers.found);
         found.clear();
         self.rules.matchers[number].run(values, &mut self.answers[number], &mut found);
+        if !found.is_empty() {
+            self.find_exceptions(class, values, event.time);
+        }
         for rule in &found {
+            if self.is_excepted(*rule) {
+                continue;
+            }
             if class == Class::Audit {
                 if self.buffers.held.contains(rule) {
                     continue;
@@ -224,6 +238,29 @@ impl Detector {
             self.rule_held(*rule, event, values, findings);
         }
         self.buffers.found = found;
+    }
+
+    /// Notes which exceptions cover the event under judgement.
+    fn find_exceptions(&mut self, class: Class, values: &Values<'_>, time: Timestamp) {
+        self.buffers.covering.clear();
+        for (number, exception) in self.rules.exceptions.iter().enumerate() {
+            if exception.covers(class, values, time) {
+                self.buffers.covering.push((number, exception.rule));
+            }
+        }
+    }
+
+    /// Whether one of them covers what `rule` holds for; it is counted then.
+    fn is_excepted(&mut self, rule: u32) -> bool {
+        let covering = self.buffers.covering.iter().find(|(_, of)| of.is_none_or(|of| of == rule));
+        let Some((number, _)) = covering else { return false };
+        self.excepted[*number] += 1;
+        true
+    }
+
+    /// The exceptions, and how often each has covered what a rule held for.
+    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = (&Exception, u64)> {
+        self.rules.exceptions.iter().zip(self.excepted.iter().copied())
     }
 
     fn rule_held(&mut self, rule: u32, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {
@@ -256,6 +293,9 @@ impl Detector {
         findings: &mut Vec<Finding>,
     ) {
         let number = feed.correlation as usize;
+        if self.is_excepted(self.rules.correlations[number].rule) {
+            return;
+        }
         let correlation = &self.rules.correlations[number];
         let temporal =
             matches!(correlation.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered);

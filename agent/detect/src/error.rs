@@ -40,6 +40,8 @@ pub enum Cause {
     Cycle(String),
     /// An override names a rule or a property that does not exist.
     Override(String),
+    /// An exception names no rule, or lacks its reason.
+    Exception(String),
 }
 
 impl Cause {
@@ -58,6 +60,7 @@ impl Cause {
             Self::UnknownRule(_) => "unknown_rule",
             Self::Cycle(_) => "cycle",
             Self::Override(_) => "override",
+            Self::Exception(_) => "exception",
         }
     }
 
@@ -80,6 +83,7 @@ impl Cause {
                 "break the circle: a correlation may only refer to rules that do not depend on it"
             }
             Self::Override(_) => "see `defender rules list` for ids and kinds",
+            Self::Exception(_) => "correct the `[[exception]]` in the configuration; see docs/rules.md",
         }
     }
 
@@ -95,7 +99,8 @@ impl Cause {
             | Self::DuplicateId(s)
             | Self::UnknownRule(s)
             | Self::Cycle(s)
-            | Self::Override(s) => s,
+            | Self::Override(s)
+            | Self::Exception(s) => s,
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
 //! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
+//! | [`exception`] | events that rules are not to be held against |
 //! | [`scenario`] | tests of rules: events that must fire and events that must not |
 //! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
 
@@ -23,6 +24,7 @@ mod describe;
 pub mod detector;
 mod encoding;
 pub mod error;
+pub mod exception;
 mod expression;
 pub mod feed;
 mod field;
@@ -38,6 +40,7 @@ mod yaml;
 
 pub use detector::{Detector, Limits, Stats};
 pub use error::{Cause, RuleError};
+pub use exception::{Exception, ExceptionSpec};
 pub use predicate::Comparison;
 pub use ruleset::{Rule, RuleKind, RuleOverride, RuleSet, RuleSetBuilder};
 pub use sigma::correlation::CorrelationKind;

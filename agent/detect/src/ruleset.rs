@@ -7,6 +7,7 @@ use defender_model::finding::{Response, RuleInfo};
 use defender_model::severity::Severity;
 
 use crate::error::{At, Cause, RuleError};
+use crate::exception::{Exception, ExceptionSpec, MAX_EXCEPTIONS};
 use crate::field::{self, Class, Field};
 use crate::matcher::{Matcher, MatcherBuilder};
 use crate::predicate::Comparison;
@@ -127,6 +128,7 @@ pub struct RuleSet {
     pub(crate) correlations: Vec<Correlation>,
     /// By rule: the correlations it feeds.
     pub(crate) feeds: Vec<Vec<Feed>>,
+    pub(crate) exceptions: Vec<Exception>,
 }
 
 impl RuleSet {
@@ -139,6 +141,11 @@ impl RuleSet {
     /// The rules, in the order they were added.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
         self.rules.iter()
+    }
+
+    /// The exceptions, in the order they were given.
+    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = &Exception> {
+        self.exceptions.iter()
     }
 
     /// Bytes of the automatons that find literals: most of what the set takes.
@@ -160,6 +167,7 @@ pub struct RuleSetBuilder {
     placeholders: Placeholders,
     documents: Vec<(String, Document)>,
     overrides: Vec<RuleOverride>,
+    exceptions: Vec<ExceptionSpec>,
     errors: Vec<RuleError>,
 }
 
@@ -175,6 +183,13 @@ impl RuleSetBuilder {
     #[must_use]
     pub fn overrides(mut self, overrides: Vec<RuleOverride>) -> Self {
         self.overrides.extend(overrides);
+        self
+    }
+
+    /// Events that rules are not to be held against, from the configuration.
+    #[must_use]
+    pub fn exceptions(mut self, exceptions: Vec<ExceptionSpec>) -> Self {
+        self.exceptions.extend(exceptions);
         self
     }
 
@@ -214,10 +229,11 @@ impl RuleSetBuilder {
     /// Compiles what was taken in. The errors name everything that was left out and why.
     #[must_use]
     pub fn build(self) -> (RuleSet, Vec<RuleError>) {
-        let Self { documents, overrides, mut errors, .. } = self;
+        let Self { documents, overrides, exceptions, placeholders, mut errors } = self;
         let mut compiler = Compiler { entries: unique(documents, &mut errors), errors };
         compiler.apply(&overrides);
-        let set = compiler.compile();
+        let mut set = compiler.compile();
+        compiler.except(&mut set, exceptions, &placeholders);
         (set, compiler.errors)
     }
 }
@@ -312,6 +328,43 @@ impl Compiler {
                 Body::Events { .. } => {}
             }
         }
+    }
+
+    /// Compiles the exceptions for the rules of a finished set.
+    fn except(&mut self, set: &mut RuleSet, specs: Vec<ExceptionSpec>, placeholders: &Placeholders) {
+        for (number, spec) in specs.into_iter().enumerate() {
+            let label = spec.rule.clone();
+            let compiled = if number >= MAX_EXCEPTIONS {
+                Err(Cause::TooLarge(format!("more than {MAX_EXCEPTIONS} exceptions")))
+            } else if spec.rule == "*" {
+                Exception::compile(spec, None, &Class::ALL, placeholders)
+            } else {
+                let found =
+                    set.rules.iter().position(|r| r.info.id == spec.rule || r.info.title == spec.rule);
+                match found {
+                    None => Err(Cause::Exception(format!("no rule has the id or title `{label}`"))),
+                    Some(rule) => {
+                        let class = self.class_of(&set.rules[rule].info.id);
+                        let classes = class.as_ref().map_or(Class::ALL.as_slice(), std::slice::from_ref);
+                        Exception::compile(spec, Some(to_u32(rule)), classes, placeholders)
+                    }
+                }
+            };
+            match compiled {
+                Ok(exception) => set.exceptions.push(exception),
+                Err(cause) => {
+                    self.errors.push(RuleError { file: String::new(), line: None, rule: Some(label), cause });
+                }
+            }
+        }
+    }
+
+    /// The class a single-event rule is about; `None` for correlations.
+    fn class_of(&self, id: &str) -> Option<Class> {
+        self.entries.iter().find(|e| e.document.id == id).and_then(|e| match &e.document.body {
+            Body::Events { source, .. } => Some(source.class),
+            Body::Correlation { .. } => None,
+        })
     }
 
     fn compile(&mut self) -> RuleSet {

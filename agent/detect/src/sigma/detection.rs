@@ -52,7 +52,7 @@ pub(crate) fn parse(node: &Node, scope: &Scope<'_>) -> Result<Expr, At> {
 }
 
 /// One search: a mapping (all of its items), a list (any of its elements), or a keyword.
-fn search(node: &Node, scope: &Scope<'_>) -> Result<Expr, At> {
+pub(crate) fn search(node: &Node, scope: &Scope<'_>) -> Result<Expr, At> {
     match &node.kind {
         Kind::Map(entries) if entries.is_empty() => Err(At::new(
             node.line,
