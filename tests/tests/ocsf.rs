@@ -87,6 +87,7 @@ fn finding(evidence: Vec<Evidence>, techniques: &[&str], tactics: &[&str]) -> Fi
         destination: Some("2001:db8::9".parse().unwrap()),
         evidence,
         response: Response::BlockSource,
+        update: false,
     }
 }
 

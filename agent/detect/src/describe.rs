@@ -154,6 +154,7 @@ fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, f
         destination,
         evidence,
         response: rule.response,
+        update: false,
     }
 }
 

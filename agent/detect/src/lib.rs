@@ -17,6 +17,7 @@
 //! | `describe` | the words and evidence of a finding |
 //! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
 //! | [`exception`] | events that rules are not to be held against |
+//! | [`suppression`] | repeats and rates of findings |
 //! | [`scenario`] | tests of rules: events that must fire and events that must not |
 //! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
 
@@ -35,6 +36,7 @@ mod regular;
 pub mod ruleset;
 pub mod scenario;
 mod sigma;
+pub mod suppression;
 mod window;
 mod yaml;
 

@@ -93,4 +93,6 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// What the agent is asked to do.
     pub response: Response,
+    /// A later report of a finding that was sent already, with the same `uid`: its count and times are those of all so far.
+    pub update: bool,
 }

@@ -143,6 +143,7 @@ fn dropped(old: f32, new: f32, mut worse: Vec<(Severity, String)>, now: Timestam
         destination: None,
         evidence: Vec::new(),
         response: Response::None,
+        update: false,
     }
 }
 

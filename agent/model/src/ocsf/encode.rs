@@ -262,7 +262,8 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
     });
     Record {
         class_uid: Some(class::DETECTION_FINDING),
-        activity_id: Some(1),
+        // 1: Create, 2: Update.
+        activity_id: Some(if finding.update { 2 } else { 1 }),
         message: Some(finding.message.as_str()),
         count: Some(finding.count),
         is_alert: Some(true),
