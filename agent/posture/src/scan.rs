@@ -1,6 +1,7 @@
 //! One scan: policies against a root, with what has been found out already shared by all checks.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use defender_model::text::truncate;
@@ -13,7 +14,7 @@ use crate::facts::command_line::CommandLine;
 use crate::facts::image;
 use crate::facts::kernel_config::KernelConfig;
 use crate::facts::modules::Modules;
-use crate::facts::mounts::Mounts;
+use crate::facts::mounts::{self, Mounts};
 use crate::facts::nftables::Ruleset;
 use crate::facts::packages::Packages;
 use crate::facts::services::Services;
@@ -96,6 +97,12 @@ pub fn check(
 
 impl<'a> Scan<'a> {
     pub(crate) fn new(root: &'a Root, inputs: &'a Inputs) -> Self {
+        if inputs.live {
+            // A service manager may show this process other things than the rest of the system sees.
+            let read = |path: &str| root.read(path).ok().flatten().unwrap_or_default();
+            let hidden = mounts::hidden(&read("/proc/self/mountinfo"), &read("/proc/1/mountinfo"));
+            root.hide(hidden.into_iter().map(PathBuf::from).collect());
+        }
         Self {
             root,
             inputs,

@@ -50,9 +50,9 @@ fn units_verify_and_are_hardened() {
         let path = scratch.join(unit);
         fs::write(&path, text).expect("unit");
         run(Command::new("systemd-analyze").arg("verify").arg(&path));
-        // 25 means an exposure of 2.5.
+        // 29 means an exposure of 2.9: 0.3 of it are the view of modules and homes and the idle priority of a posture scan.
         run(Command::new("systemd-analyze")
-            .args(["security", "--offline=true", "--threshold=25"])
+            .args(["security", "--offline=true", "--threshold=29"])
             .arg(&path));
     }
 }

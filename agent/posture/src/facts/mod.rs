@@ -19,11 +19,13 @@
 //! | [`sockets`] | what a running device listens on |
 //! | [`sshd`] | sshd_config, Match and Include |
 //! | [`sysctl`] | what the image would set by sysctl |
+//! | [`x509`] | certificates and keys |
 //! | [`walk`] | the files that stand out, found by one walk of the tree |
 
 pub(crate) mod accounts;
 pub(crate) mod bytes;
 pub(crate) mod command_line;
+#[cfg(feature = "x509")]
 pub(crate) mod crypt;
 pub(crate) mod elf;
 pub(crate) mod image;
@@ -40,3 +42,4 @@ pub(crate) mod sockets;
 pub(crate) mod sshd;
 pub(crate) mod sysctl;
 pub(crate) mod walk;
+pub(crate) mod x509;

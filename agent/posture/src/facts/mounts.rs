@@ -162,6 +162,51 @@ pub(crate) fn mountinfo(bytes: &[u8]) -> Vec<Mount> {
     mounts
 }
 
+/// Where a process sees something else than init does, by the mountinfo of both: a service manager may have put an empty directory or a
+/// private file system there. Another view of the same thing, such as a read-only one, is none.
+pub(crate) fn hidden(own: &[u8], of_init: &[u8]) -> Vec<String> {
+    let (own, of_init) = (Place::all(own), Place::all(of_init));
+    let covering = |point: &str| {
+        let covers = |place: &&Place| below(point, &place.point).is_some();
+        // The last of the longest: a later mount on the same point covers the earlier one.
+        of_init.iter().filter(covers).max_by_key(|place| place.point.len())
+    };
+    let is_hidden = |place: &&Place| {
+        let Some(outer) = covering(&place.point) else { return false };
+        let rest = below(&place.point, &outer.point).unwrap_or_default();
+        let wanted = format!("{}{rest}", outer.root.trim_end_matches('/'));
+        outer.device != place.device || wanted.trim_end_matches('/') != place.root.trim_end_matches('/')
+    };
+    own.iter().filter(is_hidden).map(|place| place.point.clone()).collect()
+}
+
+/// What follows `above` in a path that lies at or below it.
+fn below<'p>(path: &'p str, above: &str) -> Option<&'p str> {
+    path.strip_prefix(above.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What of which file system is mounted where.
+struct Place {
+    device: String,
+    root: String,
+    point: String,
+}
+
+impl Place {
+    fn all(mountinfo: &[u8]) -> Vec<Self> {
+        let text = text::from_bytes(mountinfo);
+        let place = |line: &str| {
+            let mut words = line.split(' ').skip(2);
+            Some(Self {
+                device: words.next()?.to_owned(),
+                root: unescape(words.next()?),
+                point: unescape(words.next()?),
+            })
+        };
+        text.lines().filter_map(place).collect()
+    }
+}
+
 /// The file system of a systemd mount unit.
 fn unit(bytes: &[u8], from: &str) -> Option<Mount> {
     let text = text::from_bytes(bytes);
@@ -225,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn tells_what_a_service_manager_hides() {
+        let init = b"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /dev rw - devtmpfs d rw\n3 1 0:20 / /proc rw - proc p rw\n4 1 8:2 / /home rw - ext4 h rw\n";
+        // Read-only views of the same, a bind of its own state, private devices, an empty home, no modules.
+        let own = b"11 10 8:1 / / ro - ext4 a rw\n12 11 8:1 /var/lib/defender /var/lib/defender rw - ext4 a rw\n13 11 0:20 / /proc rw - proc p rw\n14 13 0:20 /sys /proc/sys ro - proc p rw\n15 11 0:77 / /dev rw - tmpfs t rw\n16 11 0:23 /systemd/inaccessible/dir /home ro - tmpfs t rw\n17 11 0:23 /systemd/inaccessible/dir /usr/lib/modules ro - tmpfs t rw\n";
+        assert_eq!(hidden(own, init), ["/dev", "/home", "/usr/lib/modules"]);
+        assert!(hidden(init, init).is_empty());
+        assert!(hidden(own, b"").is_empty(), "nothing is known of init's");
+    }
+
+    #[test]
     fn reads_mount_units() {
         let unit =
             unit(b"[Mount]\nWhat=tmpfs\nWhere=/tmp\nType=tmpfs\nOptions=mode=1777,nosuid\n", "tmp.mount")
@@ -235,7 +290,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), word in ".{0,30}") {
-            let _ = (fstab(&bytes), mountinfo(&bytes), unit(&bytes, ""), unescape(&word));
+            let _ = (hidden(&bytes, &bytes), fstab(&bytes), mountinfo(&bytes), unit(&bytes, ""), unescape(&word));
         }
     }
 }

@@ -1,30 +1,21 @@
 //! `certificate`, `private_key`: X.509 certificates and keys.
 
-use std::cmp::Ordering;
-
-use openssl::asn1::Asn1Time;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
-use openssl::x509::{X509Ref, X509};
-
 use super::{expand, paths, Primitive};
 use crate::expression::Outcome;
-use crate::facts::bytes;
 use crate::facts::walk::key_kind;
+use crate::facts::x509;
 use crate::policy::keys::{Fault, Keys};
 use crate::root::Unreadable;
 use crate::scan::Scan;
-
-/// Most certificates of one file.
-const MAX_CERTIFICATES: usize = 1000;
 
 /// Every certificate must be so.
 #[derive(Debug)]
 struct Certificate {
     patterns: Vec<String>,
     days: Option<i64>,
-    /// Of RSA and DSA; of elliptic curves half a bit counts as many of RSA's would.
+    /// Of RSA and DSA.
     bits: Option<u32>,
+    /// Of elliptic curves, where `bits` is asked for.
     curve_bits: u32,
     signature_not: Vec<String>,
     self_signed: Option<bool>,
@@ -53,41 +44,30 @@ pub(super) fn certificate(keys: &mut Keys<'_>) -> Result<Box<dyn Primitive>, Fau
 }
 
 impl Certificate {
-    fn faults(
-        &self,
-        certificate: &X509Ref,
-        scan: &Scan<'_>,
-    ) -> Result<Vec<String>, openssl::error::ErrorStack> {
+    fn faults(&self, certificate: &x509::Certificate, scan: &Scan<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         if let Some(days) = self.days {
-            let now = scan.inputs.time.millis() / 1000;
-            let until = Asn1Time::from_unix(now.saturating_add(days.saturating_mul(86_400)))?;
-            if certificate.not_after().compare(&until)? == Ordering::Less {
-                faults.push(format!("valid until {}, wanted {days} days from now", certificate.not_after()));
+            let wanted = (scan.inputs.time.millis() / 1000).saturating_add(days.saturating_mul(86_400));
+            if certificate.not_after < wanted {
+                faults.push(format!("valid until {}, wanted {days} days from now", certificate.shown_until));
             }
         }
         if let Some(least) = self.bits {
-            let key = certificate.public_key()?;
-            let curve = key.ec_key().is_ok() || key.bits() < 512;
-            let least = if curve { self.curve_bits } else { least };
-            if key.bits() < least {
-                faults.push(format!("a key of {} bits, wanted at least {least}", key.bits()));
+            let least = if certificate.curve { self.curve_bits } else { least };
+            if certificate.key_bits < least {
+                faults.push(format!("a key of {} bits, wanted at least {least}", certificate.key_bits));
             }
         }
-        if !self.signature_not.is_empty() && !is_self_signed(certificate) {
-            // What a root signs itself with is never checked.
-            let algorithm = certificate.signature_algorithm().object().nid();
-            let name = long_name(algorithm);
-            if self.signature_not.iter().any(|unwanted| name.contains(&unwanted.to_ascii_lowercase())) {
-                faults.push(format!("signed with {name}"));
-            }
+        // What a root signs itself with is never checked.
+        let bad = |unwanted: &String| certificate.signature.contains(&unwanted.to_ascii_lowercase());
+        if !certificate.self_signed && self.signature_not.iter().any(bad) {
+            faults.push(format!("signed with {}", certificate.signature));
         }
-        if let Some(wanted) = self.self_signed {
-            if is_self_signed(certificate) != wanted {
-                faults.push(if wanted { "not signed by itself" } else { "signed by itself" }.to_owned());
-            }
+        if self.self_signed.is_some_and(|wanted| wanted != certificate.self_signed) {
+            let is = if certificate.self_signed { "signed by itself" } else { "not signed by itself" };
+            faults.push(is.to_owned());
         }
-        Ok(faults)
+        faults
     }
 
     fn try_judge(&self, scan: &Scan<'_>) -> Result<Outcome, Unreadable> {
@@ -102,18 +82,22 @@ impl Certificate {
                     continue;
                 }
             };
-            for certificate in certificates(&bytes) {
-                judged += 1;
-                match self.faults(&certificate, scan) {
-                    Ok(found) if found.is_empty() => {}
-                    Ok(found) => faults.push(format!(
-                        "{} ({}): {}",
-                        path.display(),
-                        subject(&certificate),
-                        found.join(", ")
-                    )),
-                    Err(error) => unknown = unknown.or(Some(format!("{}: {error}", path.display()))),
+            match x509::certificates(&bytes) {
+                Ok(certificates) => {
+                    judged += certificates.len();
+                    for certificate in certificates {
+                        let found = self.faults(&certificate, scan);
+                        if !found.is_empty() {
+                            faults.push(format!(
+                                "{} ({}): {}",
+                                path.display(),
+                                certificate.subject,
+                                found.join(", ")
+                            ));
+                        }
+                    }
                 }
+                Err(reason) => unknown = unknown.or(Some(format!("{}: {reason}", path.display()))),
             }
         }
         Ok(match (faults.is_empty(), unknown, judged) {
@@ -126,36 +110,6 @@ impl Certificate {
             (true, None, _) => Outcome::yes(vec![format!("{judged} certificates are so")]),
         })
     }
-}
-
-fn is_self_signed(certificate: &X509Ref) -> bool {
-    let (subject, issuer) = (certificate.subject_name(), certificate.issuer_name());
-    subject.try_cmp(issuer).is_ok_and(|order| order == Ordering::Equal)
-}
-
-fn long_name(nid: Nid) -> String {
-    nid.long_name().unwrap_or("an unknown algorithm").to_ascii_lowercase()
-}
-
-/// The certificates of a file, PEM or DER; what is none is passed over.
-fn certificates(content: &[u8]) -> Vec<X509> {
-    if bytes::find(content, b"-----BEGIN CERTIFICATE-----").is_none() {
-        return X509::from_der(content).into_iter().collect();
-    }
-    let mut found = X509::stack_from_pem(content).unwrap_or_default();
-    found.truncate(MAX_CERTIFICATES);
-    found
-}
-
-fn subject(certificate: &X509Ref) -> String {
-    let name = certificate.subject_name();
-    let entry = [Nid::COMMONNAME, Nid::ORGANIZATIONALUNITNAME, Nid::ORGANIZATIONNAME]
-        .iter()
-        .find_map(|nid| name.entries_by_nid(*nid).next());
-    entry.map_or_else(
-        || "no name".to_owned(),
-        |entry| defender_model::text::from_bytes(entry.data().as_slice()),
-    )
 }
 
 impl Primitive for Certificate {
@@ -220,7 +174,7 @@ impl PrivateKey {
             if let Some(most) = self.mode_max.filter(|most| found.mode & !most != 0) {
                 faults.push(format!("{name}: {kind}, mode {:04o}, wanted at most {most:04o}", found.mode));
             }
-            if let (Some(least), Some(bits)) = (self.bits, bits_of(&bytes)) {
+            if let (Some(least), Some(bits)) = (self.bits, x509::rsa_bits(&bytes)) {
                 if bits < least {
                     faults.push(format!("{name}: {kind} of {bits} bits, wanted at least {least}"));
                 }
@@ -252,13 +206,6 @@ impl PrivateKey {
             (true, None, _) => Outcome::yes(vec![format!("{judged} private keys are so")]),
         })
     }
-}
-
-/// Length of a key in bits; `None` for formats the library does not read, and of elliptic curves, which need fewer.
-fn bits_of(bytes: &[u8]) -> Option<u32> {
-    // An encrypted key would make the library ask a person; it gets no answer instead.
-    let key = PKey::private_key_from_pem_callback(bytes, |_| Ok(0)).ok()?;
-    key.rsa().ok().map(|_| key.bits())
 }
 
 impl Primitive for PrivateKey {

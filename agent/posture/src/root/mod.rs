@@ -136,6 +136,8 @@ pub struct Root {
     owned: HashMap<(u64, u64), table::Attributes>,
     /// What the table adds and the directory does not have: device nodes mostly.
     added: BTreeMap<PathBuf, (Metadata, Option<(u32, u32)>)>,
+    /// Where this process sees something else than the rest of the system.
+    hidden: RefCell<Vec<PathBuf>>,
     /// Extended attributes by inode: file capabilities.
     capable: RefCell<HashMap<(u64, u64), String>>,
 }
@@ -158,6 +160,7 @@ impl Root {
             assume_root_owned: false,
             owned: HashMap::new(),
             added: BTreeMap::new(),
+            hidden: RefCell::default(),
             capable: RefCell::default(),
         })
     }
@@ -367,6 +370,7 @@ impl Root {
 
     /// A directory open for listing; `None` when there is nothing at that path.
     pub(crate) fn open_directory(&self, path: &Path) -> Result<Option<OwnedFd>, Unreadable> {
+        self.unless_hidden(path)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
         match self.open_by_path(path, flags) {
             Ok(fd) => Ok(Some(fd)),
@@ -385,6 +389,7 @@ impl Root {
         path: &Path,
         mut take: impl FnMut(RawFd, &CStr, Metadata) -> bool,
     ) -> Result<bool, Unreadable> {
+        self.unless_hidden(path)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
         let opened = resolve::open(self.directory.as_raw_fd(), path, flags, Last::AsItIs, &self.openat2);
         let directory = match opened {
@@ -432,7 +437,36 @@ impl Root {
         stat_fd(fd.as_raw_fd()).map(Some).map_err(|e| failed(path, &e))
     }
 
+    /// Takes paths for hidden: what lies there is another thing than it is for the rest of the system, so nothing is told of it.
+    pub(crate) fn hide(&self, paths: Vec<PathBuf>) {
+        *self.hidden.borrow_mut() = paths;
+    }
+
+    /// An error where a path, links followed, leads to what is hidden.
+    fn unless_hidden(&self, path: &Path) -> Result<(), Unreadable> {
+        let hidden = self.hidden.borrow();
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        // What is missing is judged by the nearest directory that is there.
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let nearest = Path::new("/").join(path);
+        let found = nearest.ancestors().find_map(|above| {
+            resolve::open(self.directory.as_raw_fd(), above, flags, Last::Followed, &self.openat2).ok()
+        });
+        let real = found.and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok());
+        let leads_in = |hidden: &&PathBuf| real.as_ref().is_some_and(|real| real.starts_with(hidden));
+        match hidden.iter().find(leads_in) {
+            Some(hidden) => Err(unreadable(
+                path,
+                format!("{} is hidden from this process by who started it", hidden.display()),
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn locate(&self, path: &Path, last: Last) -> Result<Option<OwnedFd>, Unreadable> {
+        self.unless_hidden(path)?;
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         match resolve::open(self.directory.as_raw_fd(), path, flags, last, &self.openat2) {
             Ok(fd) => Ok(Some(fd)),
