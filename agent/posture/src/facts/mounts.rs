@@ -1,5 +1,7 @@
 //! File systems: what is mounted on a running device; what fstab and mount units would mount elsewhere.
 
+use std::collections::HashSet;
+
 use defender_model::text;
 
 use super::image;
@@ -153,7 +155,7 @@ pub(crate) fn mountinfo(bytes: &[u8]) -> Vec<Mount> {
         if rest.first().is_some_and(|own| own.split(',').any(|option| option == "ro")) {
             options.push_str(",ro");
         }
-        let mut found = mount(&unescape(point), fstype, &unescape(source), &options, "/proc/self/mountinfo");
+        let mut found = mount(&unescape(point), fstype, &unescape(source), &options, "mounted");
         if found.options.iter().any(|option| option == "ro") {
             found.options.retain(|option| option != "rw");
         }
@@ -177,7 +179,12 @@ pub(crate) fn hidden(own: &[u8], of_init: &[u8]) -> Vec<String> {
         let wanted = format!("{}{rest}", outer.root.trim_end_matches('/'));
         outer.device != place.device || wanted.trim_end_matches('/') != place.root.trim_end_matches('/')
     };
-    own.iter().filter(is_hidden).map(|place| place.point.clone()).collect()
+    // A later mount on the same point covers the earlier ones.
+    let mut seen = HashSet::new();
+    let tops = own.iter().rev().filter(|place| seen.insert(&place.point));
+    let mut hidden: Vec<String> = tops.filter(is_hidden).map(|place| place.point.clone()).collect();
+    hidden.sort();
+    hidden
 }
 
 /// What follows `above` in a path that lies at or below it.
@@ -273,6 +280,8 @@ mod tests {
     fn tells_what_a_service_manager_hides() {
         let init = b"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /dev rw - devtmpfs d rw\n3 1 0:20 / /proc rw - proc p rw\n4 1 8:2 / /home rw - ext4 h rw\n";
         // Read-only views of the same, a bind of its own state, private devices, an empty home, no modules.
+        let twice = b"5 1 0:6 / /run rw - tmpfs a rw\n6 5 0:7 / /run rw - tmpfs b rw\n";
+        assert!(hidden(twice, twice).is_empty());
         let own = b"11 10 8:1 / / ro - ext4 a rw\n12 11 8:1 /var/lib/defender /var/lib/defender rw - ext4 a rw\n13 11 0:20 / /proc rw - proc p rw\n14 13 0:20 /sys /proc/sys ro - proc p rw\n15 11 0:77 / /dev rw - tmpfs t rw\n16 11 0:23 /systemd/inaccessible/dir /home ro - tmpfs t rw\n17 11 0:23 /systemd/inaccessible/dir /usr/lib/modules ro - tmpfs t rw\n";
         assert_eq!(hidden(own, init), ["/dev", "/home", "/usr/lib/modules"]);
         assert!(hidden(init, init).is_empty());

@@ -111,6 +111,10 @@ impl Walk {
                 walk.add(Trait::DeviceNode, path, metadata, String::new());
             }
         }
+        if let Some(path) = scan.root.hidden_from_a_walk() {
+            let words = format!("{} is hidden from this process by who started it", path.display());
+            walk.incomplete.get_or_insert(words);
+        }
         walk.buffer = Vec::new();
         Ok(walk)
     }
@@ -144,6 +148,8 @@ impl Walk {
                     self.incomplete.get_or_insert_with(|| format!("more than {MAX_ENTRIES} files"));
                     return;
                 }
+                // A process often has a /dev of its own; nothing the walk looks for lives there.
+                Err(_) if directory.starts_with("/dev") => {}
                 Err(unreadable) => {
                     self.incomplete.get_or_insert_with(|| unreadable.to_string());
                 }

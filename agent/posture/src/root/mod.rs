@@ -442,6 +442,14 @@ impl Root {
         *self.hidden.borrow_mut() = paths;
     }
 
+    /// A hidden path outside of the kernel's own file systems, where there is one.
+    pub(crate) fn hidden_from_a_walk(&self) -> Option<PathBuf> {
+        let own = |path: &Path| {
+            ["/dev", "/proc", "/sys", "/run"].iter().any(|of_kernel| path.starts_with(of_kernel))
+        };
+        self.hidden.borrow().iter().find(|path| !own(path)).cloned()
+    }
+
     /// An error where a path, links followed, leads to what is hidden.
     fn unless_hidden(&self, path: &Path) -> Result<(), Unreadable> {
         let hidden = self.hidden.borrow();
