@@ -1,11 +1,14 @@
 //! One question about one field: the leaves of every rule.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use regex_automata::meta::Regex;
 
 use crate::error::Cause;
 use crate::field::{Field, Value, Values};
 use crate::pattern::{self, Part, Pattern};
-use crate::regular::{self, Compiled};
+use crate::regular;
 
 /// A question, as rules spell it: comparable, so that equal questions of different rules are asked once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -203,27 +206,30 @@ fn longest(parts: &[Part]) -> &[u8] {
 #[derive(Debug)]
 pub(crate) struct Predicate {
     pub(crate) question: Question,
-    regex: Option<Compiled>,
+    /// Of a regular expression: literals one of which is in every text that matches.
+    required: Vec<Vec<u8>>,
+    /// The expression, compiled when it is first asked.
+    regex: OnceLock<Option<Regex>>,
 }
 
 impl Predicate {
-    /// Compiles what needs compiling.
+    /// Checks what will need compiling.
     pub(crate) fn new(question: Question) -> Result<Self, Cause> {
-        let regex = match &question.test {
-            Test::Regex { expression, flags } => Some(regular::compile(expression, *flags)?),
-            _ => None,
+        let required = match &question.test {
+            Test::Regex { expression, flags } => regular::check(expression, *flags)?,
+            _ => Vec::new(),
         };
-        Ok(Self { question, regex })
+        Ok(Self { question, required, regex: OnceLock::new() })
     }
 
     /// Literals that answer the question or at least rule it out: when none of them is in the value, the answer is no. Empty when no
     /// literal can tell.
     pub(crate) fn literals(&self) -> Vec<Literal> {
         let one = |bytes: &[u8], place, cased| Literal { bytes: bytes.to_vec(), place, cased };
-        let mut literals = match (&self.question.test, &self.regex) {
-            (Test::Literal { place, bytes, cased }, _) => vec![one(bytes, Some(*place), *cased)],
-            (Test::Glob { parts, .. }, _) => vec![one(longest(parts), None, false)],
-            (Test::Regex { .. }, Some(r)) => r.required.iter().map(|l| one(l, None, false)).collect(),
+        let mut literals = match &self.question.test {
+            Test::Literal { place, bytes, cased } => vec![one(bytes, Some(*place), *cased)],
+            Test::Glob { parts, .. } => vec![one(longest(parts), None, false)],
+            Test::Regex { .. } => self.required.iter().map(|l| one(l, None, false)).collect(),
             _ => Vec::new(),
         };
         if literals.iter().any(|l| l.bytes.is_empty()) {
@@ -250,9 +256,11 @@ impl Predicate {
                 with_text(value, |text| literal_holds(text.as_bytes(), bytes, *place, *cased))
             }
             Test::Glob { parts, cased } => with_text(value, |text| pattern::matches(parts, text, *cased)),
-            Test::Regex { .. } => {
-                with_text(value, |text| self.regex.as_ref().is_some_and(|r| r.regex.is_match(text)))
-            }
+            Test::Regex { expression, flags } => with_text(value, |text| {
+                // It was checked when the rule was loaded, so it compiles.
+                let regex = self.regex.get_or_init(|| regular::compile(expression, *flags).ok());
+                regex.as_ref().is_some_and(|regex| regex.is_match(text))
+            }),
             Test::Cidr(network) => {
                 with_text(value, |text| text.parse().is_ok_and(|address| network.contains(address)))
             }

@@ -1,4 +1,7 @@
 //! Regular expressions: compiled within bounds, with the literals they cannot match without.
+//!
+//! Loading a rule only checks its expression. It is compiled when an event first asks, which most expressions never see: hundreds of
+//! automatons that lie idle would cost a small device more memory than the rest of the agent.
 
 use regex_automata::meta::Regex;
 use regex_automata::nfa::thompson::WhichCaptures;
@@ -18,13 +21,21 @@ const MAX_COMPILED: usize = 512 * 1024;
 const CACHE: usize = 32 * 1024;
 /// Most alternatives in a set of required literals.
 const MAX_REQUIRED: usize = 128;
+/// Most texts that alternatives are written out into.
+const MAX_JOINED: usize = 96;
 
-/// A compiled regular expression.
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) regex: Regex,
-    /// At least one of these is in every text that matches, ASCII case aside; empty when nothing is known.
-    pub(crate) required: Vec<Vec<u8>>,
+/// Nodes of a parsed expression that compile to less than [`MAX_COMPILED`] for certain: a state takes at most 64 bytes, and a node
+/// yields few.
+const SMALL: usize = 1024;
+
+/// Whether the expression compiles within bounds, and the literals at least one of which is in every text that matches, ASCII case
+/// aside; empty when nothing is known. What is small enough to compile for certain is not compiled for that.
+pub(crate) fn check(expression: &str, flags: RegexFlags) -> Result<Vec<Vec<u8>>, Cause> {
+    let (hir, unicode) = read(expression, flags)?;
+    if unicode || weight(&hir) > SMALL {
+        build(expression, &hir, unicode)?;
+    }
+    Ok(required(&hir).unwrap_or_default())
 }
 
 /// Compiles a regular expression within bounds. Matching takes time linear in the value (no backtracking); what would need more,
@@ -32,18 +43,27 @@ pub(crate) struct Compiled {
 ///
 /// Classes and boundaries are ASCII's, which keeps automatons small and agrees with how literals fold; an expression that ASCII
 /// cannot express (`[é]`, `\p{L}`) gets Unicode's. Either way `.` and `[^a]` are one character, however many bytes it has.
-pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, Cause> {
+pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Regex, Cause> {
+    let (hir, unicode) = read(expression, flags)?;
+    build(expression, &hir, unicode)
+}
+
+/// The parsed expression, and whether it needs Unicode's classes.
+fn read(expression: &str, flags: RegexFlags) -> Result<(Hir, bool), Cause> {
     if expression.len() > MAX_EXPRESSION {
         return Err(Cause::TooLarge(format!(
             "a regular expression has {} bytes, the bound is {MAX_EXPRESSION}",
             expression.len()
         )));
     }
-    let (hir, unicode) = match parse(expression, flags, false) {
-        Ok(hir) => (whole_characters(hir), false),
-        Err(_) => (parse(expression, flags, true).map_err(|e| uncompiled(expression, &e))?, true),
-    };
-    let regex = Regex::builder()
+    match parse(expression, flags, false) {
+        Ok(hir) => Ok((whole_characters(hir), false)),
+        Err(_) => Ok((parse(expression, flags, true).map_err(|e| uncompiled(expression, &e))?, true)),
+    }
+}
+
+fn build(expression: &str, hir: &Hir, unicode: bool) -> Result<Regex, Cause> {
+    Regex::builder()
         .configure(
             Regex::config()
                 .utf8_empty(unicode)
@@ -54,15 +74,32 @@ pub(crate) fn compile(expression: &str, flags: RegexFlags) -> Result<Compiled, C
                 .onepass(false)
                 .hybrid_cache_capacity(CACHE),
         )
-        .build_from_hir(&hir)
+        .build_from_hir(hir)
         .map_err(|e| match e.size_limit() {
             Some(_) => Cause::TooLarge(format!(
                 "the regular expression `{}` compiles to more than {MAX_COMPILED} bytes",
                 shown(expression)
             )),
             None => uncompiled(expression, &e),
-        })?;
-    Ok(Compiled { regex, required: required(&hir).unwrap_or_default() })
+        })
+}
+
+/// Leaves of the expression, each as often as repetitions write it out. Recursion is bounded by the parser's nesting limit.
+fn weight(hir: &Hir) -> usize {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len(),
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len().saturating_mul(4),
+        HirKind::Capture(capture) => weight(&capture.sub),
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
+            weight(&repetition.sub).saturating_add(1).saturating_mul(times as usize)
+        }
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().fold(0, |sum: usize, part| sum.saturating_add(weight(part)))
+        }
+    }
 }
 
 fn parse(expression: &str, flags: RegexFlags, unicode: bool) -> Result<Hir, Box<regex_syntax::Error>> {
@@ -143,22 +180,52 @@ fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
         }
         HirKind::Concat(parts) => {
             let mut best: Option<Vec<Vec<u8>>> = None;
-            let mut run = Vec::new();
+            let mut runs = vec![Vec::new()];
             for part in parts {
-                match part.kind() {
-                    HirKind::Literal(literal) => run.extend_from_slice(&literal.0),
-                    HirKind::Class(class) if letter(class).is_some() => run.extend(letter(class)),
-                    _ => {
-                        better(&mut best, Some(vec![std::mem::take(&mut run)]));
+                let next = texts(part);
+                match next.as_ref().and_then(|next| joined(&runs, next)) {
+                    Some(longer) => runs = longer,
+                    None => {
+                        better(
+                            &mut best,
+                            Some(std::mem::replace(&mut runs, next.unwrap_or(vec![Vec::new()]))),
+                        );
                         better(&mut best, required(part));
                     }
                 }
             }
-            better(&mut best, Some(vec![run]));
+            better(&mut best, Some(runs));
             best
         }
         HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
     }
+}
+
+/// All texts the expression matches, where they are few and it looks at nothing else. Recursion is bounded by the parser's nesting
+/// limit.
+fn texts(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    match hir.kind() {
+        HirKind::Literal(literal) => Some(vec![literal.0.to_vec()]),
+        HirKind::Class(class) => letter(class).map(|b| vec![vec![b]]),
+        HirKind::Capture(capture) => texts(&capture.sub),
+        HirKind::Alternation(parts) => {
+            let mut all = Vec::new();
+            for part in parts {
+                all.extend(texts(part)?);
+            }
+            (all.len() <= MAX_JOINED).then_some(all)
+        }
+        HirKind::Concat(parts) => {
+            parts.iter().try_fold(vec![Vec::new()], |all, part| joined(&all, &texts(part)?))
+        }
+        HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
+    }
+}
+
+/// Each of the first followed by each of the second; `None` when they are too many.
+fn joined(first: &[Vec<u8>], second: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    let join = |a: &Vec<u8>| second.iter().map(move |b| [a.as_slice(), b].concat()).collect::<Vec<_>>();
+    (first.len() * second.len() <= MAX_JOINED).then(|| first.iter().flat_map(join).collect())
 }
 
 /// The lower-case letter of a class that is one ASCII letter in both cases.
@@ -194,18 +261,26 @@ fn better(best: &mut Option<Vec<Vec<u8>>>, candidate: Option<Vec<Vec<u8>>>) {
     }
 }
 
-/// How often one of these literals is found in some text, very roughly: only the order matters.
+/// How often one of these literals is found in some text, very roughly: only the order matters. One byte is in nearly every text,
+/// two are in many.
 pub(crate) fn rarity(literals: &[Vec<u8>]) -> f64 {
-    literals.iter().map(|l| 0.6_f64.powi(i32::try_from(l.len().min(40)).unwrap_or(40))).sum()
+    let one = |literal: &Vec<u8>| match literal.len() {
+        0 | 1 => 4.0,
+        2 => 1.0,
+        n => 0.6_f64.powi(i32::try_from(n.min(40)).unwrap_or(40)),
+    };
+    literals.iter().map(one).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn expressions_are_bounded() {
-        let error = |e: &str| compile(e, RegexFlags::default()).unwrap_err();
+        let error = |e: &str| check(e, RegexFlags::default()).unwrap_err();
         assert!(matches!(error(&"a".repeat(1 << 20)), Cause::TooLarge(_)));
         assert!(matches!(error(r"(\w{500}){500}"), Cause::TooLarge(_)));
         assert!(matches!(error("(?<=a)b"), Cause::Value(m) if m.contains("look-around")));
@@ -217,22 +292,39 @@ mod tests {
     fn knows_what_a_match_contains() {
         let of = |e: &str, ignore_case| {
             let flags = RegexFlags { ignore_case, ..RegexFlags::default() };
-            let required = compile(e, flags).unwrap().required;
+            let required = check(e, flags).unwrap();
             required.into_iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(of(r"(^|\s)(killall|pkill)\s+(-\S+\s+)*auditd\b", false), ["auditd"]);
-        assert_eq!(of("(exec|system):sh", true), ["exec", "system"]);
+        assert_eq!(of("(exec|system):sh", true), ["exec:sh", "system:sh"]);
         assert_eq!(of("x{0,3}:Sh[0-9]", true), [":sh"]);
         assert_eq!(of("wget|curl", true), ["wget", "curl"]);
+        assert_eq!(of("/(nc|ncat)$", false), ["/nc", "/ncat"]);
+        assert_eq!(of(r"\S+\.(deb|rpm)(\s|$)", false), [".deb", ".rpm"]);
+        assert_eq!(of(r"a(b|c*)d", false), ["a"], "what may be empty ends a text");
+        assert_eq!(of(r"(ab|c)?de", false), ["de"]);
+        assert_eq!(of(r"(x|\bab)cd", false), ["cd"]);
         assert_eq!(of("a*|b", false), Vec::<String>::new());
         assert_eq!(of("[0-9]+", false), Vec::<String>::new());
         assert_eq!(of("(abc)?", false), Vec::<String>::new());
         assert_eq!(of("é{2}x?", false), ["é"]);
     }
 
+    proptest! {
+        #[test]
+        fn what_is_taken_for_small_compiles(
+            parts in prop::collection::vec("[a-z]{1,4}|\\(a\\|bc\\)\\{0,9\\}|\\[\\^a-f\\]\\+|\\.\\*|\\\\S\\{1,30\\}|\\(x\\{3\\}y\\)\\{20\\}|\\\\b", 0..40),
+            ignore_case in any::<bool>(),
+        ) {
+            let expression = parts.concat();
+            let flags = RegexFlags { ignore_case, ..RegexFlags::default() };
+            prop_assert_eq!(check(&expression, flags).is_ok(), compile(&expression, flags).is_ok(), "{}", expression);
+        }
+    }
+
     #[test]
     fn unicode_where_ascii_cannot_express_it() {
-        let matches = |e: &str, text: &str| compile(e, RegexFlags::default()).unwrap().regex.is_match(text);
+        let matches = |e: &str, text: &str| compile(e, RegexFlags::default()).unwrap().is_match(text);
         assert!(matches("^[é]$", "é"));
         assert!(matches(r"^\p{L}$", "ß"));
         assert!(!matches(r"^\w$", "ß"), "ASCII where ASCII can express it");
