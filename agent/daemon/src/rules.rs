@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use defender_detect::{RuleOverride, RuleSet};
+use defender_detect::suppression::Settings;
+use defender_detect::{ExceptionSpec, RuleOverride, RuleSet};
+use defender_model::time::Timestamp;
 
-use crate::config::Config;
+use crate::config::{Config, RuleException};
 
 /// Deepest directory below a rules directory.
 const DEPTH: usize = 8;
@@ -44,9 +46,53 @@ pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
             timespan_ms: rule.timespan_s.map(|seconds| seconds.saturating_mul(1000)),
         })
         .collect();
-    let (rules, problems) = builder.overrides(overrides).build();
+    // What is wrong with one of them was said when the configuration was read.
+    let exceptions = config.exception.iter().filter_map(|exception| exception.spec().ok()).collect();
+    let (rules, problems) = builder.overrides(overrides).exceptions(exceptions).build();
     errors.extend(problems.iter().map(ToString::to_string));
     (rules, errors)
+}
+
+impl RuleException {
+    /// The exception as detection takes it.
+    ///
+    /// # Errors
+    /// What it lacks, or which of its values is wrong.
+    pub fn spec(&self) -> Result<ExceptionSpec, String> {
+        for (key, value) in [("rule", &self.rule), ("reason", &self.reason)] {
+            if value.trim().is_empty() {
+                return Err(format!("an [[exception]] (rule `{}`) has no `{key}`", self.rule));
+            }
+        }
+        let expires = match self.expires.as_str() {
+            "" => None,
+            day => {
+                let midnight = Timestamp::from_day(day).ok_or_else(|| {
+                    format!("the exception for `{}` expires on `{day}`; write a day as YYYY-MM-DD", self.rule)
+                })?;
+                // The last day belongs to it.
+                Some(midnight + 86_400_000)
+            }
+        };
+        Ok(ExceptionSpec {
+            rule: self.rule.clone(),
+            when: self.when.conditions(),
+            reason: self.reason.clone(),
+            owner: self.owner.clone(),
+            expires,
+        })
+    }
+}
+
+/// How alerts are thinned out.
+#[must_use]
+pub fn suppression(config: &Config) -> Settings {
+    let per_hour_of = config.rule.iter().filter_map(|rule| Some((rule.id.clone(), rule.max_per_hour?)));
+    Settings {
+        repeat_window: i64::try_from(config.suppression.repeat_window_s).unwrap_or(i64::MAX / 2000) * 1000,
+        per_hour: config.suppression.max_per_hour,
+        per_hour_of: per_hour_of.collect(),
+    }
 }
 
 fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, errors: &mut Vec<String>) {

@@ -45,6 +45,28 @@ impl Sub<i64> for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Midnight UTC at the beginning of a day written as `YYYY-MM-DD`; `None` for what is no day.
+    #[must_use]
+    pub fn from_day(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let number = |range: core::ops::Range<usize>| {
+            let digits = bytes.get(range)?;
+            digits.iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+        };
+        if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+            return None;
+        }
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        if !(1..=12).contains(&month) || day < 1 {
+            return None;
+        }
+        let days = days_from_civil(year, month, day);
+        // The thirty-first of a month that has thirty is another day.
+        (civil_from_days(days) == (year, month, day)).then_some(Self(days * 86_400_000))
+    }
+}
+
 impl core::fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds, such as `2026-11-23T20:59:15.042Z`.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -70,6 +92,17 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, doy - (153 * mp + 2) / 5 + 1)
 }
 
+/// Day count from 1970-01-01 of a proleptic Gregorian date: the inverse.
+const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let mp = (month + 9) % 12;
+    let doy = (153 * mp + 2) / 5 + day - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::Timestamp;
@@ -80,5 +113,27 @@ mod tests {
         assert_eq!(Timestamp(1_709_210_096_789).to_string(), "2024-02-29T12:34:56.789Z");
         assert_eq!(Timestamp(-1).to_string(), "1969-12-31T23:59:59.999Z");
         assert_eq!(Timestamp(4_102_444_800_000).to_string(), "2100-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn reads_days() {
+        for day in ["1970-01-01", "2024-02-29", "2026-11-27", "1969-12-31", "2100-12-31", "0000-01-01"] {
+            let read = Timestamp::from_day(day).unwrap();
+            assert_eq!(&read.to_string()[..10], day);
+            assert!(read.to_string().ends_with("T00:00:00.000Z"));
+        }
+        for day in [
+            "2023-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-04-31",
+            "2026-1-1",
+            "26-01-01",
+            "2026/01/01",
+            "",
+            "٢٠٢٦-01-0",
+        ] {
+            assert_eq!(Timestamp::from_day(day), None, "{day}");
+        }
     }
 }

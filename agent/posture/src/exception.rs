@@ -34,7 +34,7 @@ impl Exceptions {
                     return Err(format!("a posture exception (check `{check}`) has no `{key}`"));
                 }
             }
-            if !is_date(expires) {
+            if Timestamp::from_day(expires).is_none() {
                 return Err(format!(
                     "the posture exception for `{check}` expires on `{expires}`; write a day as YYYY-MM-DD"
                 ));
@@ -63,19 +63,6 @@ impl Exceptions {
             expired: expires.as_str() < today,
         })
     }
-}
-
-fn is_date(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let digits = |range: core::ops::Range<usize>| -> Option<u32> {
-        bytes.get(range.clone())?.iter().all(u8::is_ascii_digit).then(|| text[range].parse().ok())?
-    };
-    bytes.len() == 10
-        && bytes[4] == b'-'
-        && bytes[7] == b'-'
-        && digits(0..4).is_some()
-        && digits(5..7).is_some_and(|month| (1..=12).contains(&month))
-        && digits(8..10).is_some_and(|day| (1..=31).contains(&day))
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ pub fn configure(bench: &Bench, directory: &Path, extra: &str) -> Result<PathBuf
     let file = if extra.contains("[sink.file]") { "" } else { "[sink.file]\n" };
     let text = format!(
         "[agent]\nstate_dir = \"{at}/state\"\nrun_dir = \"{at}/run\"\nuser = \"{}\"\n\
-         [sink.syslog]\nenabled = false\n\
+         [sink.syslog]\nenabled = false\n[suppression]\nrepeat_window_s = 0\nmax_per_hour = 0\n\
          [rules]\ndirectories = [\"{}\"]\n[dbus]\nenabled = false\n\
          [login]\nfiles = [\"{at}/auth.log\"]\nsyslog_socket = \"{at}/devlog\"\n\
          {extra}{file}path = \"{at}/log/events.jsonl\"\nmax_kib = 4000000\n",

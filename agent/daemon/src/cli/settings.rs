@@ -98,8 +98,22 @@ fn key_values(out: &mut dyn Write, values: &[(&String, &Value)]) -> io::Result<(
     writeln!(out)
 }
 
-/// TOML forbids DEL in strings, which JSON leaves as it is; a terminal should not see C1 controls either.
+/// A value as TOML has it: JSON's, but for tables.
 fn literal(value: &Value) -> String {
+    match value {
+        Value::Object(entries) => {
+            let pairs: Vec<String> = entries
+                .iter()
+                .map(|(key, value)| format!("{} = {}", plain(&key.as_str().into()), literal(value)))
+                .collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        value => plain(value),
+    }
+}
+
+/// TOML forbids DEL in strings, which JSON leaves as it is; a terminal should not see C1 controls either.
+fn plain(value: &Value) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {
         match c {
@@ -113,7 +127,8 @@ fn literal(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Rule};
+    use crate::config::value::{Values, When};
+    use crate::config::{self, Config, Rule, RuleException};
 
     #[test]
     fn what_is_shown_can_be_read_back() {
@@ -123,6 +138,8 @@ mod tests {
             Rule { id: "a".into(), enabled: Some(false), ..Rule::default() },
             Rule { id: "b".into(), count: Some(3), ..Rule::default() },
         ];
+        let when = [("CommandLine|contains".to_owned(), Values::One(config::value::Value::Text("a".into())))];
+        config.exception = vec![RuleException { when: When(when.into()), ..RuleException::default() }];
         let Value::Object(sections) = serde_json::to_value(&config).unwrap() else { panic!("no table") };
         let mut text = Vec::new();
         table(&mut text, "", &sections).unwrap();

@@ -161,11 +161,15 @@ impl Config {
         if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
             return Err(format!("[[rule]] number {} has no `id`", at + 1));
         }
+        for exception in &self.exception {
+            exception.spec()?;
+        }
         self.posture.exceptions()?;
         let limits = [
             ("posture.interval_hours", self.posture.interval_hours.into(), 1, 365 * 24),
             ("posture.spread_minutes", self.posture.spread_minutes.into(), 0, 365 * 24 * 60),
             ("posture.minimum_score", self.posture.minimum_score.into(), 0, 100),
+            ("suppression.repeat_window_s", self.suppression.repeat_window_s, 0, 86_400),
             ("agent.queue", self.agent.queue as u64, 16, 1 << 20),
             ("process.table_capacity", self.process.table_capacity as u64, 16, 1 << 20),
             ("process.poll_interval_ms", self.process.poll_interval_ms, 1, 60_000),

@@ -17,7 +17,7 @@ pub mod section;
 pub mod value;
 
 use section::{section, Section};
-use value::{Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport};
+use value::{Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +35,10 @@ pub struct Config {
     pub rules: Rules,
     /// Sections `[[rule]]`.
     pub rule: Vec<Rule>,
+    /// Sections `[[exception]]`.
+    pub exception: Vec<RuleException>,
+    /// Section `suppression`.
+    pub suppression: Suppression,
     /// Section `posture` with `[[posture.exception]]`.
     pub posture: Posture,
     /// Section `response`.
@@ -139,6 +143,32 @@ Rule {
     count: Option<u32> = None,
     /// Replaces a correlation's time span, in seconds.
     timespan_s: Option<u64> = None,
+    /// Alerts of this rule within an hour, in place of `suppression.max_per_hour`; 0 for no bound.
+    max_per_hour: Option<u32> = None,
+} }
+
+section! { list true "exception"
+/// Events that a rule is not to be held against. They neither alert nor count for a correlation.
+RuleException {
+    /// Id or title of the rule; `*` for every rule.
+    rule: String = String::new(),
+    /// What the event must be like: fields with modifiers as rules have them, such as `CommandLine|contains`, each with a value or a list of which one will do. Empty: whatever the rule holds for.
+    when: When = When::default(),
+    /// Why. Must be given.
+    reason: String = String::new(),
+    /// Who answers for it.
+    owner: String = String::new(),
+    /// Last day it holds, as YYYY-MM-DD in UTC. Empty: without end.
+    expires: String = String::new(),
+} }
+
+section! { "suppression"
+/// Keeps alerts readable. What is held back is counted and reported; responses are never held back.
+Suppression {
+    /// Seconds in which repeats of an alert are counted instead of sent; one update then tells their number. 0 sends each.
+    repeat_window_s: u64 = 300,
+    /// Alerts of one rule within an hour; 0 for no bound.
+    max_per_hour: u32 = 600,
 } }
 
 section! { "posture"
@@ -288,6 +318,8 @@ pub fn sections() -> Vec<Section> {
         Login::section(),
         Rules::section(),
         Rule::section(),
+        RuleException::section(),
+        Suppression::section(),
         Posture::section(),
         PostureException::section(),
         Response::section(),

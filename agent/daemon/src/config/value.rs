@@ -1,7 +1,9 @@
 //! Values with a meaning of their own: checked while the file is read, so that an error knows its line.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use defender_detect::exception::Scalar;
 use defender_firewall::Cidr;
 use defender_model::finding::Response;
 use defender_model::severity::Severity;
@@ -23,6 +25,53 @@ impl<'de> Deserialize<'de> for Prefix {
 impl Serialize for Prefix {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+/// Conditions on an event: Sigma's `field|modifier`, and the values of which any will do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct When(pub BTreeMap<String, Values>);
+
+/// One value or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a text, a whole number, true or false, or a list of these")]
+pub enum Values {
+    /// One value.
+    One(Value),
+    /// Several.
+    Several(Vec<Value>),
+}
+
+/// A value of a condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a text, a whole number, true or false")]
+pub enum Value {
+    /// True or false.
+    Truth(bool),
+    /// A whole number.
+    Number(i64),
+    /// Text.
+    Text(String),
+}
+
+impl When {
+    /// The conditions as detection takes them.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<(String, Vec<Scalar>)> {
+        let scalar = |value: &Value| match value {
+            Value::Truth(truth) => Scalar::Truth(*truth),
+            Value::Number(number) => Scalar::Number(*number),
+            Value::Text(text) => Scalar::Text(text.clone()),
+        };
+        let all = self.0.iter().map(|(field, values)| {
+            let values = match values {
+                Values::One(value) => vec![scalar(value)],
+                Values::Several(values) => values.iter().map(scalar).collect(),
+            };
+            (field.clone(), values)
+        });
+        all.collect()
     }
 }
 

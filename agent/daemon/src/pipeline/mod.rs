@@ -17,6 +17,7 @@ mod standing;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use defender_detect::suppression::Suppressor;
 use defender_detect::Detector;
 use defender_model::event::{Event, EventKind};
 use defender_model::finding::{Finding, Response};
@@ -49,6 +50,8 @@ const EVENTS: (usize, usize) = (256, 256 << 10);
 const LAST_ORDERS: Duration = Duration::from_secs(2);
 /// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
 const BUFFER: usize = 256 << 10;
+/// Seconds between two reports of alerts that went over their rule's rate.
+const WITHHELD_S: u32 = 60;
 /// How long sinks may take to write what they hold when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -93,6 +96,11 @@ pub struct Pipeline {
     firewall_error: String,
     buffer: Vec<u8>,
     findings: Vec<Finding>,
+    /// Findings that suppression lets out.
+    due: Vec<Finding>,
+    suppressor: Suppressor,
+    /// By exception: its end was said.
+    ended: Vec<bool>,
 }
 
 impl Pipeline {
@@ -108,6 +116,7 @@ impl Pipeline {
             ..defender_firewall::Config::default()
         };
         let (responder, done) = Responder::start(firewall, parts.clock);
+        let ended = vec![false; parts.detector.rules().exceptions().len()];
         let sequence = Sequence::open(&parts.config.agent.run_dir.join("sequence"));
         Self {
             responder,
@@ -124,6 +133,9 @@ impl Pipeline {
             firewall_error: String::new(),
             buffer: Vec::new(),
             findings: Vec::new(),
+            due: Vec::new(),
+            suppressor: Suppressor::new(crate::rules::suppression(&parts.config)),
+            ended,
             desk,
             parts,
         }
@@ -145,6 +157,7 @@ impl Pipeline {
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let every = self.parts.config.agent.statistics_interval_s;
         let mut until_statistics = every;
+        let mut until_withheld = WITHHELD_S;
         loop {
             tokio::select! {
                 biased;
@@ -160,6 +173,12 @@ impl Pipeline {
                 Some((request, answer)) = requests.recv() => self.serve(request, answer),
                 _ = heart.tick() => {
                     beat();
+                    self.thin_out();
+                    until_withheld -= 1;
+                    if until_withheld == 0 {
+                        until_withheld = WITHHELD_S;
+                        self.say_withheld();
+                    }
                     for health in self.sinks.changes() {
                         self.say(health);
                     }
@@ -186,6 +205,12 @@ impl Pipeline {
             }
             self.sinks.flush().await;
         }
+        let mut due = Vec::new();
+        self.suppressor.flush(&mut due);
+        for finding in due {
+            self.alert(finding);
+        }
+        self.say_withheld();
         self.say(Health::new(Kind::Stopping, "agent", "the agent was told to stop"));
         self.responder.close();
         let outcomes = async {
@@ -239,10 +264,55 @@ impl Pipeline {
             _ => {}
         }
         self.emit(event);
+        let now = (self.parts.clock)();
+        let mut due = std::mem::take(&mut self.due);
         for finding in findings.drain(..) {
+            self.suppressor.admit(finding, now, &mut due);
+        }
+        for finding in due.drain(..) {
             self.alert(finding);
         }
-        self.findings = findings;
+        (self.findings, self.due) = (findings, due);
+    }
+
+    /// Once a second: repeats whose window is over, and exceptions that ended.
+    fn thin_out(&mut self) {
+        let now = (self.parts.clock)();
+        let mut due = std::mem::take(&mut self.due);
+        self.suppressor.tick(now, &mut due);
+        for finding in due.drain(..) {
+            self.alert(finding);
+        }
+        self.due = due;
+        let over: Vec<String> = self
+            .parts
+            .detector
+            .exceptions()
+            .zip(&mut self.ended)
+            .filter(|((exception, _), said)| !**said && exception.is_expired(now))
+            .map(|((exception, _), said)| {
+                *said = true;
+                let spec = &exception.spec;
+                format!(
+                    "the exception for rule `{}` has expired: {} ({})",
+                    spec.rule, spec.reason, spec.owner
+                )
+            })
+            .collect();
+        for words in over {
+            let mut health = Health::new(Kind::Changed, "rules", words);
+            health.severity = Severity::Medium;
+            self.say(health);
+        }
+    }
+
+    /// What went over its rule's rate.
+    fn say_withheld(&mut self) {
+        for withheld in self.suppressor.take_withheld() {
+            let words =
+                format!("alerts of rule \"{}\" were withheld: it exceeds its hourly bound", withheld.title);
+            self.say(Health::new(Kind::Lost, "rules", words).with("alerts", withheld.count));
+        }
     }
 
     fn alert(&mut self, finding: Finding) {
@@ -371,6 +441,9 @@ impl Pipeline {
             .with("authentication", counts.authentication)
             .with("findings", counts.findings)
             .with("remediations", counts.remediations)
+            .with("alerts_repeated", self.suppressor.stats().repeats)
+            .with("alerts_withheld", self.suppressor.stats().withheld)
+            .with("excepted", self.parts.detector.exceptions().map(|(_, count)| count).sum())
             .with("process_lost", lost)
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
         self.say(health);
