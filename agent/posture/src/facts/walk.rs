@@ -347,7 +347,8 @@ fn may_hold_key(directory: &Path, name: &[u8], size: u64) -> bool {
 fn private_key(scan: &Scan<'_>, path: &Path, size: u64, buffer: &mut Vec<u8>) -> Option<&'static str> {
     let (mut file, _) = scan.root.open_regular(path).ok()??;
     // Its length was looked at before: one read is enough for nearly every file.
-    buffer.resize(usize::try_from(size.min(MAX_KEY)).ok()?, 0);
+    buffer.resize(buffer.len().max(usize::try_from(MAX_KEY).ok()?), 0);
+    let buffer = &mut buffer[..usize::try_from(size.min(MAX_KEY)).ok()?];
     let mut length = 0;
     while length < buffer.len() {
         match file.read(&mut buffer[length..]) {

@@ -39,6 +39,7 @@ impl Ruleset {
     }
 
     /// The chain that drops what no rule accepts: by policy, or by a last rule without conditions.
+    #[inline(never)] // Flash is counted, and every question asks it.
     pub(crate) fn drops_by_default(&self, hook: &str, family: Family) -> Option<&Chain> {
         let unconditional = |rule: &Rule| {
             rule.verdict == Some(Verdict::Drop)
@@ -49,6 +50,7 @@ impl Ruleset {
     }
 
     /// Every rule a packet of a family can come to in a hook, jumps followed.
+    #[inline(never)] // Flash is counted, and every question asks it.
     pub(crate) fn reached(&self, hook: &str, family: Family) -> Vec<Reached<'_>> {
         let mut reached = Vec::new();
         let mut steps = 0;
@@ -92,6 +94,7 @@ impl Ruleset {
     }
 
     /// Transport ports that new connections are accepted on, as protocol and range.
+    #[inline(never)] // Flash is counted, and every question asks it.
     pub(crate) fn open_ports(&self, hook: &str, family: Family) -> BTreeSet<(String, u16, u16)> {
         let mut open = BTreeSet::new();
         for reached in
