@@ -12,7 +12,7 @@ use defender_model::compliance::{Compliance, Verdict};
 use defender_model::dns::{Answer, Dns};
 use defender_model::event::{Event, EventKind};
 use defender_model::file::{FileActivity, FileChange, FileType, Sha256};
-use defender_model::finding::{Evidence, Finding, Response, RuleInfo};
+use defender_model::finding::{Evidence, Finding, Response, Responses, RuleInfo};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
@@ -86,7 +86,7 @@ fn finding(evidence: Vec<Evidence>, techniques: &[&str], tactics: &[&str]) -> Fi
         source: Some("192.0.2.7".parse().unwrap()),
         destination: Some("2001:db8::9".parse().unwrap()),
         evidence,
-        response: Response::BlockSource,
+        response: Responses::of(&[Response::BlockSource]),
         update: false,
     }
 }
@@ -264,7 +264,7 @@ fn samples() -> Vec<EventKind> {
     let evidence = observed.iter().map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
     kinds.push(finding(evidence, &["T1071"], &[]).into());
     kinds.extend(observed);
-    for action in [Action::Block, Action::Unblock, Action::Restore] {
+    for action in [Action::Block, Action::Unblock, Action::Restore, Action::Kill, Action::RunHook] {
         for outcome in [
             remediation::Outcome::Verified,
             remediation::Outcome::Refused("on the allow-list".into()),
@@ -273,7 +273,12 @@ fn samples() -> Vec<EventKind> {
             kinds.push(
                 Remediation {
                     action,
-                    address: Some("2001:db8::7".parse().unwrap()),
+                    address: (action != Action::Kill).then(|| "2001:db8::7".parse().unwrap()),
+                    process: (action == Action::Kill).then(|| Ancestor {
+                        pid: 4242,
+                        executable: "/tmp/x".into(),
+                        command_line: "x -y".into(),
+                    }),
                     seconds: Some(3600),
                     outcome,
                     reason: "Brute force".into(),

@@ -12,6 +12,7 @@
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
 //! | [`request`] | what can be asked of a running agent |
+//! | [`response`] | what is done about findings besides the firewall |
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
 
@@ -26,5 +27,6 @@ pub mod logins;
 pub mod pipeline;
 pub mod posture;
 pub mod request;
+pub mod response;
 pub mod rules;
 pub mod run;

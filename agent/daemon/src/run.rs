@@ -384,6 +384,9 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
     if config.login.enabled || config.posture.enabled || !credentials(config).is_empty() {
         capabilities.push(Capability::CAP_DAC_READ_SEARCH);
     }
+    if config.response.kill_process {
+        capabilities.push(Capability::CAP_KILL);
+    }
     let log = config.sink.file.path.parent().unwrap_or(Path::new("/")).to_path_buf();
     let landlock = if !wanted.landlock {
         Setting::Off("switched off in the configuration".to_owned())
@@ -409,7 +412,12 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
                 log,
                 "/dev/null".into(),
             ],
-            execute: vec![config.response.nft.clone()],
+            execute: std::iter::once(&config.response.nft)
+                .chain([&config.response.hook])
+                .filter(|program| !program.as_os_str().is_empty())
+                .cloned()
+                .collect(),
+            signals: config.response.kill_process,
             abstract_sockets: true,
         })
     };

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use defender_model::finding::{Response, RuleInfo};
+use defender_model::finding::{Responses, RuleInfo};
 use defender_model::severity::Severity;
 
 use crate::error::{At, Cause, RuleError};
@@ -49,7 +49,7 @@ pub struct Rule {
     /// How bad a finding of it is, overrides applied.
     pub level: Severity,
     /// What the agent does about a finding, overrides applied.
-    pub response: Response,
+    pub response: Responses,
     /// What kind of rule.
     pub kind: RuleKind,
     /// Its log source, such as `linux/process_creation`; of a correlation, empty.
@@ -74,7 +74,7 @@ pub struct RuleOverride {
     /// Another severity.
     pub level: Option<Severity>,
     /// Another response.
-    pub response: Option<Response>,
+    pub response: Option<Responses>,
     /// Correlations: another number in the condition.
     pub count: Option<u32>,
     /// Correlations: another timespan, in milliseconds.

@@ -8,7 +8,7 @@ use common::{build, failure, good, inspect, login};
 use defender_detect::{Detector, Limits, RuleOverride, RuleSet};
 use defender_model::authentication::Outcome;
 use defender_model::event::{Event, EventKind};
-use defender_model::finding::{Evidence, Response};
+use defender_model::finding::{Evidence, Response, Responses};
 use defender_model::severity::Severity;
 
 const FAILED: &str = "title: Failed\nid: failed\nname: failed\nlogsource: {category: authentication, product: linux}\ndetection:\n  s: \
@@ -40,7 +40,7 @@ fn brute_force_has_its_particulars() {
     assert_eq!((f.first_seen, f.last_seen), (events[0].time, events[4].time));
     assert_eq!(f.source, Some("198.51.100.7".parse().unwrap()));
     assert_eq!(f.group, [("src_ip".to_owned(), "198.51.100.7".to_owned())]);
-    assert_eq!(f.response, Response::BlockSource);
+    assert_eq!(f.response, Responses::of(&[Response::BlockSource]));
     assert!(matches!(&f.evidence[..], [Evidence::Authentication(a)] if a.service == "sshd"));
     assert_eq!(
         f.message,
@@ -155,13 +155,13 @@ fn overrides_change_rules_and_bad_ones_are_reported() {
     let (rules, errors) = change(RuleOverride {
         count: Some(3),
         level: Some(Severity::Low),
-        response: Some(Response::None),
+        response: Some(Responses::NONE),
         timespan_ms: Some(2000),
         ..of("brute")
     });
     assert!(errors.is_empty(), "{errors:?}");
     let findings = inspect(rules, &three);
-    assert_eq!((findings[0].severity, findings[0].response), (Severity::Low, Response::None));
+    assert_eq!((findings[0].severity, findings[0].response), (Severity::Low, Responses::NONE));
     let (rules, errors) = change(RuleOverride { enabled: Some(false), ..of("brute") });
     assert!(errors.is_empty());
     let five: Vec<Event> = (0..5).map(|i| failure(i, A, "root")).collect();

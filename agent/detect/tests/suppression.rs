@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use defender_detect::suppression::{Settings, Suppressor};
-use defender_model::finding::{Finding, Response, RuleInfo};
+use defender_model::finding::{Finding, Responses, RuleInfo};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn finding(number: u64, rule: &str, message: &str, seconds: i64) -> Finding {
         source: None,
         destination: None,
         evidence: Vec::new(),
-        response: Response::None,
+        response: Responses::NONE,
         update: false,
     }
 }

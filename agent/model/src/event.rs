@@ -235,10 +235,15 @@ impl core::fmt::Display for Event {
                     Action::Block => "block",
                     Action::Unblock => "unblock",
                     Action::Restore => "restore",
+                    Action::Kill => "kill",
+                    Action::RunHook => "hook",
                 };
                 write!(f, "{action}")?;
                 if let Some(address) = done.address {
                     write!(f, " {address}")?;
+                }
+                if let Some(process) = &done.process {
+                    write!(f, " pid={} {}", process.pid, safe(&process.executable))?;
                 }
                 if let Some(seconds) = done.seconds {
                     write!(f, " for {seconds} s")?;

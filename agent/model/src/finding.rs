@@ -28,30 +28,101 @@ pub struct RuleInfo {
     pub replaces: Vec<String>,
 }
 
-/// What the agent is to do about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Something the agent can do about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Response {
-    /// Report only.
-    #[default]
-    None,
     /// Drop all packets from and to the source address of the events.
     BlockSource,
+    /// Drop all packets from and to the address that the device itself talks to.
+    BlockDestination,
+    /// Kill the process that the finding rests on.
+    KillProcess,
+    /// Start the product's own program with the finding.
+    RunHook,
 }
 
 impl Response {
+    /// Every response.
+    pub const ALL: [Self; 4] = [Self::BlockSource, Self::BlockDestination, Self::KillProcess, Self::RunHook];
+
     /// The word used in rules (`defender: {response: block_source}`) and in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::None => "none",
             Self::BlockSource => "block_source",
+            Self::BlockDestination => "block_destination",
+            Self::KillProcess => "kill_process",
+            Self::RunHook => "run_hook",
         }
     }
 
     /// The response of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::None, Self::BlockSource].into_iter().find(|r| r.name() == name)
+        Self::ALL.into_iter().find(|r| r.name() == name)
+    }
+}
+
+/// What the agent is to do about a finding: any number of responses, mostly none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Responses(u8);
+
+impl Responses {
+    /// Report only.
+    pub const NONE: Self = Self(0);
+
+    /// These.
+    #[must_use]
+    pub const fn of(responses: &[Response]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < responses.len() {
+            bits |= 1 << responses[at] as u8;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Reads names; `none` stands for nothing.
+    ///
+    /// # Errors
+    /// The first name that is no response.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+        names.into_iter().try_fold(Self::NONE, |all, name| match Response::from_name(name) {
+            Some(response) => Ok(Self(all.0 | Self::of(&[response]).0)),
+            None if name == "none" => Ok(all),
+            None => Err(name),
+        })
+    }
+
+    /// Nothing is to be done.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// This is among them.
+    #[must_use]
+    pub const fn contains(self, response: Response) -> bool {
+        self.0 & (1 << response as u8) != 0
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Response> {
+        Response::ALL.into_iter().filter(move |response| self.contains(*response))
+    }
+}
+
+impl core::fmt::Display for Responses {
+    /// `none`, or the names with commas between them.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (number, response) in self.iter().enumerate() {
+            write!(f, "{}{}", if number > 0 { "," } else { "" }, response.name())?;
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +163,7 @@ pub struct Finding {
     /// What it rests on: the event that completed it, bounded.
     pub evidence: Vec<Evidence>,
     /// What the agent is asked to do.
-    pub response: Response,
+    pub response: Responses,
     /// A later report of a finding that was sent already, with the same `uid`: its count and times are those of all so far.
     pub update: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::process::Ancestor;
 use crate::severity::Severity;
 
 /// The action taken.
@@ -13,6 +14,10 @@ pub enum Action {
     Unblock,
     /// Blocks from before a restart or a reboot were put back, or the table was repaired.
     Restore,
+    /// A process was killed.
+    Kill,
+    /// The product's own program was run.
+    RunHook,
 }
 
 /// How it went.
@@ -33,6 +38,8 @@ pub struct Remediation {
     pub action: Action,
     /// To which address; `None` for actions on the whole table.
     pub address: Option<IpAddr>,
+    /// Which process, where it is about one.
+    pub process: Option<Ancestor>,
     /// For how long, in seconds; `None` where that has no meaning.
     pub seconds: Option<u64>,
     /// How it went.

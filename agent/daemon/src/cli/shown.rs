@@ -226,6 +226,7 @@ mod tests {
         let block = Remediation {
             action: Action::Block,
             address: Some("2001:db8::1".parse().unwrap()),
+            process: None,
             seconds: Some(3600),
             outcome: Outcome::Failed("nft: not found".into()),
             reason: "Brute force".into(),

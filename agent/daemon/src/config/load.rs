@@ -161,6 +161,10 @@ impl Config {
         if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
             return Err(format!("[[rule]] number {} has no `id`", at + 1));
         }
+        let hook = &self.response.hook;
+        if !hook.as_os_str().is_empty() && !hook.is_absolute() {
+            return Err(format!("`response.hook` is `{}`; name it by an absolute path", hook.display()));
+        }
         for exception in &self.exception {
             exception.spec()?;
         }
@@ -175,6 +179,7 @@ impl Config {
             ("process.poll_interval_ms", self.process.poll_interval_ms, 1, 60_000),
             ("process.receive_buffer_kib", self.process.receive_buffer_kib.into(), 16, 1 << 20),
             ("process.audit_backlog_limit", self.process.audit_backlog_limit.into(), 64, 1 << 20),
+            ("response.hook_timeout_s", self.response.hook_timeout_s, 1, 3600),
             ("response.block_seconds", self.response.block_seconds, 1, 365 * 86_400),
             ("sink.file.max_kib", self.sink.file.max_kib, 16, 1 << 30),
             ("sink.file.keep", self.sink.file.keep.into(), 0, 1000),

@@ -218,6 +218,22 @@ Response {
     allow_gateway: bool = false,
     /// The nft program.
     nft: PathBuf = "/usr/sbin/nft".into(),
+    /// Let rules and levels kill processes. The agent then keeps the right to send signals to others.
+    kill_process: bool = false,
+    /// Executables whose processes are never killed.
+    never_kill: Vec<PathBuf> = Vec::new(),
+    /// Program that `run_hook` starts with the finding as OCSF JSON on its standard input. It and the directories above it must be root's alone. Empty: none.
+    hook: PathBuf = PathBuf::new(),
+    /// Seconds after which the hook is killed.
+    hook_timeout_s: u64 = 30,
+    /// What is done about every critical alert, besides what its rule asks for.
+    on_critical: ResponseChoice = ResponseChoice::default(),
+    /// The same about every high alert.
+    on_high: ResponseChoice = ResponseChoice::default(),
+    /// The same about every medium alert.
+    on_medium: ResponseChoice = ResponseChoice::default(),
+    /// Only say what would be done.
+    dry_run: bool = false,
 } }
 
 section! { "sink.file"

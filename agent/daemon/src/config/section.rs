@@ -56,7 +56,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Vec<Prefix>" => "array of addresses or prefixes",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
         "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",
-        "Option<ResponseChoice>" => "`none` or `block_source`",
+        "Option<ResponseChoice>" | "ResponseChoice" => "a response or an array of them: `none`, `block_source`, `block_destination`, `kill_process`, `run_hook`",
         "Transport" => "`udp`, `tcp` or `tls`",
         "LogLevel" => "`error`, `warn` or `info`",
         _ => "string",

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use defender_detect::exception::Scalar;
 use defender_firewall::Cidr;
-use defender_model::finding::Response;
+use defender_model::finding::Responses;
 use defender_model::severity::Severity;
 use defender_sensors::process::Preference;
 use serde::de::Error as _;
@@ -121,13 +121,36 @@ words!(
         "poll" => Preference::Poll,
     }
 );
-words!(
-    /// What is done about a finding.
-    ResponseChoice(Response) {
-        "none" => Response::None,
-        "block_source" => Response::BlockSource,
+/// What is done about a finding: a word, or a list of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResponseChoice(pub Responses);
+
+impl<'de> Deserialize<'de> for ResponseChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = match Words::deserialize(deserializer)? {
+            Words::One(name) => vec![name],
+            Words::Several(names) => names,
+        };
+        const KNOWN: &[&str] = &["none", "block_source", "block_destination", "kill_process", "run_hook"];
+        Responses::from_names(names.iter().map(String::as_str))
+            .map(Self)
+            .map_err(|name| D::Error::unknown_variant(name, KNOWN))
     }
-);
+}
+
+impl Serialize for ResponseChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(defender_model::finding::Response::name))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a response or a list of them")]
+enum Words {
+    One(String),
+    Several(Vec<String>),
+}
+
 words!(
     /// How much the agent says on its standard error.
     LogLevel(tracing::Level) {

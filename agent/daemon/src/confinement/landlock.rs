@@ -44,6 +44,8 @@ pub struct Paths {
     pub execute: Vec<PathBuf>,
     /// Leave connecting to abstract sockets outside alone: needed where the system bus or `NOTIFY_SOCKET` has no path.
     pub abstract_sockets: bool,
+    /// Signals may be sent to processes outside the domain.
+    pub signals: bool,
 }
 
 /// Enters a Landlock domain; the caller has set `no_new_privs`.
@@ -73,7 +75,10 @@ fn enter(
     absent: &mut Vec<String>,
     failed: &mut Vec<String>,
 ) -> Result<RestrictionStatus, RulesetError> {
-    let mut scopes = BitFlags::from(Scope::Signal);
+    let mut scopes = BitFlags::EMPTY;
+    if !paths.signals {
+        scopes |= Scope::Signal;
+    }
     if !paths.abstract_sockets {
         scopes |= Scope::AbstractUnixSocket;
     }

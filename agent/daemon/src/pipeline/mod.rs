@@ -14,16 +14,18 @@ mod sequence;
 mod sinks;
 mod standing;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use defender_detect::suppression::Suppressor;
 use defender_detect::Detector;
 use defender_model::event::{Event, EventKind};
-use defender_model::finding::{Finding, Response};
+use defender_model::finding::{Evidence, Finding, Response};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
+use defender_model::process::Ancestor;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
@@ -35,6 +37,8 @@ use crate::request::{
     BlockedAddress, Desk, EventCounts, FirewallStatus, Notice, ProcessStatus, Reply, Request, Requests,
     RulesStatus, StatusReport,
 };
+use crate::response::hook::{self, Hook};
+use crate::response::{self, kill};
 use recent::Recent;
 use responder::{BlockOrder, Done, Order, Responder};
 use sequence::Sequence;
@@ -50,6 +54,8 @@ const EVENTS: (usize, usize) = (256, 256 << 10);
 const LAST_ORDERS: Duration = Duration::from_secs(2);
 /// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
 const BUFFER: usize = 256 << 10;
+/// Why nothing was done.
+const DRY_RUN: &str = "`response.dry_run` is on";
 /// Seconds between two reports of alerts that went over their rule's rate.
 const WITHHELD_S: u32 = 60;
 /// How long sinks may take to write what they hold when the agent stops.
@@ -83,6 +89,8 @@ pub struct Pipeline {
     desk: Desk,
     responder: Responder,
     done: mpsc::Receiver<Done>,
+    hook: Option<Hook>,
+    hooked: Option<mpsc::Receiver<Remediation>>,
     sinks: Sinks,
     sequence: Sequence,
     /// Sequence number at which this run of the agent began; 0 for the first of a boot.
@@ -116,11 +124,16 @@ impl Pipeline {
             ..defender_firewall::Config::default()
         };
         let (responder, done) = Responder::start(firewall, parts.clock);
+        let (hook, hooked) = (!response.hook.as_os_str().is_empty())
+            .then(|| Hook::start(response.hook.clone(), Duration::from_secs(response.hook_timeout_s)))
+            .unzip();
         let ended = vec![false; parts.detector.rules().exceptions().len()];
         let sequence = Sequence::open(&parts.config.agent.run_dir.join("sequence"));
         Self {
             responder,
             done,
+            hook,
+            hooked,
             sinks: Sinks::start(&parts.config.sink, &parts.device),
             resumed_at: sequence.last(),
             sequence,
@@ -170,6 +183,7 @@ impl Pipeline {
                         }
                     }
                 }
+                Some(done) = next(&mut self.hooked) => self.remediated(done),
                 Some((request, answer)) = requests.recv() => self.serve(request, answer),
                 _ = heart.tick() => {
                     beat();
@@ -326,12 +340,82 @@ impl Pipeline {
     }
 
     fn respond(&mut self, finding: &Finding) {
-        let response = &self.parts.config.response;
-        let (Response::BlockSource, true, Some(address)) =
-            (finding.response, response.enabled, finding.source)
-        else {
+        if !self.parts.config.response.enabled {
             return;
+        }
+        for response in response::wanted(finding, &self.parts.config.response) {
+            match response {
+                Response::BlockSource => self.block(finding, finding.source),
+                Response::BlockDestination => self.block(finding, finding.destination),
+                Response::KillProcess => self.kill(finding),
+                Response::RunHook => self.run_hook(finding),
+            }
+        }
+    }
+
+    fn run_hook(&mut self, finding: &Finding) {
+        let now = (self.parts.clock)();
+        let mut ocsf = Vec::new();
+        ocsf::encode(&Event::new(now, finding.clone().into()), &self.parts.device, &mut ocsf);
+        let order = hook::Order {
+            finding: finding.uid.clone(),
+            reason: finding.rule.title.clone(),
+            // JSON that serde wrote is UTF-8.
+            ocsf: String::from_utf8(ocsf).unwrap_or_default().into(),
         };
+        let refused = match &self.hook {
+            None => Some(order.refused("`response.hook` names no program")),
+            Some(_) if self.parts.config.response.dry_run => Some(order.refused(DRY_RUN)),
+            Some(hook) => hook.order(order).err(),
+        };
+        if let Some(refused) = refused {
+            self.remediated(*refused);
+        }
+    }
+
+    fn kill(&mut self, finding: &Finding) {
+        let process = finding.evidence.iter().find_map(|evidence| match evidence {
+            Evidence::Process(process) => Some(process),
+            _ => None,
+        });
+        let Some(process) = process else { return };
+        let config = &self.parts.config.response;
+        let outcome = if !config.kill_process {
+            Outcome::Refused("`response.kill_process` is off".to_owned())
+        } else if config.dry_run {
+            Outcome::Refused(DRY_RUN.to_owned())
+        } else {
+            kill::kill(process, finding.last_seen, &kill::guard(&config.never_kill))
+        };
+        self.remediated(Remediation {
+            action: Action::Kill,
+            address: None,
+            process: Some(Ancestor {
+                pid: process.pid,
+                executable: process.executable.clone(),
+                command_line: process.command_line().into(),
+            }),
+            seconds: None,
+            outcome,
+            reason: finding.rule.title.clone(),
+            finding: Some(finding.uid.clone()),
+        });
+    }
+
+    fn block(&mut self, finding: &Finding, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        let response = &self.parts.config.response;
+        if response.dry_run {
+            return self.remediated(Remediation {
+                action: Action::Block,
+                address: Some(address),
+                process: None,
+                seconds: Some(response.block_seconds),
+                outcome: Outcome::Refused(DRY_RUN.to_owned()),
+                reason: finding.rule.title.clone(),
+                finding: Some(finding.uid.clone()),
+            });
+        }
         let order = Order::Block(BlockOrder {
             address,
             seconds: response.block_seconds,
@@ -343,6 +427,7 @@ impl Pipeline {
             self.remediated(Remediation {
                 action: Action::Block,
                 address: Some(address),
+                process: None,
                 seconds: Some(order.seconds),
                 outcome: Outcome::Failed("too many orders wait for the firewall already".to_owned()),
                 reason: order.reason,
@@ -374,6 +459,7 @@ impl Pipeline {
         if let (Outcome::Verified, Some(address)) = (&remediation.outcome, remediation.address) {
             self.desk.announce(match remediation.action {
                 Action::Unblock => Notice::Unblocked(address),
+                Action::Kill | Action::RunHook => return,
                 Action::Block | Action::Restore => Notice::Blocked(BlockedAddress {
                     address,
                     seconds_left: remediation.seconds.unwrap_or_default(),
@@ -519,5 +605,13 @@ impl Pipeline {
             sinks: self.sinks.status(),
             confinement: self.parts.confinement.clone(),
         }
+    }
+}
+
+/// The next outcome of the hook; never, where there is no hook.
+async fn next(outcomes: &mut Option<mpsc::Receiver<Remediation>>) -> Option<Remediation> {
+    match outcomes {
+        Some(outcomes) => outcomes.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -234,6 +234,7 @@ impl Task {
         self.tell(Done::Remediation(Remediation {
             action: Action::Block,
             address: Some(order.address),
+            process: None,
             seconds: Some(order.seconds),
             outcome,
             reason: order.reason,
@@ -262,6 +263,7 @@ impl Task {
             self.tell(Done::Remediation(Remediation {
                 action: Action::Unblock,
                 address: Some(address),
+                process: None,
                 seconds: None,
                 outcome,
                 reason: "asked for by an operator".to_owned(),

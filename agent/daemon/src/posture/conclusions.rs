@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use defender_model::compliance::Verdict;
 use defender_model::event::Event;
-use defender_model::finding::{Finding, Response, RuleInfo};
+use defender_model::finding::{Finding, Responses, RuleInfo};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_posture::report::ocsf::compliance;
@@ -142,7 +142,7 @@ fn dropped(old: f32, new: f32, mut worse: Vec<(Severity, String)>, now: Timestam
         source: None,
         destination: None,
         evidence: Vec::new(),
-        response: Response::None,
+        response: Responses::NONE,
         update: false,
     }
 }

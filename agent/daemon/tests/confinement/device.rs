@@ -96,6 +96,7 @@ impl Device {
             write: vec![self.path("state"), "/dev/null".into()],
             execute: execute.iter().map(|path| path.to_path_buf()).collect(),
             abstract_sockets: false,
+            signals: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use defender_model::event::{Event, EventKind};
 use defender_model::file::Sha256;
-use defender_model::finding::{Finding, Response, RuleInfo};
+use defender_model::finding::{Finding, Responses, RuleInfo};
 use defender_model::network::{Direction, FlowChange};
 use defender_model::process::Change;
 use defender_model::severity::Severity;
@@ -72,7 +72,7 @@ pub struct Feed {
 impl Feed {
     /// A feed of that name, read from `file`. Its rules are called `feed.NAME.contact`, `.lookup`, `.argument` and `.file`.
     #[must_use]
-    pub fn new(name: &str, file: &str, level: Severity, response: Response, list: List) -> Self {
+    pub fn new(name: &str, file: &str, level: Severity, response: Responses, list: List) -> Self {
         let rules = Sighting::ALL.map(|sighting| {
             let (tactic, technique) = sighting.attack();
             Rule {
@@ -267,6 +267,7 @@ impl Met<'_> {
 mod tests {
     use defender_model::authentication::{Activity, Authentication, Outcome};
     use defender_model::dns::{Answer, Dns};
+    use defender_model::finding::Response;
     use defender_model::network::{Endpoint, Flow, Protocol};
     use defender_model::process::{Process, ProcessActivity, Source};
     use defender_model::time::Timestamp;
@@ -280,7 +281,13 @@ mod tests {
     fn feeds() -> Feeds {
         let list = List::parse(LIST.as_bytes(), Kind::Any, 100).unwrap();
         let mut feeds = Feeds::default();
-        feeds.set(Feed::new("test", "test.txt", Severity::High, Response::BlockSource, list));
+        feeds.set(Feed::new(
+            "test",
+            "test.txt",
+            Severity::High,
+            Responses::of(&[Response::BlockSource]),
+            list,
+        ));
         feeds
     }
 
@@ -398,7 +405,7 @@ mod tests {
         assert_eq!(ids(&out), ["feed.test.file"]);
         found(&mut feeds, run(&["nc", "192.0.2.5"]));
         let list = List::parse(b"192.0.2.5\n", Kind::Any, 100).unwrap();
-        feeds.set(Feed::new("test", "test.txt", Severity::Low, Response::None, list));
+        feeds.set(Feed::new("test", "test.txt", Severity::Low, Responses::NONE, list));
         assert!(!feeds.wants_digests());
         let out = found(&mut feeds, run(&["nc", "192.0.2.5"]));
         assert_eq!((out[0].uid.as_str(), out[0].severity), ("feed.test.argument-2", Severity::Low));

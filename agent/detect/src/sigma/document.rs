@@ -1,6 +1,6 @@
 //! A rule's document: its metadata and what it detects.
 
-use defender_model::finding::Response;
+use defender_model::finding::Responses;
 use defender_model::severity::Severity;
 
 use crate::error::{At, Cause};
@@ -33,7 +33,7 @@ pub(crate) struct Document {
 /// What stands under our own key, `defender`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Own {
-    pub(crate) response: Response,
+    pub(crate) response: Responses,
     /// False: the rule only feeds correlations, even ones that let the rules they refer to alert.
     pub(crate) alert: bool,
     /// What alerts of other products the rule stands for.
@@ -42,7 +42,7 @@ pub(crate) struct Own {
 
 impl Default for Own {
     fn default() -> Self {
-        Self { response: Response::None, alert: true, replaces: Vec::new() }
+        Self { response: Responses::NONE, alert: true, replaces: Vec::new() }
     }
 }
 
@@ -185,10 +185,14 @@ fn own_key(node: &Node) -> Result<Own, At> {
     for (key, value) in entries {
         match key.as_str() {
             "response" => {
-                own.response = value.text().and_then(Response::from_name).ok_or_else(|| {
-                    let why = "`defender.response` must be none or block_source".to_owned();
-                    At::new(value.line, Cause::Structure(why))
-                })?;
+                let names = value.list().unwrap_or(std::slice::from_ref(value));
+                let names: Option<Vec<&str>> = names.iter().map(Node::text).collect();
+                own.response =
+                    names.and_then(|names| Responses::from_names(names).ok()).ok_or_else(|| {
+                        let why = "`defender.response` must be none, or one or a list of block_source, block_destination, \
+                                   kill_process and run_hook";
+                        At::new(value.line, Cause::Structure(why.to_owned()))
+                    })?;
             }
             "alert" => match value.kind {
                 Kind::Bool(alert) => own.alert = alert,

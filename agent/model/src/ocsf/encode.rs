@@ -288,7 +288,7 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
         evidences: Some(evidences.collect()),
         observables: addresses(finding),
         unmapped: Some(Unmapped {
-            response: Some(finding.response.name()),
+            response: Some(wire::Shown(finding.response)),
             group: (!finding.group.is_empty()).then_some(Pairs(&finding.group)),
             replaces: (!rule.replaces.is_empty()).then_some(&rule.replaces),
             ..Unmapped::default()
@@ -343,17 +343,24 @@ fn attacks(rule: &crate::finding::RuleInfo) -> Option<Vec<Attack<'_>>> {
 }
 
 fn remediation(done: &Remediation) -> Record<'_> {
+    let network = matches!(done.action, Action::Block | Action::Unblock | Action::Restore);
     let (status, code, detail) = match &done.outcome {
         remediation::Outcome::Verified => (1, None, None),
         remediation::Outcome::Refused(why) => (2, Some("refused"), Some(why.as_str())),
         remediation::Outcome::Failed(why) => (2, Some("failed"), Some(why.as_str())),
     };
     Record {
-        class_uid: Some(class::NETWORK_REMEDIATION),
-        // 1 Isolate, 3 Restore.
+        class_uid: Some(match done.action {
+            Action::Block | Action::Unblock | Action::Restore => class::NETWORK_REMEDIATION,
+            Action::Kill => class::PROCESS_REMEDIATION,
+            Action::RunHook => class::REMEDIATION,
+        }),
+        // 1 Isolate, 2 Evict, 3 Restore, 99 Other.
         activity_id: Some(match done.action {
             Action::Block | Action::Restore => 1,
+            Action::Kill => 2,
             Action::Unblock => 3,
+            Action::RunHook => 99,
         }),
         message: some(&done.reason),
         status_id: Some(status),
@@ -361,7 +368,9 @@ fn remediation(done: &Remediation) -> Record<'_> {
         status_detail: detail,
         command_uid: Some(done.finding.as_deref().unwrap_or("operator")),
         // 99: both directions are dropped.
-        connection_info: Some(ConnectionInfo { direction_id: Some(99), ..ConnectionInfo::default() }),
+        connection_info: network
+            .then(|| ConnectionInfo { direction_id: Some(99), ..ConnectionInfo::default() }),
+        process: done.process.as_ref().map(parent),
         observables: done.address.map(|value| {
             vec![Observable {
                 name: Some("blocked.ip"),

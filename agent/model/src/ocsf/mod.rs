@@ -15,6 +15,8 @@
 //! | posture check | Compliance Finding, 2003 |
 //! | finding | Detection Finding, 2004 |
 //! | block, unblock, restore | Network Remediation Activity, 7004 |
+//! | process killed | Process Remediation Activity, 7003 |
+//! | the product's hook run | Remediation Activity, 7001 |
 //! | the agent starts, is armed, stops, recovers, reports figures | Application Lifecycle, 6002 |
 //! | the agent is degraded or lost something | Application Error, 6008 |
 //!
@@ -47,5 +49,7 @@ pub(crate) mod class {
     pub(crate) const DNS_ACTIVITY: u32 = 4003;
     pub(crate) const APPLICATION_LIFECYCLE: u32 = 6002;
     pub(crate) const APPLICATION_ERROR: u32 = 6008;
+    pub(crate) const REMEDIATION: u32 = 7001;
+    pub(crate) const PROCESS_REMEDIATION: u32 = 7003;
     pub(crate) const NETWORK_REMEDIATION: u32 = 7004;
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::finding::Responses;
+
 use crate::file::Sha256;
 
 /// `unmapped.kind` of a socket that listens, or no longer does: the class has no other mark of one that closed.
@@ -77,7 +79,7 @@ object!(
     /// What the schema has no attribute for.
     Unmapped {
         argv: &'a [String], signal: u8, source: &'a str, method: &'a str, user_known: bool,
-        response: &'a str, group: Pairs<'a, String>, replaces: &'a [String], seconds: u64, finding_uid: &'a str,
+        response: Shown<Responses>, group: Pairs<'a, String>, replaces: &'a [String], seconds: u64, finding_uid: &'a str,
         verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
         family: &'a str, operation: &'a str, entries: u32,
@@ -157,6 +159,15 @@ impl Serialize for Sha256 {
 pub(super) struct Decimal(pub(super) u32);
 
 impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// What has a text form, as that text.
+pub(super) struct Shown<T>(pub(super) T);
+
+impl<T: core::fmt::Display> Serialize for Shown<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

@@ -16,7 +16,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use defender_detect::{Detector, Limits};
 use defender_model::event::Event;
-use defender_model::finding::{Finding, Response};
+use defender_model::finding::Finding;
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
 
@@ -130,8 +130,9 @@ impl Printer<'_> {
         }
         let defender_model::event::EventKind::Finding(finding) = &alert.kind else { return Ok(()) };
         let text = match (finding.response, finding.source) {
-            (Response::None, _) | (_, None) => finding.message.clone(),
-            (response, Some(source)) => format!("{} [{} {source}]", finding.message, response.name()),
+            (response, _) if response.is_empty() => finding.message.clone(),
+            (response, Some(source)) => format!("{} [{response} {source}]", finding.message),
+            (response, None) => format!("{} [{response}]", finding.message),
         };
         shown::entry(self.output, alert.time, alert.severity(), &text, self.colour)
     }
