@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use defender_model::text::nearest;
 
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+
 use super::Config;
 
 /// Longest file read, in bytes.
@@ -65,7 +69,7 @@ pub fn load(file: &Path) -> Loaded {
         let text = read(&file);
         (file, text)
     });
-    loaded.assemble(texts.collect());
+    loaded.assemble(&texts.collect::<Vec<_>>());
     loaded
 }
 
@@ -91,16 +95,16 @@ pub fn load_image(root: &defender_posture::Root, file: &Path) -> Loaded {
             }
         }
     }
-    loaded.assemble(texts);
+    loaded.assemble(&texts);
     loaded
 }
 
 impl Loaded {
-    fn assemble(&mut self, texts: Vec<(PathBuf, Result<String, Problem>)>) {
+    fn assemble(&mut self, texts: &[(PathBuf, Result<String, Problem>)]) {
         let mut parts = Vec::new();
         for (file, text) in texts {
-            match text.and_then(|text| check(&file, &text)) {
-                Ok(table) => parts.push(Part { file, table, out: None }),
+            match text.as_ref().map_err(Clone::clone).and_then(|text| check(file, text)) {
+                Ok(table) => parts.push(Part { file: file.clone(), table, out: None }),
                 Err(problem) => self.problems.push(problem),
             }
         }
@@ -115,16 +119,16 @@ impl Loaded {
 }
 
 /// A file that is right by itself.
-struct Part {
+struct Part<'t> {
     file: PathBuf,
-    table: toml::Table,
+    table: DeTable<'t>,
     /// Why it is left out.
     out: Option<String>,
 }
 
 /// The configuration that the parts make that are not left out.
-fn whole(parts: &[Part]) -> Result<Config, String> {
-    let mut merged = toml::Table::new();
+fn whole(parts: &[Part<'_>]) -> Result<Config, String> {
+    let mut merged = DeTable::new();
     for part in parts.iter().filter(|part| part.out.is_none()) {
         merge(&mut merged, part.table.clone());
     }
@@ -133,7 +137,7 @@ fn whole(parts: &[Part]) -> Result<Config, String> {
 
 /// Adds file by file what does not contradict the others. A file may depend on one behind it, so those that were left out are tried
 /// again as long as that brings one more in.
-fn leave_contradictions_out(parts: &mut [Part]) -> Config {
+fn leave_contradictions_out(parts: &mut [Part<'_>]) -> Config {
     let mut config = Config::default();
     for part in &mut *parts {
         part.out = Some(String::new());
@@ -206,15 +210,21 @@ impl Config {
     }
 }
 
-impl TryFrom<toml::Table> for Config {
+impl TryFrom<DeTable<'_>> for Config {
     type Error = String;
 
-    fn try_from(table: toml::Table) -> Result<Self, String> {
-        let config: Self = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    /// The whole configuration, merged from every file.
+    fn try_from(table: DeTable<'_>) -> Result<Self, String> {
+        let config = read_table(Spanned::new(0..0, table)).map_err(|error| explain(error.message()))?;
         config.mistakes()?;
         config.contradictions()?;
         Ok(config)
     }
+}
+
+/// The one way from a table to the types: each way more is another copy of the code that serde derives.
+fn read_table(table: Spanned<DeTable<'_>>) -> Result<Config, toml::de::Error> {
+    Config::deserialize(toml::Deserializer::from(table))
 }
 
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
@@ -262,30 +272,35 @@ fn read(file: &Path) -> Result<String, Problem> {
 ///
 /// # Errors
 /// The first mistake, with its line and, for an unknown key, the nearest known one.
-pub fn check(file: &Path, text: &str) -> Result<toml::Table, Problem> {
+pub fn check<'t>(file: &Path, text: &'t str) -> Result<DeTable<'t>, Problem> {
     let problem = |line, message| Problem { file: file.to_owned(), line, message };
-    let parsed: Result<Config, _> = toml::from_str(text);
-    let config = parsed.map_err(|error| {
+    let parsed = DeTable::parse(text).and_then(|table| {
+        let kept = table.get_ref().clone();
+        read_table(table).map(|config| (config, kept))
+    });
+    let (config, table) = parsed.map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         problem(line, explain(error.message()))
     })?;
     config.mistakes().map_err(|message| problem(None, message))?;
-    toml::from_str(text).map_err(|error| problem(None, error.message().to_owned()))
+    Ok(table)
 }
 
-fn merge(into: &mut toml::Table, from: toml::Table) {
+fn merge<'t>(into: &mut DeTable<'t>, from: DeTable<'t>) {
     for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+        let Some(old) = into.get_mut(&key) else {
+            into.insert(key, value);
+            continue;
+        };
+        match (old.get_mut(), value.into_inner()) {
+            (DeValue::Table(old), DeValue::Table(new)) => merge(old, new),
             // Repeated sections, `[[rule]]`, add up. An empty list says that there shall be nothing.
-            (Some(toml::Value::Array(old)), toml::Value::Array(new))
-                if !new.is_empty() && new.iter().all(toml::Value::is_table) =>
+            (DeValue::Array(old), DeValue::Array(new))
+                if !new.is_empty() && new.iter().all(|item| item.get_ref().is_table()) =>
             {
-                old.extend(new);
+                new.into_iter().for_each(|item| old.push(item));
             }
-            (_, value) => {
-                into.insert(key, value);
-            }
+            (old, new) => *old = new,
         }
     }
 }
