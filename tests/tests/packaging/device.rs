@@ -50,9 +50,10 @@ fn units_verify_and_are_hardened() {
         let path = scratch.join(unit);
         fs::write(&path, text).expect("unit");
         run(Command::new("systemd-analyze").arg("verify").arg(&path));
-        // 29 means an exposure of 2.9: 0.3 of it are the view of modules and homes and the idle priority of a posture scan.
+        // 30 means an exposure of 3.0: 0.3 of it are the view of modules and homes and the idle priority of a posture scan, 0.1 the
+        // signal that `response.kill_process` sends; the agent gives that one up at start where the configuration has it off.
         run(Command::new("systemd-analyze")
-            .args(["security", "--offline=true", "--threshold=29"])
+            .args(["security", "--offline=true", "--threshold=30"])
             .arg(&path));
     }
 }
