@@ -22,7 +22,7 @@ const BYTES: u64 = 1 << 20;
 #[must_use]
 pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     let mut errors = Vec::new();
-    let mut builder = RuleSet::builder();
+    let mut builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
     for directory in &config.rules.directories {
         let mut files = Vec::new();
         collect(directory, 0, &mut files, &mut errors);

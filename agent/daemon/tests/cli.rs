@@ -263,6 +263,19 @@ fn rules_are_checked_with_file_line_rule_and_cause() {
     assert_eq!(said["errors"][0]["file"], bad.as_str());
     assert!(said["errors"][0]["line"].as_u64().is_some_and(|line| (6..=8).contains(&line)), "{said}");
     assert!(said["rules"].as_u64().unwrap() >= 10);
+    let expanding = file(
+        "expanding.yml",
+        "title: Tool\nid: 11111111-2222-3333-4444-666666666666\nlogsource:\n  product: linux\n  category: process_creation\n\
+         detection:\n  selection:\n    Image|expand: '/usr/bin/%tools%'\n  condition: selection\nlevel: low\n",
+    );
+    let ended = defender(&["rules", "check", &expanding]);
+    assert!(ended.status == 1 && ended.errors.contains("[rules.placeholders]"), "{ended:?}");
+    let config = file("d.toml", "[rules.placeholders]\ntools = [\"curl\", \"wget*\"]\n");
+    let ended = defender(&["rules", "check", "--config", &config, &expanding]);
+    assert_eq!((ended.status, ended.errors.as_str()), (0, ""), "{ended:?}");
+    for path in [&expanding, &config] {
+        std::fs::remove_file(path).unwrap();
+    }
     file("overlooked.yaml", "");
     for (path, says) in [
         ("/nonexistent".to_owned(), "/nonexistent: cannot be read"),

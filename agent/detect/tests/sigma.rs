@@ -138,7 +138,17 @@ fn placeholders() {
     let with = |p| RuleSet::builder().placeholders(p).add_source("x.yml", text.as_bytes()).build();
     let fires = |list: &[&str]| !inspect(with(values(list)).0, &[event()]).is_empty();
     assert!(fires(&["curl", "wget"]));
-    assert!(!fires(&["curl", "*"]), "wildcards in values are plain characters");
+    assert!(fires(&["curl", "wg*"]), "a value may be a pattern");
+    assert!(!fires(&["curl", r"wg\*"]));
+    let escaped = rule(
+        r"s:
+  CommandLine|expand|contains: 'a\%b%tools%'
+condition: s",
+    );
+    let plain = exec(process("/bin/x", &["x", "a%bwget"]));
+    let set =
+        RuleSet::builder().placeholders(values(&["wget"])).add_source("x.yml", escaped.as_bytes()).build().0;
+    assert_eq!(inspect(set, &[plain]).len(), 1);
     assert_eq!(with(Placeholders::new()).1[0].cause.name(), "value");
     let many = values(&vec!["x"; 2000]);
     assert_eq!(with(many).1[0].cause.name(), "too_large");

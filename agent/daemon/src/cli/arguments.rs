@@ -283,9 +283,10 @@ pub(super) const COMMANDS: &[Command] = &[
         words: &["rules", "check"],
         arguments: "PATH...",
         count: (1, usize::MAX),
-        flags: &[Json],
+        flags: &[Config, Json],
         about: "Check rule files and directories of them.",
-        details: "Every mistake is listed with file, line, rule and cause. Exit codes: 0 when there is none, 1 when there are some.",
+        details: "Every mistake is listed with file, line, rule and cause. Placeholders have the values of the configuration. Exit \
+                  codes: 0 when there is none, 1 when there are some.",
     },
     Command {
         verb: Verb::RulesList,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use defender_detect::{RuleError, RuleSet};
+use defender_detect::{Placeholders, RuleError, RuleSet};
 use defender_model::text::printable;
 use serde_json::{json, Value};
 
@@ -62,7 +62,7 @@ impl Mistake {
 /// Checks named files and directories.
 pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
     let paths: Vec<PathBuf> = given.arguments.iter().map(PathBuf::from).collect();
-    let Named { rules, files, mistakes } = named(&paths);
+    let Named { rules, files, mistakes } = named(&paths, placeholders(given, streams));
     let loaded = rules.rules().len();
     if given.json {
         let errors: Vec<Value> = mistakes.iter().map(Mistake::json).collect();
@@ -133,19 +133,29 @@ pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, 
 /// the configuration goes to standard error.
 pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> (RuleSet, Vec<String>) {
     if !given.rules.is_empty() {
-        let Named { rules, mistakes, .. } = named(&given.rules);
+        let Named { rules, mistakes, .. } = named(&given.rules, placeholders(given, streams));
         return (rules, mistakes.iter().map(ToString::to_string).collect());
     }
+    crate::rules::load(&configured(given, streams))
+}
+
+/// The configuration: the one named, the device's, or else the built-in one. What is wrong with it goes to standard error.
+fn configured(given: &Given, streams: &mut Streams<'_>) -> Config {
     let file = configuration(given);
     // A build host has no configuration of a device: the built-in one is meant then.
     if given.config.is_none() && !file.exists() {
-        return crate::rules::load(&Config::default());
+        return Config::default();
     }
     let loaded = load(&file);
     for problem in &loaded.problems {
         complain(streams, &problem.to_string());
     }
-    crate::rules::load(&loaded.config)
+    loaded.config
+}
+
+/// Values of the placeholders in rules.
+fn placeholders(given: &Given, streams: &mut Streams<'_>) -> Placeholders {
+    configured(given, streams).rules.placeholders
 }
 
 /// Rules of named files and directories.
@@ -157,7 +167,7 @@ struct Named {
 }
 
 /// Whoever names a path means it, so one that is missing or holds no rule is a mistake too.
-fn named(paths: &[PathBuf]) -> Named {
+fn named(paths: &[PathBuf], placeholders: Placeholders) -> Named {
     let mut mistakes = Vec::new();
     let mut files = Vec::new();
     for path in paths {
@@ -171,7 +181,7 @@ fn named(paths: &[PathBuf]) -> Named {
             files.push(path.to_owned());
         }
     }
-    let mut builder = RuleSet::builder();
+    let mut builder = RuleSet::builder().placeholders(placeholders);
     for file in &files {
         match read(file) {
             Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),

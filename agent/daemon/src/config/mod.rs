@@ -16,6 +16,7 @@ pub mod reference;
 pub mod section;
 pub mod value;
 
+use defender_detect::Placeholders;
 use section::{section, Section};
 use value::{Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
 
@@ -126,6 +127,8 @@ section! { "rules"
 Rules {
     /// Directories read with everything below them, in this order; rule files end in `.yml`.
     directories: Vec<PathBuf> = ["/usr/share/defender/rules", "/etc/defender/rules"].map(PathBuf::from).to_vec(),
+    /// What the placeholders of the modifier `expand` stand for: `administrators = ["root", "adm*"]` for `%administrators%`. Values may have wildcards.
+    placeholders: Placeholders = Placeholders::new(),
 } }
 
 section! { list true "rule"

@@ -50,6 +50,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "bool" | "Option<bool>" => "boolean",
         "u32" | "u64" | "u16" | "usize" | "Option<u32>" | "Option<u64>" => "integer",
         "When" => "table of fields and values",
+        "Placeholders" => "table of arrays of strings",
         "Vec<u16>" => "array of integers",
         "Vec<PostureException>" => "array of tables",
         "Vec<String>" | "Vec<PathBuf>" => "array of strings",

@@ -224,8 +224,9 @@ impl Chain {
                 .map(|expression| Test::Regex { expression, flags })
                 .collect()),
             Interpretation::Text | Interpretation::Exists | Interpretation::Compare(_) => {
+                // A placeholder may stand for a pattern (the specification's `srv*`), so wildcards in its values are wildcards.
                 let mut patterns: Vec<Pattern> = self
-                    .expanded(&text, scope.placeholders, escape_wildcards)?
+                    .expanded(&text, scope.placeholders, str::to_owned)?
                     .iter()
                     .map(|text| Pattern::parse(text))
                     .collect();
@@ -264,27 +265,37 @@ impl Chain {
         placeholders: &Placeholders,
         escape: impl Fn(&str) -> String,
     ) -> Result<Vec<String>, Cause> {
-        let mut done = vec![String::new()];
         if !self.expand {
             return Ok(vec![text.to_owned()]);
         }
+        let plain = vec!["%".to_owned()];
+        let mut done = vec![String::new()];
         let mut rest = text;
-        while let Some((before, name, after)) = next_placeholder(rest) {
-            let values = placeholders.get(name).ok_or_else(|| {
-                Cause::Value(format!("the configuration gives no values for the placeholder `%{name}%`"))
-            })?;
+        while let Some((before, token, after)) = next_percent(rest) {
+            rest = after;
+            let values = match token {
+                Percent::Plain => &plain,
+                Percent::Placeholder(name) => placeholders.get(name).ok_or_else(|| {
+                    Cause::Value(format!(
+                        "the configuration gives no values for the placeholder `%{name}%`; add it to [rules.placeholders]"
+                    ))
+                })?,
+            };
             if done.len().saturating_mul(values.len()) > MAX_EXPANSION {
                 return Err(Cause::TooLarge(format!(
                     "placeholders expand to more than {MAX_EXPANSION} values"
                 )));
             }
+            let escape = |value: &str| match token {
+                Percent::Plain => value.to_owned(),
+                Percent::Placeholder(_) => escape(value),
+            };
             done = done
                 .iter()
                 .flat_map(|start| {
                     values.iter().map(|v| format!("{start}{before}{}", escape(v))).collect::<Vec<_>>()
                 })
                 .collect();
-            rest = after;
         }
         for text in &mut done {
             text.push_str(rest);
@@ -293,22 +304,30 @@ impl Chain {
     }
 }
 
-/// What is before the first `%name%`, the name, and what is after it.
-fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
+/// What a percent sign can be.
+#[derive(Clone, Copy)]
+enum Percent<'a> {
+    /// `\%`: a plain one.
+    Plain,
+    /// `%name%`.
+    Placeholder(&'a str),
+}
+
+/// What is before the first `\%` or `%name%`, which of them it is, and what is after it.
+fn next_percent(text: &str) -> Option<(&str, Percent<'_>, &str)> {
     let mut from = 0;
     while let Some(open) = text[from..].find('%').map(|i| from + i) {
+        if text[..open].ends_with('\\') {
+            return Some((&text[..open - 1], Percent::Plain, &text[open + 1..]));
+        }
         let close = open + 1 + text[open + 1..].find('%')?;
         let name = &text[open + 1..close];
         if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) {
-            return Some((&text[..open], name, &text[close + 1..]));
+            return Some((&text[..open], Percent::Placeholder(name), &text[close + 1..]));
         }
         from = close;
     }
     None
-}
-
-fn escape_wildcards(text: &str) -> String {
-    escape(text, |c| matches!(c, '*' | '?' | '\\'))
 }
 
 fn escape_regex(text: &str) -> String {
