@@ -127,7 +127,7 @@ section! { "rules"
 Rules {
     /// Directories read with everything below them, in this order; rule files end in `.yml`.
     directories: Vec<PathBuf> = ["/usr/share/defender/rules", "/etc/defender/rules"].map(PathBuf::from).to_vec(),
-    /// What the placeholders of the modifier `expand` stand for: `administrators = ["root", "adm*"]` for `%administrators%`. Values may have wildcards.
+    /// What placeholders of the modifier `expand` stand for: the key `administrators` holds the values of `%administrators%`. Wildcards are wildcards.
     placeholders: Placeholders = Placeholders::new(),
 } }
 
