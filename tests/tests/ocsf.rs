@@ -25,6 +25,16 @@ use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_validation::python::environment;
 
+fn ancestor(pid: u32, executable: &str, parent: Option<Arc<Ancestor>>) -> Arc<Ancestor> {
+    Arc::new(Ancestor { pid, executable: executable.into(), command_line: executable.into(), parent })
+}
+
+/// As a finding has it: an event tells of the parent only.
+fn with_grandparents(process: Process) -> Process {
+    let grandparents = ancestor(600, "/usr/sbin/dropbear", Some(ancestor(1, "/sbin/init", None)));
+    Process { parent: Some(ancestor(700, "/bin/sh", Some(grandparents))), ..process }
+}
+
 fn process() -> Process {
     Process {
         pid: 4242,
@@ -38,7 +48,7 @@ fn process() -> Process {
         user: Some("root".into()),
         session: Some(3),
         tty: Some("pts0".into()),
-        parent: Some(Ancestor { pid: 1, executable: "/sbin/init".into(), command_line: "init".into() }),
+        parent: Some(ancestor(700, "/bin/sh", None)),
     }
 }
 
@@ -99,7 +109,7 @@ fn actor() -> Actor {
         uid: Some(0),
         auid: Some(1000),
         user: Some("root".into()),
-        parent: Some(Ancestor { pid: 1, executable: "/sbin/init".into(), command_line: "init".into() }),
+        parent: Some(ancestor(700, "/bin/sh", None)),
     }
 }
 
@@ -254,8 +264,12 @@ fn samples() -> Vec<EventKind> {
             .into(),
     );
     kinds.push(
-        finding(vec![Evidence::Process(Box::new(process()))], &["T1059", "T1105"], &["execution", "impact"])
-            .into(),
+        finding(
+            vec![Evidence::Process(Box::new(with_grandparents(process())))],
+            &["T1059", "T1105"],
+            &["execution", "impact"],
+        )
+        .into(),
     );
     for verdict in Verdict::ALL {
         kinds.push(compliance(verdict).into());
@@ -278,6 +292,7 @@ fn samples() -> Vec<EventKind> {
                         pid: 4242,
                         executable: "/tmp/x".into(),
                         command_line: "x -y".into(),
+                        parent: None,
                     }),
                     seconds: Some(3600),
                     outcome,

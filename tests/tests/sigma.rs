@@ -26,6 +26,7 @@ fn event(fields: &Value) -> Event {
         pid: 1,
         executable: text("ParentImage").unwrap_or_default().into(),
         command_line: text("ParentCommandLine").unwrap_or_default().into(),
+        parent: None,
     };
     let process = Process {
         pid: number("ProcessId").unwrap(),
@@ -39,7 +40,7 @@ fn event(fields: &Value) -> Event {
         user: text("User").map(Into::into),
         session: number("LogonId"),
         tty: text("tty"),
-        parent: Some(parent),
+        parent: Some(parent.into()),
     };
     let change = Change::Exec { truncated: false };
     let activity = ProcessActivity { process, change, source: Source::Replay, started: None };

@@ -119,6 +119,33 @@ fn ordinary_days_raise_nothing() {
     }
 }
 
+/// From the web server down to the command: whoever reads the alert alone sees how the intruder came in.
+#[test]
+fn an_alert_names_the_ancestors_of_the_process() {
+    let (alerts, _) = replay("web-shell", &["--json"]);
+    let alert = alerts.lines().find(|line| line.contains("Account added in an unusual way")).unwrap();
+    let alert: serde_json::Value = serde_json::from_str(alert).unwrap();
+    let first = &alert["evidences"][0]["process"];
+    let chain = std::iter::successors(Some(first), |process| process.get("parent_process"));
+    let chain: Vec<_> = chain
+        .map(|process| {
+            (
+                process["pid"].as_u64().unwrap(),
+                process["cmd_line"].as_str().unwrap().split(' ').next().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        (2014, "useradd"),
+        (2013, "/bin/sh"),
+        (2009, "/bin/sh"),
+        (2007, "sh"),
+        (2002, "/usr/bin/php-cgi"),
+        (2001, "/usr/sbin/lighttpd"),
+    ];
+    assert_eq!(chain, expected);
+}
+
 #[test]
 fn every_recording_is_replayed() {
     let known: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).chain(ORDINARY_DAYS.iter().copied()).collect();

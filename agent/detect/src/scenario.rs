@@ -210,7 +210,7 @@ fn program_start(node: &Node, entries: &[(String, Node)]) -> Result<EventKind, A
             if first.starts_with('/') { first.as_str().into() } else { format!("/usr/bin/{first}").into() };
     }
     if !parent.executable.is_empty() || !parent.command_line.is_empty() {
-        p.parent = Some(parent);
+        p.parent = Some(parent.into());
     }
     let change = Change::Exec { truncated: false };
     Ok(ProcessActivity { process: p, change, source: Source::Replay, started: None }.into())

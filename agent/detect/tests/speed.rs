@@ -135,11 +135,15 @@ fn ordinary() -> Vec<Event> {
                 uid: Some(0),
                 euid: Some(0),
                 user: Some("root".into()),
-                parent: Some(Ancestor {
-                    pid: 1,
-                    executable: "/sbin/init".into(),
-                    command_line: "/sbin/init".into(),
-                }),
+                parent: Some(
+                    Ancestor {
+                        pid: 1,
+                        executable: "/sbin/init".into(),
+                        command_line: "/sbin/init".into(),
+                        parent: None,
+                    }
+                    .into(),
+                ),
                 ..Process::default()
             };
             let change = Change::Exec { truncated: false };

@@ -29,8 +29,8 @@ pub struct Process {
     pub session: Option<u32>,
     /// Controlling terminal, such as `pts0`; `None` without one.
     pub tty: Option<String>,
-    /// The process that started this one.
-    pub parent: Option<Ancestor>,
+    /// The process that started this one, and through it those further up.
+    pub parent: Option<Arc<Ancestor>>,
 }
 
 impl Process {
@@ -56,6 +56,18 @@ pub struct Ancestor {
     pub executable: Arc<str>,
     /// Its arguments joined by spaces, possibly cut to the process table's bound.
     pub command_line: Arc<str>,
+    /// The process that had started it, when that is known. Shared: siblings have one chain between them.
+    pub parent: Option<Arc<Ancestor>>,
+}
+
+impl Ancestor {
+    /// Most levels of a chain: what is further up is left out.
+    pub const LEVELS: usize = 8;
+
+    /// This process and those above it, nearest first.
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
+        core::iter::successors(Some(self), |ancestor| ancestor.parent.as_deref()).take(Self::LEVELS)
+    }
 }
 
 /// The process behind an event that is not its start or end: opened a connection, wrote a file. Text is empty where unknown.
@@ -73,8 +85,8 @@ pub struct Actor {
     pub auid: Option<u32>,
     /// Name of the real user, where the account database knows it.
     pub user: Option<Arc<str>>,
-    /// The process that started it.
-    pub parent: Option<Ancestor>,
+    /// The process that started it, and through it those further up.
+    pub parent: Option<Arc<Ancestor>>,
 }
 
 /// What a process did.

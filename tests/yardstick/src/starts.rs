@@ -42,7 +42,9 @@ fn start(line: &str, image: &str, command: &str) -> Start {
         uid: Some(0),
         euid: Some(0),
         user: Some("root".into()),
-        parent: Some(Ancestor { pid: 1, executable: PARENT.into(), command_line: PARENT.into() }),
+        parent: Some(
+            Ancestor { pid: 1, executable: PARENT.into(), command_line: PARENT.into(), parent: None }.into(),
+        ),
         ..Process::default()
     };
     let change = Change::Exec { truncated: false };

@@ -394,6 +394,7 @@ impl Pipeline {
                 pid: process.pid,
                 executable: process.executable.clone(),
                 command_line: process.command_line().into(),
+                parent: None,
             }),
             seconds: None,
             outcome,

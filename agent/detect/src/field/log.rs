@@ -193,7 +193,7 @@ mod tests {
             argv,
             user: Some(user.into()),
             cwd: "/".into(),
-            parent: Some(parent),
+            parent: Some(parent.into()),
             ..Process::default()
         };
         let change = Change::Exec { truncated: false };

@@ -100,7 +100,7 @@ impl<'a> Keys<'a> {
         actor.uid = self.number("uid")?;
         known |= actor.user.is_some() || actor.uid.is_some();
         if !parent.executable.is_empty() || !parent.command_line.is_empty() {
-            actor.parent = Some(parent);
+            actor.parent = Some(parent.into());
         }
         Ok(known.then_some(actor))
     }

@@ -46,7 +46,10 @@ pub fn process(executable: &str, argv: &[&str]) -> Process {
         uid: Some(0),
         euid: Some(0),
         user: Some("root".into()),
-        parent: Some(Ancestor { pid: 7, executable: "/bin/Sh".into(), command_line: "sh -c x".into() }),
+        parent: Some(
+            Ancestor { pid: 7, executable: "/bin/Sh".into(), command_line: "sh -c x".into(), parent: None }
+                .into(),
+        ),
         ..Process::default()
     }
 }

@@ -101,6 +101,16 @@ fn file(path: &str) -> Option<wire::File<'_>> {
     })
 }
 
+/// The chain of ancestors, as far as it is known: what a finding needs to be understood by itself.
+fn lineage(nearest: Option<&Ancestor>) -> Option<Box<wire::Process<'_>>> {
+    let chain: Vec<_> = nearest.into_iter().flat_map(Ancestor::chain).map(parent).collect();
+    chain.into_iter().rev().fold(None, |above, mut described| {
+        described.parent_process = above;
+        Some(Box::new(described))
+    })
+}
+
+/// One ancestor, without those above it: an event tells of the nearest, its own event told of the next.
 fn parent(ancestor: &Ancestor) -> wire::Process<'_> {
     wire::Process {
         pid: Some(ancestor.pid),
@@ -245,7 +255,7 @@ fn finding<'a>(finding: &'a Finding, command_lines: &'a [String]) -> Record<'a> 
     let evidences = finding.evidence.iter().zip(command_lines).map(|(evidence, line)| match evidence {
         Evidence::Process(subject) => {
             let mut described = process(subject, line);
-            described.parent_process = subject.parent.as_ref().map(|ancestor| Box::new(parent(ancestor)));
+            described.parent_process = lineage(subject.parent.as_deref());
             wire::Evidence { process: Some(described), ..wire::Evidence::default() }
         }
         Evidence::Authentication(attempt) => wire::Evidence {

@@ -38,9 +38,9 @@ prop_compose! {
             pid, executable: exe.into(), argv, cwd,
             uid: ids.map(|i| i[0]), euid: ids.map(|i| i[1]), gid: ids.map(|i| i[2]), auid: ids.map(|i| i[3]),
             user: None, session, tty,
-            parent: parent.filter(|p| p.0 != pid).map(|(pid, exe, line)| Ancestor {
-                pid, executable: exe.into(), command_line: line.into(),
-            }),
+            parent: parent.filter(|p| p.0 != pid).map(|(pid, exe, line)| Arc::new(Ancestor {
+                pid, executable: exe.into(), command_line: line.into(), parent: None,
+            })),
         }
     }
 }
@@ -84,6 +84,27 @@ proptest! {
     fn arbitrary_json_never_panics(text in "\\{(\"(class_uid|time|process|activity_id|pid)\":([0-9]{1,4}|\\{\\}|\"a\"),?){0,5}\\}") {
         let _ = decode(text.as_bytes());
     }
+}
+
+#[test]
+fn ancestors_are_nested_and_bounded() {
+    let mut object = String::from(r#"{"pid":1}"#);
+    for pid in 2..=20 {
+        object = format!(r#"{{"pid":{pid},"file":{{"path":"/bin/p{pid}"}},"parent_process":{object}}}"#);
+    }
+    let line = format!(
+        r#"{{"class_uid":4003,"activity_id":1,"time":5,"query":{{"hostname":"a"}},"actor":{{"process":{object}}}}}"#
+    );
+    let event = decode(line.as_bytes()).unwrap().unwrap();
+    let EventKind::Dns(dns) = &event.kind else { panic!("{event:?}") };
+    let parent = dns.process.as_ref().unwrap().parent.as_ref().unwrap();
+    let mut pids = Vec::new();
+    let mut next = Some(parent);
+    while let Some(ancestor) = next {
+        pids.push(ancestor.pid);
+        next = ancestor.parent.as_ref();
+    }
+    assert_eq!(pids, [19, 18, 17, 16, 15, 14, 13, 12]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Audit log text to events: how a field incident is examined again.
 
-use defender_model::event::Event;
-use defender_model::process::{Change, Process, ProcessActivity, Source};
+use std::sync::Arc;
+
+use defender_model::event::{Event, EventKind};
+use defender_model::process::{Ancestor, Change, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::{Assembler, Audited, Exec};
@@ -63,6 +65,30 @@ impl AuditLog {
         true
     }
 
+    /// Takes an event that an agent wrote. A start tells of the parent only; those further up told of themselves before.
+    pub fn event(&mut self, event: &mut Event) {
+        let EventKind::Process(activity) = &mut event.kind else { return };
+        let process = &mut activity.process;
+        match activity.change {
+            Change::Exec { .. } => {
+                let ppid = process.parent.as_ref().map_or(0, |parent| parent.pid);
+                let known = self.table.ancestor(ppid);
+                let same = |known: &Arc<Ancestor>| {
+                    process.parent.as_ref().is_some_and(|parent| {
+                        parent.executable == known.executable && parent.command_line == known.command_line
+                    })
+                };
+                if let Some(known) = known.filter(same) {
+                    process.parent = Some(known);
+                }
+                self.table.insert(process, ppid, Some(event.time), true);
+            }
+            Change::Exit(_) => {
+                self.table.exit(process.pid);
+            }
+        }
+    }
+
     fn rebooted(&self, stamp: Stamp) -> bool {
         let later = || stamp.time.since(self.latest) >= REBOOT_TIME;
         stamp.serial.saturating_add(REBOOT) < self.highest
@@ -89,8 +115,12 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
         }
         Audited::Exit { stamp, pid, reason } => {
             let known = table.exit(pid).filter(|known| known.reported)?;
-            let process =
-                Process { pid, executable: known.executable.clone(), uid: known.uid, ..Process::default() };
+            let process = Process {
+                pid,
+                executable: known.image.executable.clone(),
+                uid: known.uid,
+                ..Process::default()
+            };
             let activity = ProcessActivity {
                 process,
                 change: Change::Exit(reason),
@@ -123,8 +153,6 @@ pub(super) fn into_process(exec: Exec) -> Process {
 
 #[cfg(test)]
 mod tests {
-    use defender_model::event::EventKind;
-
     use super::*;
 
     fn syscall(second: u64, serial: u64, pid: u32, ppid: u32) -> String {
@@ -182,6 +210,26 @@ mod tests {
     #[test]
     fn a_reboot_after_a_short_boot() {
         a_log_of_two_boots(2_000);
+    }
+
+    /// An event tells of the parent alone, a recording of events of those further up too.
+    #[test]
+    fn events_are_related_to_those_before_them() {
+        let log =
+            exec(100, 500, 7, 1) + &exec(101, 501, 8, 7) + &exec(102, 502, 9, 8) + &exec(103, 503, 10, 7);
+        let mut audit = AuditLog::default();
+        let mut chains = Vec::new();
+        for mut activity in replay(&log) {
+            if let Some(parent) = &activity.process.parent {
+                activity.process.parent = Some(Arc::new(Ancestor { parent: None, ..(**parent).clone() }));
+            }
+            let mut event = Event::new(Timestamp(1), activity.into());
+            audit.event(&mut event);
+            let EventKind::Process(activity) = event.kind else { panic!() };
+            let parent = activity.process.parent.as_deref();
+            chains.push(parent.into_iter().flat_map(Ancestor::chain).map(|one| one.pid).collect::<Vec<_>>());
+        }
+        assert_eq!(chains, [vec![], vec![7], vec![8, 7], vec![7]]);
     }
 
     #[test]

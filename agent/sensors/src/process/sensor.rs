@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
-use defender_model::process::{Change, ExitReason, Process, ProcessActivity, Source};
+use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::Audited;
@@ -24,8 +24,8 @@ use crate::{Observation, Outlet};
 
 /// How often the table is compared with `/proc` for processes that ended without a record.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How many generations are looked at to find out which program an unknown process runs.
-const ANCESTORS: u32 = 8;
+/// How many generations are looked at for the ancestors of an unknown process, and to find out which program it runs.
+const ANCESTORS: usize = Ancestor::LEVELS;
 /// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
 const SHORT_NAME: usize = 15;
 /// How often a better source is tried after a fall-back.
@@ -171,9 +171,7 @@ impl ProcessSensor {
         };
         // The table is filled after the source has begun, so that nothing starts unseen in between.
         for pid in procfs::pids(&this.settings.proc) {
-            if let Some(entry) = procfs::read(&this.settings.proc, pid) {
-                this.table.insert(&entry.process, entry.ppid, None, false);
-            }
+            this.adopt(pid, ANCESTORS);
         }
         this.update_status(|status| status.declined = declined);
         this
@@ -336,7 +334,7 @@ impl ProcessSensor {
         self.adopt(ppid, ANCESTORS);
         process.parent = self.table.ancestor(ppid);
         if process.parent.is_none() && ppid != 0 {
-            process.parent = Some(defender_model::process::Ancestor { pid: ppid, ..Default::default() });
+            process.parent = Some(Arc::new(Ancestor { pid: ppid, ..Ancestor::default() }));
         }
         self.table.insert(&process, ppid, Some(time), true);
         self.suspects.remove(&process.pid);
@@ -346,28 +344,30 @@ impl ProcessSensor {
     }
 
     /// Takes a running process into the table that is not there: one that forked and has not become another program since.
-    fn adopt(&mut self, pid: u32, depth: u32) {
+    fn adopt(&mut self, pid: u32, depth: usize) {
         if pid == 0 || depth == 0 || self.table.get(pid).is_some() {
             return;
         }
         let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { return };
-        self.inherit(&mut entry, depth);
+        // A finding about a child names those further up too.
+        self.adopt(entry.ppid, depth - 1);
+        self.inherit(&mut entry);
+        entry.process.parent = self.table.ancestor(entry.ppid);
         self.table.insert(&entry.process, entry.ppid, None, false);
     }
 
     /// The executable of a process may not be readable (Landlock, or another user's process). A process that forked runs its
     /// parent's program, and shows it by the same command line or by the short name; otherwise its parent may be gone and
     /// another in its place.
-    fn inherit(&mut self, entry: &mut Entry, depth: u32) {
+    fn inherit(&self, entry: &mut Entry) {
         if !entry.process.executable.is_empty() {
             return;
         }
-        self.adopt(entry.ppid, depth.saturating_sub(1));
         let Some(parent) = self.table.get(entry.ppid) else { return };
-        let name = parent.executable.rsplit('/').next().unwrap_or_default().as_bytes();
+        let name = parent.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
         let same_name = !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name;
         if same_name || parent.runs(&entry.process) {
-            entry.process.executable = Arc::clone(&parent.executable);
+            entry.process.executable = Arc::clone(&parent.image.executable);
         }
     }
 
@@ -383,8 +383,12 @@ impl ProcessSensor {
         if !self.settings.exits {
             return;
         }
-        let process =
-            Process { pid, executable: Arc::clone(&known.executable), uid: known.uid, ..Process::default() };
+        let process = Process {
+            pid,
+            executable: Arc::clone(&known.image.executable),
+            uid: known.uid,
+            ..Process::default()
+        };
         let activity =
             ProcessActivity { process, change: Change::Exit(reason), source, started: known.started };
         out.push(Observation::Event(Event::new(time, activity.into())));
@@ -416,7 +420,8 @@ impl ProcessSensor {
                 continue;
             }
             let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { continue };
-            self.inherit(&mut entry, ANCESTORS);
+            self.adopt(entry.ppid, ANCESTORS);
+            self.inherit(&mut entry);
             // Kernel threads have neither.
             if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
                 self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);

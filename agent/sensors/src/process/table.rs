@@ -9,13 +9,15 @@ use defender_model::time::Timestamp;
 
 /// Bytes of a parent's command line that its children carry.
 const COMMAND_LINE: usize = 1024;
+/// The same for those further up. They may have left the table long ago, and live as long as a descendant does.
+const FURTHER_UP: usize = 256;
 
 /// One process.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) ppid: u32,
-    pub(crate) executable: Arc<str>,
-    pub(crate) command_line: Arc<str>,
+    /// The process as its children see it, with at most [`Ancestor::LEVELS`] levels.
+    pub(crate) image: Arc<Ancestor>,
     pub(crate) uid: Option<u32>,
     pub(crate) started: Option<Timestamp>,
     /// Its exec was reported, so its exit will be.
@@ -29,8 +31,8 @@ pub(crate) struct Known {
 impl Known {
     /// The command line is that of the other process, as far as it is kept.
     pub(crate) fn runs(&self, process: &Process) -> bool {
-        !self.command_line.is_empty()
-            && *self.command_line == *truncate(&process.command_line(), COMMAND_LINE)
+        let line = &*self.image.command_line;
+        !line.is_empty() && *line == *truncate(&process.command_line(), COMMAND_LINE)
     }
 }
 
@@ -71,8 +73,12 @@ impl ProcessTable {
             process.pid,
             Known {
                 ppid,
-                executable: Arc::clone(&process.executable),
-                command_line: truncate(&line, COMMAND_LINE).into(),
+                image: Arc::new(Ancestor {
+                    pid: process.pid,
+                    executable: Arc::clone(&process.executable),
+                    command_line: truncate(&line, COMMAND_LINE).into(),
+                    parent: further_up(process.parent.as_ref()),
+                }),
                 uid: process.uid,
                 started,
                 reported,
@@ -86,8 +92,16 @@ impl ProcessTable {
     /// A process that runs the same program as its parent, until it execs.
     pub(crate) fn fork(&mut self, pid: u32, ppid: u32) {
         if let Some(parent) = self.entries.get(&ppid) {
-            let child =
-                Known { ppid, reported: false, found: false, exited: false, started: None, ..parent.clone() };
+            let image = Ancestor { pid, parent: further_up(Some(&parent.image)), ..(*parent.image).clone() };
+            let child = Known {
+                ppid,
+                image: Arc::new(image),
+                reported: false,
+                found: false,
+                exited: false,
+                started: None,
+                ..parent.clone()
+            };
             self.put(pid, child);
         }
     }
@@ -133,7 +147,8 @@ impl ProcessTable {
             return false;
         };
         known.found = false;
-        (known.executable.is_empty() || *known.executable == *process.executable) && known.runs(process)
+        (known.image.executable.is_empty() || known.image.executable == process.executable)
+            && known.runs(process)
     }
 
     /// Marks a process as ended and returns it, unless that was known already.
@@ -150,12 +165,8 @@ impl ProcessTable {
     }
 
     /// The process as its children see it.
-    pub(crate) fn ancestor(&self, pid: u32) -> Option<Ancestor> {
-        self.entries.get(&pid).map(|known| Ancestor {
-            pid,
-            executable: Arc::clone(&known.executable),
-            command_line: Arc::clone(&known.command_line),
-        })
+    pub(crate) fn ancestor(&self, pid: u32) -> Option<Arc<Ancestor>> {
+        self.entries.get(&pid).map(|known| Arc::clone(&known.image))
     }
 
     /// Processes in the table, running and ended.
@@ -167,6 +178,30 @@ impl ProcessTable {
     pub(crate) const fn evicted(&self) -> u64 {
         self.evicted
     }
+}
+
+/// A parent as its grandchildren see it. Mostly the very same object: only a long command line or a long chain is copied.
+fn further_up(parent: Option<&Arc<Ancestor>>) -> Option<Arc<Ancestor>> {
+    let parent = parent?;
+    let line = truncate(&parent.command_line, FURTHER_UP);
+    if line.len() == parent.command_line.len() {
+        return bounded(parent, Ancestor::LEVELS - 1);
+    }
+    Some(Arc::new(Ancestor {
+        pid: parent.pid,
+        executable: Arc::clone(&parent.executable),
+        command_line: line.into(),
+        parent: parent.parent.as_ref().and_then(|above| bounded(above, Ancestor::LEVELS - 2)),
+    }))
+}
+
+/// The chain cut to that many levels.
+fn bounded(ancestor: &Arc<Ancestor>, levels: usize) -> Option<Arc<Ancestor>> {
+    if levels == 0 || ancestor.chain().count() <= levels {
+        return (levels > 0).then(|| Arc::clone(ancestor));
+    }
+    let parent = ancestor.parent.as_ref().and_then(|above| bounded(above, levels - 1));
+    Some(Arc::new(Ancestor { parent, ..(**ancestor).clone() }))
 }
 
 #[cfg(test)]
@@ -198,7 +233,38 @@ mod tests {
         table.insert(&process(1, "/sh"), 0, None, true);
         table.fork(2, 1);
         let child = table.get(2).unwrap();
-        assert!(!child.reported && *child.executable == *"/sh" && child.ppid == 1);
+        assert!(!child.reported && *child.image.executable == *"/sh" && child.ppid == 1);
+        let pids: Vec<_> = child.image.chain().map(|ancestor| ancestor.pid).collect();
+        assert_eq!(pids, [2, 1]);
+    }
+
+    /// Each process is started by the one before; all but the last are forgotten.
+    #[test]
+    fn a_chain_of_ancestors_has_its_bound() {
+        let mut table = ProcessTable::new(2);
+        let long = "x".repeat(2 * COMMAND_LINE);
+        for pid in 1..=20 {
+            let argv = vec![if pid == 18 { long.clone() } else { pid.to_string() }];
+            let parent = table.ancestor(pid - 1);
+            table.insert(&Process { argv, parent, ..process(pid, "/sh") }, pid - 1, None, true);
+            table.exit(pid);
+        }
+        let nearest = table.ancestor(20).unwrap();
+        let chain: Vec<_> = core::iter::successors(Some(&*nearest), |one| one.parent.as_deref()).collect();
+        let pids: Vec<_> = chain.iter().map(|ancestor| ancestor.pid).collect();
+        assert_eq!(pids, [20, 19, 18, 17, 16, 15, 14, 13]);
+        assert_eq!(chain[2].command_line.len(), FURTHER_UP);
+    }
+
+    #[test]
+    fn siblings_share_their_chain() {
+        let mut table = ProcessTable::new(8);
+        table.insert(&process(1, "/init"), 0, None, false);
+        for pid in 2..4 {
+            table.insert(&Process { parent: table.ancestor(1), ..process(pid, "/sh") }, 1, None, true);
+        }
+        let parent = |pid| table.ancestor(pid).unwrap().parent.clone().unwrap();
+        assert!(Arc::ptr_eq(&parent(2), &parent(3)));
     }
 
     proptest! {

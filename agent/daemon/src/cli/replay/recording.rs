@@ -57,7 +57,8 @@ impl Recording {
             [] => Became::Other,
             _ if !whole => Became::NotUnderstood,
             trimmed @ [b'{', ..] => match ocsf::decode(trimmed) {
-                Ok(Some(event)) => {
+                Ok(Some(mut event)) => {
+                    self.audit.event(&mut event);
                     events.push(event);
                     Became::Judged
                 }

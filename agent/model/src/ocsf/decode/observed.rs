@@ -1,5 +1,7 @@
 //! OCSF to connections, names, files, devices, modules and the packet filter.
 
+use std::sync::Arc;
+
 use super::{ActorObject, DecodeError, Endpoint, FileObject, ProcessObject, Record};
 use crate::dns::{Answer, Dns};
 use crate::file::{FileActivity, FileChange, FileType, Sha256};
@@ -24,8 +26,17 @@ fn actor(object: ActorObject) -> Option<Actor> {
     })
 }
 
-pub(super) fn ancestor(object: ProcessObject) -> Ancestor {
-    Ancestor { pid: object.pid, executable: object.file.path.into(), command_line: object.cmd_line.into() }
+pub(super) fn ancestor(object: ProcessObject) -> Arc<Ancestor> {
+    lineage(object, Ancestor::LEVELS)
+}
+
+fn lineage(object: ProcessObject, levels: usize) -> Arc<Ancestor> {
+    Arc::new(Ancestor {
+        pid: object.pid,
+        executable: object.file.path.into(),
+        command_line: object.cmd_line.into(),
+        parent: object.parent_process.filter(|_| levels > 1).map(|parent| lineage(*parent, levels - 1)),
+    })
 }
 
 fn end(object: &Endpoint, name: &'static str) -> Result<network::Endpoint, DecodeError> {
