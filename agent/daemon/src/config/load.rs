@@ -165,6 +165,9 @@ impl Config {
         if let Some(at) = self.rule.iter().position(|rule| rule.id.is_empty()) {
             return Err(format!("[[rule]] number {} has no `id`", at + 1));
         }
+        if let Some(at) = self.feed.iter().position(|feed| feed.path.as_os_str().is_empty()) {
+            return Err(format!("[[feed]] number {} has no `path`", at + 1));
+        }
         let hook = &self.response.hook;
         if !hook.as_os_str().is_empty() && !hook.is_absolute() {
             return Err(format!("`response.hook` is `{}`; name it by an absolute path", hook.display()));
@@ -178,6 +181,8 @@ impl Config {
             ("posture.spread_minutes", self.posture.spread_minutes.into(), 0, 365 * 24 * 60),
             ("posture.minimum_score", self.posture.minimum_score.into(), 0, 100),
             ("suppression.repeat_window_s", self.suppression.repeat_window_s, 0, 86_400),
+            ("feeds.max_entries", self.feeds.max_entries as u64, 1, 1 << 20),
+            ("feeds.interval_s", self.feeds.interval_s, 1, 86_400),
             ("agent.queue", self.agent.queue as u64, 16, 1 << 20),
             ("process.table_capacity", self.process.table_capacity as u64, 16, 1 << 20),
             ("process.poll_interval_ms", self.process.poll_interval_ms, 1, 60_000),

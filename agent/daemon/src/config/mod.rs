@@ -18,7 +18,7 @@ pub mod value;
 
 use defender_detect::Placeholders;
 use section::{section, Section};
-use value::{Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
+use value::{FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -42,6 +42,10 @@ pub struct Config {
     pub suppression: Suppression,
     /// Section `posture` with `[[posture.exception]]`.
     pub posture: Posture,
+    /// Section `feeds`.
+    pub feeds: Feeds,
+    /// Sections `[[feed]]`.
+    pub feed: Vec<Feed>,
     /// Section `response`.
     pub response: Response,
     /// Sections `sink.*`.
@@ -208,6 +212,36 @@ PostureException {
     expires: String = String::new(),
 } }
 
+section! { "feeds"
+/// Threat feeds: lists of addresses, networks, domains and SHA-256 digests, one entry a line (docs/custom-alerts.md).
+Feeds {
+    /// Directories whose files ending in `.txt` are feeds, called by the name of the file. Of two files of one name, that of the later directory counts.
+    directories: Vec<PathBuf> = ["/usr/share/defender/feeds", "/etc/defender/feeds", "/var/lib/defender/feeds"].map(PathBuf::from).to_vec(),
+    /// Level of an alert about something listed.
+    level: Level = Level(defender_model::severity::Severity::High),
+    /// What is done about something listed.
+    response: ResponseChoice = ResponseChoice(defender_model::finding::Responses::NONE),
+    /// Entries of all feeds together; 100,000 take at most 8 MiB of memory.
+    max_entries: usize = 100_000,
+    /// Seconds between two looks for changed files.
+    interval_s: u64 = 30,
+} }
+
+section! { list true "feed"
+/// A threat feed of its own, wherever its file lies, or one of the directories treated differently.
+Feed {
+    /// Its file.
+    path: PathBuf = PathBuf::new(),
+    /// What it is called in alerts; empty: the name of the file without its ending.
+    name: String = String::new(),
+    /// What it may list; a line of another kind is a mistake.
+    kind: FeedKind = FeedKind(defender_detect::feed::Kind::Any),
+    /// Level of its alerts; that of section `feeds` when absent.
+    level: Option<Level> = None,
+    /// What is done about what it lists; as in section `feeds` when absent.
+    response: Option<ResponseChoice> = None,
+} }
+
 section! { "response"
 /// What the agent does about findings.
 Response {
@@ -341,6 +375,8 @@ pub fn sections() -> Vec<Section> {
         Suppression::section(),
         Posture::section(),
         PostureException::section(),
+        Feeds::section(),
+        Feed::section(),
         Response::section(),
         FileSink::section(),
         SyslogSink::section(),

@@ -152,6 +152,15 @@ enum Words {
 }
 
 words!(
+    /// What a threat feed may list.
+    FeedKind(defender_detect::feed::Kind) {
+        "any" => defender_detect::feed::Kind::Any,
+        "address" => defender_detect::feed::Kind::Address,
+        "domain" => defender_detect::feed::Kind::Domain,
+        "sha256" => defender_detect::feed::Kind::Sha256,
+    }
+);
+words!(
     /// How much the agent says on its standard error.
     LogLevel(tracing::Level) {
         "error" => tracing::Level::ERROR,

@@ -32,6 +32,7 @@ use defender_model::time::Timestamp;
 use defender_sensors::{process, Observation};
 use tokio::sync::{mpsc, oneshot, Notify};
 
+use crate::feeds;
 use crate::posture::schedule::concerns;
 use crate::request::{
     BlockedAddress, Desk, EventCounts, FirewallStatus, Notice, ProcessStatus, Reply, Request, Requests,
@@ -91,6 +92,7 @@ pub struct Pipeline {
     done: mpsc::Receiver<Done>,
     hook: Option<Hook>,
     hooked: Option<mpsc::Receiver<Remediation>>,
+    feeds: mpsc::Receiver<feeds::News>,
     sinks: Sinks,
     sequence: Sequence,
     /// Sequence number at which this run of the agent began; 0 for the first of a boot.
@@ -128,12 +130,14 @@ impl Pipeline {
             .then(|| Hook::start(response.hook.clone(), Duration::from_secs(response.hook_timeout_s)))
             .unzip();
         let ended = vec![false; parts.detector.rules().exceptions().len()];
+        let feeds = feeds::start(&parts.config);
         let sequence = Sequence::open(&parts.config.agent.run_dir.join("sequence"));
         Self {
             responder,
             done,
             hook,
             hooked,
+            feeds,
             sinks: Sinks::start(&parts.config.sink, &parts.device),
             resumed_at: sequence.last(),
             sequence,
@@ -185,6 +189,7 @@ impl Pipeline {
                 }
                 Some(done) = next(&mut self.hooked) => self.remediated(done),
                 Some((request, answer)) = requests.recv() => self.serve(request, answer),
+                Some(news) = self.feeds.recv() => self.feed(news),
                 _ = heart.tick() => {
                     beat();
                     self.thin_out();
@@ -249,6 +254,16 @@ impl Pipeline {
             .with("rules", loaded)
             .with("milliseconds", after.as_millis() as u64);
         self.say(health);
+    }
+
+    fn feed(&mut self, news: feeds::News) {
+        match news {
+            feeds::News::Set(feed) => self.parts.detector.set_feed(*feed),
+            feeds::News::Remove(name) => {
+                self.parts.detector.remove_feed(&name);
+            }
+            feeds::News::Said(health) => self.say(health),
+        }
     }
 
     /// One event of a sensor: findings and orders first, so that nothing delays a block.

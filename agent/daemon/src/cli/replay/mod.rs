@@ -17,11 +17,13 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use defender_detect::{Detector, Limits};
 use defender_model::event::Event;
 use defender_model::finding::Finding;
+use defender_model::health::Kind;
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
 
 use super::arguments::Given;
 use super::{complain, rules, shown, Failure, Outcome, Streams};
+use crate::feeds::{News, Reader};
 use recording::Recording;
 
 /// Longest line, in bytes: the longest event of ours (an argument vector of 6 MiB, escaped) fits.
@@ -29,11 +31,21 @@ const MAX_LINE: u64 = 40 << 20;
 
 /// Judges the recording and prints the alerts.
 pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
-    let (rules, errors) = rules::in_force(given, streams);
+    let rules::InForce { rules, errors, config } = rules::in_force(given, streams);
     for error in &errors {
         complain(streams, error);
     }
-    if rules.rules().len() == 0 {
+    let mut detector = Detector::new(rules, Limits::default());
+    for news in Reader::new(&config).look() {
+        match news {
+            News::Set(feed) => detector.set_feed(*feed),
+            News::Said(health) if health.kind == Kind::Degraded => {
+                complain(streams, &format!("{}: {}", health.component, health.message));
+            }
+            News::Remove(_) | News::Said(_) => {}
+        }
+    }
+    if detector.rules().rules().len() == 0 && detector.threat_feeds().next().is_none() {
         return Err(Failure::usage("no rules to judge by; name a directory of them with --rules"));
     }
     let path = given.arguments.first().cloned().unwrap_or_default();
@@ -53,8 +65,7 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         device: device(),
         line: Vec::new(),
     };
-    let mut judge =
-        Judge { detector: Detector::new(rules, Limits::default()), sequence: 0, findings: Vec::new() };
+    let mut judge = Judge { detector, sequence: 0, findings: Vec::new() };
     let mut recording = Recording::default();
     let (mut line, mut events) = (Vec::new(), Vec::new());
     loop {
