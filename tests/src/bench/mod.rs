@@ -114,7 +114,7 @@ impl Bench {
         fs::create_dir_all(&programs).map_err(Error::io(format!("cannot create {}", programs.display())))?;
         let noop = programs.join("noop");
         let mut cc = Command::new("cc");
-        cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&noop).arg(workspace.tests("src/bench/noop.S"));
+        cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&noop).arg(workspace.tests("guest/noop.S"));
         command::run(&mut cc, Duration::from_secs(60))?;
         let directory = directory();
         fs::create_dir(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
