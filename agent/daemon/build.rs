@@ -6,6 +6,7 @@ use std::path::Path;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=link");
+    println!("cargo:rustc-check-cfg=cfg(without_unwind_tables)");
     let linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     // Relative relocations packed as DT_RELR (gABI, "Relative Relocation Table") take about 6 KB instead of 240 KB. The dynamic
     // linker must know them: glibc 2.36 (2022), musl 1.2.4 (2023). Where it does not, build with DEFENDER_PACK_RELOCATIONS=0.
@@ -21,6 +22,12 @@ fn main() {
         let directory = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         let script = Path::new(&directory).join("link/no-unwind-tables.ld");
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}", script.display());
+        // A static C library may bring the unwinder's other functions and this one in a single object, which then clash.
+        let fixed = env::var("CARGO_CFG_TARGET_FEATURE")
+            .is_ok_and(|features| features.split(',').any(|one| one == "crt-static"));
+        if !fixed {
+            println!("cargo:rustc-cfg=without_unwind_tables");
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The `defender` command.
 
+#[cfg(without_unwind_tables)]
+mod backtrace;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
