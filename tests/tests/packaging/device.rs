@@ -14,6 +14,7 @@ fn shell_scripts() -> Vec<PathBuf> {
         .map(|path| top().join("rootfs-overlay").join(path))
         .collect();
     scripts.push(top().join("buildroot-package/scripts/vendor"));
+    scripts.push(top().join("build-host/defender-image"));
     assert!(scripts.len() >= 5, "{scripts:?}");
     scripts
 }

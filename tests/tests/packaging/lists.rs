@@ -97,3 +97,28 @@ fn kernel_options_are_one_set() {
     assert_eq!(yocto, buildroot, "defender.cfg and defender.mk differ");
     assert_eq!(yocto, documented, "defender.cfg and the table of docs/yocto.md differ");
 }
+
+#[test]
+fn kernel_options_have_the_same_reasons_everywhere() {
+    let plain = |cell: &str| cell.trim().replace('`', "");
+    let documented: Vec<[String; 3]> = read("docs/yocto.md")
+        .lines()
+        .filter(|line| line.starts_with("| `CONFIG_"))
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split(" | ").map(plain).collect();
+            cells.try_into().unwrap_or_else(|_| panic!("docs/yocto.md: not three cells: {line}"))
+        })
+        .collect();
+    let (mut fragment, mut reasons) = (Vec::new(), Vec::new());
+    for line in read("meta-defender/recipes-kernel/linux/files/defender.cfg").lines() {
+        if let Some(reason) = line.strip_prefix("# For: ").or_else(|| line.strip_prefix("# Without it: ")) {
+            reasons.push(reason.to_owned());
+        } else if let Some(option) = line.strip_suffix("=y") {
+            let [purpose, price] = std::mem::take(&mut reasons)
+                .try_into()
+                .unwrap_or_else(|_| panic!("defender.cfg: not two comments before {option}"));
+            fragment.push([option.to_owned(), purpose, price]);
+        }
+    }
+    assert_eq!(fragment, documented, "defender.cfg (left) and the table of docs/yocto.md differ");
+}
