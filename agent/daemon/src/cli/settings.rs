@@ -144,7 +144,8 @@ mod tests {
         let mut text = Vec::new();
         table(&mut text, "", &sections).unwrap();
         let text = String::from_utf8(text).unwrap();
-        let read: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let table = toml::de::DeTable::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let read = Config::read(table.get_ref()).unwrap_or_else(|fault| panic!("{}\n{text}", fault.message));
         assert_eq!(read, config, "{text}");
     }
 }

@@ -7,11 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use defender_model::text::nearest;
-
-use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
-use toml::Spanned;
 
 use super::Config;
 
@@ -220,16 +216,11 @@ impl TryFrom<DeTable<'_>> for Config {
 
     /// The whole configuration, merged from every file.
     fn try_from(table: DeTable<'_>) -> Result<Self, String> {
-        let config = read_table(Spanned::new(0..0, table)).map_err(|error| explain(error.message()))?;
+        let config = Self::read(&table).map_err(|fault| fault.message)?;
         config.mistakes()?;
         config.contradictions()?;
         Ok(config)
     }
-}
-
-/// The one way from a table to the types: each way more is another copy of the code that serde derives.
-fn read_table(table: Spanned<DeTable<'_>>) -> Result<Config, toml::de::Error> {
-    Config::deserialize(toml::Deserializer::from(table))
 }
 
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
@@ -279,14 +270,11 @@ fn read(file: &Path) -> Result<String, Problem> {
 /// The first mistake, with its line and, for an unknown key, the nearest known one.
 pub fn check<'t>(file: &Path, text: &'t str) -> Result<DeTable<'t>, Problem> {
     let problem = |line, message| Problem { file: file.to_owned(), line, message };
-    let parsed = DeTable::parse(text).and_then(|table| {
-        let kept = table.get_ref().clone();
-        read_table(table).map(|config| (config, kept))
-    });
-    let (config, table) = parsed.map_err(|error| {
-        let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-        problem(line, explain(error.message()))
-    })?;
+    let line = |at: usize| Some(1 + text[..at.min(text.len())].matches('\n').count());
+    let table = DeTable::parse(text)
+        .map_err(|error| problem(error.span().and_then(|span| line(span.start)), error.message().to_owned()))?
+        .into_inner();
+    let config = Config::read(&table).map_err(|fault| problem(line(fault.at), fault.message))?;
     config.mistakes().map_err(|message| problem(None, message))?;
     Ok(table)
 }
@@ -306,20 +294,6 @@ fn merge<'t>(into: &mut DeTable<'t>, from: DeTable<'t>) {
                 new.into_iter().for_each(|item| old.push(item));
             }
             (old, new) => *old = new,
-        }
-    }
-}
-
-/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`".
-fn explain(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    let (true, Some(wrong)) = (unknown, quoted.next()) else { return message.to_owned() };
-    let what = if message.starts_with("unknown field") { "key" } else { "value" };
-    match nearest(wrong, quoted) {
-        Some(known) => format!("unknown {what} `{wrong}`; did you mean `{known}`?"),
-        None => {
-            format!("unknown {what} `{wrong}`{}", message.find(", expected").map_or("", |at| &message[at..]))
         }
     }
 }

@@ -18,7 +18,16 @@ fn mistakes_name_file_line_and_nearest_key() {
         mistake("[process]\nsource = \"ebpf\"\n").split(';').next(),
         Some("t.toml:2: unknown value `ebpf`, expected one of `auto`, `audit`, `connector`, `poll`")
     );
-    assert!(mistake("[process]\nexits = 1\n").starts_with("t.toml:2: invalid type"));
+    assert_eq!(mistake("[process]\nexits = 1\n"), "t.toml:2: `exits` must be true or false, not 1");
+    assert_eq!(
+        mistake("[sink.mqtt]\nport = 65536\n"),
+        "t.toml:2: `port` must be a whole number from 0 to 65535, not 65536"
+    );
+    assert_eq!(
+        mistake("[login]\nfiles = [\"a\", { b = 1 }]\n"),
+        "t.toml:2: `files` must be a text in quotes, not a value of type table"
+    );
+    assert_eq!(mistake("agent = 1\n"), "t.toml:1: `agent` must be a section, not 1");
     assert!(mistake("[response]\nallow = [\"10.0.0.0/33\"]\n").starts_with("t.toml:2: "));
     assert!(mistake("[[rule]]\nlevel = \"low\"\n").contains("has no `id`"));
     assert!(mistake("[agent]\nqueue = 1\n").contains("between"));

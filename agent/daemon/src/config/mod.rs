@@ -3,26 +3,29 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`load`] | reading the file and its drop-ins, errors with file, line and nearest key |
+//! | `read` | from the file's values to the types |
 //! | [`reference`](mod@reference) | the documentation and the commented default file, generated from the types |
 //! | [`section`] | one list from which a section's struct, defaults and documentation come |
 //! | [`value`] | values with a meaning of their own |
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub mod load;
+mod read;
 pub mod reference;
 pub mod section;
 pub mod value;
 
 use defender_detect::Placeholders;
 use section::{section, Section};
+use toml::de::{DeTable, DeValue};
+use toml::Spanned;
 use value::{FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
     /// Section `agent`.
     pub agent: Agent,
@@ -56,9 +59,36 @@ pub struct Config {
     pub confinement: Confinement,
 }
 
+impl Config {
+    /// Reads a whole file.
+    pub(crate) fn read(table: &DeTable<'_>) -> Result<Self, read::Fault> {
+        let mut read = Self::default();
+        read::entries(
+            table,
+            &mut [
+                ("agent", &mut read.agent),
+                ("device", &mut read.device),
+                ("process", &mut read.process),
+                ("login", &mut read.login),
+                ("rules", &mut read.rules),
+                ("rule", &mut read.rule),
+                ("exception", &mut read.exception),
+                ("suppression", &mut read.suppression),
+                ("posture", &mut read.posture),
+                ("feeds", &mut read.feeds),
+                ("feed", &mut read.feed),
+                ("response", &mut read.response),
+                ("sink", &mut read.sink),
+                ("dbus", &mut read.dbus),
+                ("confinement", &mut read.confinement),
+            ],
+        )?;
+        Ok(read)
+    }
+}
+
 /// Sections `sink.*`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Sinks {
     /// Section `sink.file`.
     pub file: FileSink,
@@ -68,6 +98,22 @@ pub struct Sinks {
     pub remote_syslog: RemoteSyslogSink,
     /// Section `sink.mqtt`.
     pub mqtt: MqttSink,
+}
+
+impl read::Value for Sinks {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, read::Fault> {
+        let mut read = Self::default();
+        read::table(
+            value,
+            &mut [
+                ("file", &mut read.file),
+                ("syslog", &mut read.syslog),
+                ("remote_syslog", &mut read.remote_syslog),
+                ("mqtt", &mut read.mqtt),
+            ],
+        )?;
+        Ok(read)
+    }
 }
 
 section! { "agent"

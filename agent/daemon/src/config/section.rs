@@ -71,8 +71,7 @@ macro_rules! section {
         $($(#[doc = $doc:literal])* $key:ident: $kind:ty = $default:expr,)*
     }) => {
         $(#[doc = $section_doc])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(deny_unknown_fields, default)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         pub struct $type {
             $($(#[doc = $doc])* pub $key: $kind,)*
         }
@@ -80,6 +79,16 @@ macro_rules! section {
         impl Default for $type {
             fn default() -> Self {
                 Self { $($key: $default,)* }
+            }
+        }
+
+        impl $crate::config::read::Value for $type {
+            fn from_toml(
+                value: &toml::Spanned<toml::de::DeValue<'_>>,
+            ) -> Result<Self, $crate::config::read::Fault> {
+                let mut read = Self::default();
+                $crate::config::read::table(value, &mut [$((stringify!($key), &mut read.$key),)*])?;
+                Ok(read)
             }
         }
 

@@ -8,17 +8,19 @@ use defender_firewall::Cidr;
 use defender_model::finding::Responses;
 use defender_model::severity::Severity;
 use defender_sensors::process::Preference;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
+use toml::de::DeValue;
+use toml::Spanned;
+
+use super::read::{self, integer, text, Fault};
 
 /// An address or prefix, such as `192.0.2.0/24`, `2001:db8::/32` or `192.0.2.7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix(pub Cidr);
 
-impl<'de> Deserialize<'de> for Prefix {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Cidr::from_str(&text).map(Self).map_err(D::Error::custom)
+impl read::Value for Prefix {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        Cidr::from_str(text(value)?).map(Self).map_err(|error| Fault::new(value, error.to_string()))
     }
 }
 
@@ -29,13 +31,19 @@ impl Serialize for Prefix {
 }
 
 /// Conditions on an event: Sigma's `field|modifier`, and the values of which any will do.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct When(pub BTreeMap<String, Values>);
 
+impl read::Value for When {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        read::Value::from_toml(value).map(Self)
+    }
+}
+
 /// One value or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a text, a whole number, true or false, or a list of these")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Values {
     /// One value.
     One(Value),
@@ -44,8 +52,8 @@ pub enum Values {
 }
 
 /// A value of a condition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a text, a whole number, true or false")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// True or false.
     Truth(bool),
@@ -53,6 +61,27 @@ pub enum Value {
     Number(i64),
     /// Text.
     Text(String),
+}
+
+impl read::Value for Values {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        match value.get_ref() {
+            DeValue::Array(_) => read::Value::from_toml(value).map(Self::Several),
+            _ => Value::from_toml(value).map(Self::One),
+        }
+    }
+}
+
+impl read::Value for Value {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        match value.get_ref() {
+            DeValue::Boolean(truth) => Ok(Self::Truth(*truth)),
+            DeValue::String(text) => Ok(Self::Text(text.as_ref().to_owned())),
+            _ => integer(value).map(Self::Number).ok_or_else(|| {
+                Fault::wanted(value, "a text, a whole number, true or false, or a list of these")
+            }),
+        }
+    }
 }
 
 impl When {
@@ -82,11 +111,11 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $type(pub $inner);
 
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                match String::deserialize(deserializer)?.as_str() {
+        impl read::Value for $type {
+            fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+                match text(value)? {
                     $($word => Ok(Self($value)),)*
-                    other => Err(D::Error::unknown_variant(other, &[$($word),*])),
+                    other => Err(Fault::unknown_value(value, other, &[$($word),*])),
                 }
             }
         }
@@ -125,16 +154,17 @@ words!(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseChoice(pub Responses);
 
-impl<'de> Deserialize<'de> for ResponseChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let names = match Words::deserialize(deserializer)? {
-            Words::One(name) => vec![name],
-            Words::Several(names) => names,
-        };
+impl read::Value for ResponseChoice {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
         const KNOWN: &[&str] = &["none", "block_source", "block_destination", "kill_process", "run_hook"];
-        Responses::from_names(names.iter().map(String::as_str))
+        let names = match value.get_ref() {
+            DeValue::Array(names) => names.iter().map(text).collect::<Result<Vec<_>, _>>()?,
+            DeValue::String(name) => vec![name.as_ref()],
+            _ => return Err(Fault::wanted(value, "a response or a list of them")),
+        };
+        Responses::from_names(names.iter().copied())
             .map(Self)
-            .map_err(|name| D::Error::unknown_variant(name, KNOWN))
+            .map_err(|name| Fault::unknown_value(value, name, KNOWN))
     }
 }
 
@@ -142,13 +172,6 @@ impl Serialize for ResponseChoice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(defender_model::finding::Response::name))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a response or a list of them")]
-enum Words {
-    One(String),
-    Several(Vec<String>),
 }
 
 words!(
@@ -170,7 +193,7 @@ words!(
 );
 
 /// How remote syslog travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// One datagram a message (RFC 5426).
@@ -179,4 +202,15 @@ pub enum Transport {
     Tcp,
     /// Octet counting in TLS (RFC 5425).
     Tls,
+}
+
+impl read::Value for Transport {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        match text(value)? {
+            "udp" => Ok(Self::Udp),
+            "tcp" => Ok(Self::Tcp),
+            "tls" => Ok(Self::Tls),
+            other => Err(Fault::unknown_value(value, other, &["udp", "tcp", "tls"])),
+        }
+    }
 }
