@@ -6,11 +6,9 @@
 set -eu
 root=$1 datastream=$2 out=$3
 
-mount --make-rprivate /
-mount -t proc proc "$root/proc"
-mount -t sysfs sysfs "$root/sys"
-mount -t tmpfs tmpfs "$root/run"
-mount --bind /dev "$root/dev"
+# shellcheck source=tests/lib/live_root.sh
+. "$(dirname "$0")/live_root.sh"
+live_root "$root"
 mount -t tmpfs tmpfs "$root/opt"
 # What init would mount, as far as the tools ask for it.
 options() {

@@ -60,6 +60,8 @@ pub struct Bench {
     pub options: Options,
     /// The rules that ship with the product.
     pub rules: PathBuf,
+    /// What is built for the benchmarks; kept between runs.
+    pub programs: PathBuf,
     /// A static program that does nothing.
     pub noop: PathBuf,
     /// The root of the source tree.
@@ -121,6 +123,7 @@ impl Bench {
         Ok(Self {
             options,
             rules: workspace.overlay().join("usr/share/defender/rules"),
+            programs,
             noop,
             source: workspace.tests("..").canonicalize().unwrap_or_else(|_| workspace.tests("..")),
             directory,
