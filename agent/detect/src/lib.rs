@@ -8,6 +8,7 @@
 //! | [`ruleset`] | [`RuleSet`]: from rule files to compiled rules, overrides, what is wrong with which rule |
 //! | [`detector`] | [`Detector`]: events in, findings out; the state of correlations |
 //! | `sigma` | the rule format |
+//! | [`source`] | [`DataSource`]: what rules need and sensors supply |
 //! | `yaml` | a bounded tree of a YAML document |
 //! | `field` | the field map: from our events to Sigma's names |
 //! | `pattern`, `encoding`, `regular` | strings with wildcards, encodings, regular expressions |
@@ -36,6 +37,7 @@ mod regular;
 pub mod ruleset;
 pub mod scenario;
 mod sigma;
+pub mod source;
 pub mod suppression;
 mod window;
 mod yaml;
@@ -47,3 +49,4 @@ pub use predicate::Comparison;
 pub use ruleset::{Rule, RuleKind, RuleOverride, RuleSet, RuleSetBuilder};
 pub use sigma::correlation::CorrelationKind;
 pub use sigma::detection::Placeholders;
+pub use source::{DataSource, DataSources};

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use defender_detect::scenario;
+use defender_detect::{scenario, DataSource};
 use defender_model::finding::{Evidence, Finding};
 
 use common::{build, good};
@@ -200,4 +200,53 @@ fn scenarios_refuse_what_they_do_not_know() {
         let error = parsed.map(|_| event).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn a_rule_says_what_has_to_be_observed_for_it() {
+    let single = |name: &str, category: &str| {
+        format!(
+            "title: {name}\nname: {name}\nlogsource:\n  product: linux\n  {category}\n\
+             detection:\n  s:\n    ProcessId: 1\n  condition: s\n---\n"
+        )
+    };
+    let correlation = |title: &str, kind: &str, rules: &str| {
+        format!(
+            "title: {title}\nname: {title}\ncorrelation:\n  type: {kind}\n  rules: [{rules}]\n  timespan: 1m\n  {}\n---\n",
+            if kind == "event_count" { "condition: {gte: 2}" } else { "group-by: [ProcessId]" }
+        )
+    };
+    let text = [
+        single("run", "category: process_creation"),
+        single("record", "service: auditd"),
+        single("login", "service: sshd"),
+        single("write", "category: file_event"),
+        correlation("either", "event_count", "run, write"),
+        correlation("runs", "event_count", "run, record"),
+        correlation("both", "temporal", "login, write"),
+        correlation("deep", "temporal_ordered", "both, run"),
+    ]
+    .concat();
+    let (rules, errors) = build(&[&text]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let needs: Vec<String> = rules
+        .rules()
+        .map(|rule| {
+            let names: Vec<&str> = rule.needs.iter().map(DataSource::name).collect();
+            format!("{} {}", rule.info.title, names.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        needs,
+        [
+            "run process",
+            "record process",
+            "login login",
+            "write file",
+            "either ",
+            "runs process",
+            "both login file",
+            "deep process login file",
+        ]
+    );
 }

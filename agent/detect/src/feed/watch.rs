@@ -14,6 +14,7 @@ use super::list::{Hit, List};
 use super::mention::{self, Host};
 use crate::describe;
 use crate::ruleset::{Rule, RuleKind};
+use crate::source::{DataSource, DataSources};
 
 /// How something listed was met. Each has a rule of its own per feed, so that overrides and receivers can tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +60,16 @@ impl Sighting {
             Self::File => ("execution", None),
         }
     }
+
+    /// Without which it is never met.
+    const fn needs(self) -> DataSources {
+        match self {
+            Self::LookUp => DataSources::of(DataSource::Dns),
+            Self::Argument => DataSources::of(DataSource::Process),
+            // Logins or connections; programs or files.
+            Self::Contact | Self::File => DataSources::NONE,
+        }
+    }
 }
 
 /// A feed in force: its list and what a hit means.
@@ -88,6 +99,7 @@ impl Feed {
                 response,
                 kind: RuleKind::Event,
                 logsource: "feed".to_owned(),
+                needs: sighting.needs(),
                 file: file.to_owned(),
                 enabled: true,
                 alerts: true,

@@ -24,6 +24,7 @@ use defender_model::event::{Event, EventKind};
 use defender_model::process::{Actor, Change};
 
 use crate::error::Cause;
+use crate::source::DataSource;
 
 /// Upper bound on the fields of any class, arguments of audit records not counted.
 pub(crate) const MAX_FIELDS: usize = 25;
@@ -98,27 +99,21 @@ impl Class {
         Self::Log,
     ];
 
-    /// The class that a log source's `category` names.
-    pub(crate) fn from_category(category: &str) -> Option<Self> {
-        Some(match category {
-            "process_creation" => Self::ProcessCreation,
-            "authentication" => Self::Authentication,
-            "network_connection" => Self::NetworkConnection,
-            "network_flow" => Self::NetworkFlow,
-            "network_listen" => Self::NetworkListen,
-            "dns_query" | "dns" => Self::DnsQuery,
-            "file_event" => Self::FileEvent,
-            "file_change" => Self::FileChange,
-            "file_delete" => Self::FileDelete,
-            "file_rename" => Self::FileRename,
-            "file_access" => Self::FileAccess,
-            "device_connection" => Self::DeviceConnection,
-            "device_disconnection" => Self::DeviceDisconnection,
-            "driver_load" => Self::DriverLoad,
-            "driver_unload" => Self::DriverUnload,
-            "firewall_change" => Self::FirewallChange,
-            _ => return None,
-        })
+    /// What has to be observed for there to be such events.
+    pub(crate) const fn data_source(self) -> DataSource {
+        match self {
+            // Most records, and all lines of sudo and cron, are told from programs started.
+            Self::ProcessCreation | Self::Audit | Self::Log => DataSource::Process,
+            Self::Authentication => DataSource::Login,
+            Self::NetworkConnection | Self::NetworkFlow => DataSource::Flow,
+            Self::NetworkListen => DataSource::Listener,
+            Self::DnsQuery => DataSource::Dns,
+            Self::FileEvent | Self::FileChange | Self::FileDelete | Self::FileRename => DataSource::File,
+            Self::FileAccess => DataSource::FileRead,
+            Self::DeviceConnection | Self::DeviceDisconnection => DataSource::Peripheral,
+            Self::DriverLoad | Self::DriverUnload => DataSource::Module,
+            Self::FirewallChange => DataSource::Firewall,
+        }
     }
 
     pub(crate) fn fields(self) -> &'static [FieldSpec] {

@@ -10,9 +10,10 @@ use crate::error::{Cause, RuleError};
 use crate::exception::{Exception, ExceptionSpec, MAX_EXCEPTIONS};
 use crate::field::Class;
 use crate::matcher::MatcherBuilder;
-use crate::sigma::correlation::MAX_THRESHOLD;
+use crate::sigma::correlation::{CorrelationKind, MAX_THRESHOLD};
 use crate::sigma::detection::Placeholders;
 use crate::sigma::document::{Body, Document};
+use crate::source::DataSources;
 
 /// A document on its way into the set.
 pub(super) struct Entry {
@@ -178,10 +179,13 @@ impl Compiler {
         }
         let mut set = RuleSet { feeds: vec![Vec::new(); self.entries.len()], ..RuleSet::default() };
         let mut source_at: HashMap<usize, Option<usize>> = HashMap::new();
+        let mut needs: Vec<DataSources> = self.entries.iter().map(own_needs).collect();
         for index in order {
             match self.correlation(index, &inputs_of[index], &source_at) {
                 Ok(correlation) => {
                     source_at.insert(index, correlation.source_at);
+                    needs[index] =
+                        joint_needs(correlation.kind, inputs_of[index].iter().map(|at| needs[*at]));
                     let number = to_u32(set.correlations.len());
                     let mut sources: Vec<usize> = inputs_of[index].clone();
                     sources.sort_unstable();
@@ -227,6 +231,7 @@ impl Compiler {
                     response: d.own.response,
                     kind,
                     logsource,
+                    needs: needs[index],
                     file: entry.file.clone(),
                     enabled: entry.enabled && !entry.out,
                     alerts: entry.enabled
@@ -269,6 +274,23 @@ impl Compiler {
         }
         set
     }
+}
+
+/// What a rule about single events needs; of correlations nothing yet.
+fn own_needs(entry: &Entry) -> DataSources {
+    match &entry.document.body {
+        Body::Events { source, .. } => DataSources::of(source.class.data_source()),
+        Body::Correlation { .. } => DataSources::NONE,
+    }
+}
+
+/// What a correlation needs of what its rules need: one that counts can do with any of them.
+fn joint_needs(kind: CorrelationKind, rules: impl Iterator<Item = DataSources>) -> DataSources {
+    let join = match kind {
+        CorrelationKind::EventCount | CorrelationKind::ValueCount => DataSources::intersection,
+        CorrelationKind::Temporal | CorrelationKind::TemporalOrdered => DataSources::union,
+    };
+    rules.reduce(join).unwrap_or_default()
 }
 
 /// The number of a rule.

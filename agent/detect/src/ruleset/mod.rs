@@ -19,6 +19,7 @@ use crate::predicate::Comparison;
 use crate::sigma::correlation::CorrelationKind;
 use crate::sigma::detection::Placeholders;
 use crate::sigma::document::{self, Document};
+use crate::source::DataSources;
 use crate::yaml;
 
 mod compile;
@@ -62,6 +63,8 @@ pub struct Rule {
     pub kind: RuleKind,
     /// Its log source, such as `linux/process_creation`; of a correlation, empty.
     pub logsource: String,
+    /// Data sources without which it cannot hold.
+    pub needs: DataSources,
     /// The file it came from.
     pub file: String,
     /// Switched off by an override: it is listed and does nothing.

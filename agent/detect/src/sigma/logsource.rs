@@ -19,24 +19,25 @@ pub(crate) struct LogSource {
 /// Services whose log lines the login sensor reads.
 const LOGIN_SERVICES: [&str; 4] = ["sshd", "dropbear", "login", "su"];
 
-/// Categories, for messages.
-const CATEGORIES: [&str; 16] = [
-    "process_creation",
-    "authentication",
-    "network_connection",
-    "network_flow",
-    "network_listen",
-    "dns_query",
-    "file_event",
-    "file_change",
-    "file_delete",
-    "file_rename",
-    "file_access",
-    "device_connection",
-    "device_disconnection",
-    "driver_load",
-    "driver_unload",
-    "firewall_change",
+/// Categories, and the class of events each names.
+const CATEGORIES: [(&str, Class); 17] = [
+    ("process_creation", Class::ProcessCreation),
+    ("authentication", Class::Authentication),
+    ("network_connection", Class::NetworkConnection),
+    ("network_flow", Class::NetworkFlow),
+    ("network_listen", Class::NetworkListen),
+    ("dns_query", Class::DnsQuery),
+    ("dns", Class::DnsQuery),
+    ("file_event", Class::FileEvent),
+    ("file_change", Class::FileChange),
+    ("file_delete", Class::FileDelete),
+    ("file_rename", Class::FileRename),
+    ("file_access", Class::FileAccess),
+    ("device_connection", Class::DeviceConnection),
+    ("device_disconnection", Class::DeviceDisconnection),
+    ("driver_load", Class::DriverLoad),
+    ("driver_unload", Class::DriverUnload),
+    ("firewall_change", Class::FirewallChange),
 ];
 
 /// Reads `logsource`.
@@ -84,8 +85,8 @@ pub(crate) fn parse(node: &Node) -> Result<LogSource, At> {
         (None, Some("auditd")) => (Class::Audit, None),
         (None, Some(name @ ("sudo" | "cron"))) => (Class::Log, is(Class::Log, "program", name)?),
         (None, None) => return unsupplied("the log source names neither category nor service".to_owned()),
-        (Some(category), None) => match Class::from_category(category) {
-            Some(class) => (class, None),
+        (Some(category), None) => match CATEGORIES.iter().find(|(name, _)| *name == category) {
+            Some((_, class)) => (*class, None),
             None => return unsupplied(unknown(&text)),
         },
         (None, Some("syslog")) => {
@@ -101,7 +102,7 @@ pub(crate) fn parse(node: &Node) -> Result<LogSource, At> {
 }
 
 fn unknown(text: &str) -> String {
-    let categories = CATEGORIES.join(", ");
+    let categories = CATEGORIES.map(|(name, _)| name).join(", ");
     let services = LOGIN_SERVICES.join(", ");
     format!(
         "no sensor supplies the log source `{text}`; there are the categories {categories} and the services auth, auditd, cron, \
