@@ -207,13 +207,13 @@ fn a_rule_says_what_has_to_be_observed_for_it() {
     let single = |name: &str, category: &str| {
         format!(
             "title: {name}\nname: {name}\nlogsource:\n  product: linux\n  {category}\n\
-             detection:\n  s:\n    ProcessId: 1\n  condition: s\n---\n"
+             detection:\n  s:\n    pid: 1\n  condition: s\n---\n"
         )
     };
     let correlation = |title: &str, kind: &str, rules: &str| {
         format!(
             "title: {title}\nname: {title}\ncorrelation:\n  type: {kind}\n  rules: [{rules}]\n  timespan: 1m\n  {}\n---\n",
-            if kind == "event_count" { "condition: {gte: 2}" } else { "group-by: [ProcessId]" }
+            if kind == "event_count" { "condition: {gte: 2}" } else { "group-by: [pid]" }
         )
     };
     let text = [
