@@ -18,6 +18,9 @@ use crate::workspace::Workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
 
+/// What every machine of the laboratory is started with, besides its root.
+const CMDLINE: &str = "console=ttyS0 panic=-1 net.ifnames=0 loglevel=4";
+
 /// Where the harness's own programs go in the guest: not where droppers land, since they are about counting.
 pub const PROGRAMS: &str = "/var/lib/validation";
 
@@ -185,8 +188,7 @@ impl Machine {
         qemu.arg("-m").arg(setup.memory.to_string()).arg("-smp").arg(setup.processors.to_string());
         qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
         let writable = if image.read_only { "ro" } else { "rw" };
-        let append = format!("console=ttyS0 panic=-1 net.ifnames=0 root=/dev/vda {writable} loglevel=4");
-        qemu.arg("-append").arg(append);
+        qemu.arg("-append").arg(format!("{CMDLINE} root=/dev/vda {writable} {}", image.cmdline).trim_end());
         // The console's log goes on over reboots.
         let console = OpenOptions::new()
             .create(true)

@@ -71,6 +71,7 @@ define DEFENDER_INSTALL_OVERLAY_FILES
 		case "$$file" in \
 			$(2)) continue ;; \
 			./etc/defender/*) mode=0640 ;; \
+			./etc/ssh/*) mode=0600 ;; \
 			*) mode=0644 ;; \
 		esac; \
 		if test -x "$$file"; then mode=0755; fi; \

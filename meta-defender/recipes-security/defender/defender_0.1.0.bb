@@ -71,6 +71,8 @@ defender_install_overlay () {
             ./etc/defender/*)
                 # May hold credentials of sinks.
                 mode=0640 ;;
+            ./etc/ssh/*)
+                mode=0600 ;;
         esac
         if [ -x "$file" ]; then
             mode=0755
@@ -92,6 +94,7 @@ do_install () {
 PACKAGES =+ "${PN}-firewall"
 
 FILES:${PN} += "${datadir}/dbus-1 \
+                ${nonarch_libdir}/sysctl.d \
                 ${nonarch_libdir}/sysusers.d \
                 ${nonarch_libdir}/tmpfiles.d"
 # nooelint: oelint.var.filesoverride - a package of our own
@@ -100,7 +103,7 @@ FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
                         ${libexecdir}/defender/firewall \
                         ${systemd_system_unitdir}/defender-firewall.service"
 
-CONFFILES:${PN} = "${sysconfdir}/defender/defender.toml"
+CONFFILES:${PN} = "${sysconfdir}/defender/defender.toml ${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
 CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
 
 RDEPENDS:${PN}-firewall += "${PN}"

@@ -96,7 +96,7 @@ pub(super) fn write(root: &Path, flavour: Flavour) -> Result<()> {
             chown(&path, Some(0), id("shadow")).map_err(Error::io(failed))?;
         }
     }
-    for (home, mode, user) in [("root", 0o700, "root"), ("home/device", 0o755, DEVICE_USER)] {
+    for (home, mode, user) in [("root", 0o700, "root"), ("home/device", 0o750, DEVICE_USER)] {
         let path = root.join(home);
         let failed = format!("cannot make {}", path.display());
         fs::create_dir_all(&path).map_err(Error::io(failed.clone()))?;

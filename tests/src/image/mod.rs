@@ -29,6 +29,10 @@ use crate::workspace::Workspace;
 /// Bound for each tool that packs a file system.
 pub(crate) const PACK: Duration = Duration::from_secs(300);
 
+/// What a product adds to the kernel's command line where it cannot build the kernel itself: only signed modules, root does not
+/// change the kernel, no debugfs, and caches of different objects are kept apart.
+const CMDLINE: &str = "module.sig_enforce=1 lockdown=integrity debugfs=off slab_nomerge nohibernate";
+
 /// The two kinds of product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
@@ -74,6 +78,10 @@ pub struct Image {
     pub kernel: PathBuf,
     /// Our initramfs.
     pub initramfs: PathBuf,
+    /// What the kernel was built with, where that is known.
+    pub kernel_config: Option<PathBuf>,
+    /// Words of the kernel's command line that belong to the product.
+    pub cmdline: &'static str,
     /// Root file system, the first virtio disk.
     pub rootfs: PathBuf,
     /// The root file system is never written; state lives on a second disk, mounted at `/var`.
@@ -112,6 +120,8 @@ pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result
         flavour,
         kernel: kernel.image.clone(),
         initramfs: directory.join("initramfs.cpio"),
+        kernel_config: Some(kernel.config.clone()),
+        cmdline: CMDLINE,
         rootfs: directory.join("rootfs.squashfs"),
         read_only: true,
         configures_network: true,
@@ -153,6 +163,8 @@ pub fn external(workspace: &Workspace, flavour: Flavour, kernel: &Path, rootfs: 
         flavour,
         kernel: kernel.to_path_buf(),
         initramfs: directory.join("initramfs.cpio"),
+        kernel_config: None,
+        cmdline: "",
         rootfs: directory.join("rootfs.img"),
         read_only: false,
         configures_network: false,

@@ -14,6 +14,8 @@ use super::PACK;
 pub(super) struct Kernel {
     /// The bootable file.
     pub(super) image: PathBuf,
+    /// What it was built with.
+    pub(super) config: PathBuf,
     /// `uname -r` of it.
     pub(super) release: String,
     /// `lib/modules/RELEASE`.
@@ -41,7 +43,13 @@ pub(super) fn kernel(tree: &Path) -> Result<Kernel> {
     }
     let text = fs::read_to_string(&dependencies)
         .map_err(Error::io(format!("cannot read {}", dependencies.display())))?;
-    Ok(Kernel { image: boot.join(format!("vmlinuz-{release}")), release, modules, needs: parse(&text) })
+    Ok(Kernel {
+        image: boot.join(format!("vmlinuz-{release}")),
+        config: boot.join(format!("config-{release}")),
+        release,
+        modules,
+        needs: parse(&text),
+    })
 }
 
 /// `modules.dep`: `path: what it needs, nearest first`.
@@ -136,6 +144,7 @@ mod tests {
     fn modules_come_after_what_they_need() {
         let kernel = Kernel {
             image: PathBuf::new(),
+            config: PathBuf::new(),
             release: String::new(),
             modules: PathBuf::new(),
             needs: parse(

@@ -27,6 +27,20 @@ const SBIN_APPLETS: &[&str] = &[
     "syslogd",
 ];
 
+/// Applets that a product configures out of its BusyBox: servers without encryption, and what writes registers.
+const OMITTED_APPLETS: &[&str] = &[
+    "devmem",
+    "fakeidentd",
+    "ftpd",
+    "httpd",
+    "i2cset",
+    "i2ctransfer",
+    "inetd",
+    "telnet",
+    "telnetd",
+    "tftpd",
+];
+
 /// `image/modules.txt`.
 pub(super) fn module_list(workspace: &Workspace) -> Result<String> {
     let path = workspace.tests("image/modules.txt");
@@ -51,6 +65,8 @@ pub(super) fn lay_out(
         fs::remove_dir_all(entry.path())
             .map_err(Error::io(format!("cannot empty {}", entry.path().display())))?;
     }
+    // A run-time package should not have brought any.
+    let _ = fs::remove_dir_all(stage.join("usr/include"));
     copy_tree(&workspace.tests("image/common"), stage)?;
     copy_tree(&workspace.tests(&format!("image/{}", flavour.name())), stage)?;
     applets(stage)?;
@@ -74,10 +90,9 @@ pub(super) fn lay_out(
             for unit in ENABLED_UNITS {
                 enable(stage, unit)?;
             }
-            let key = stage.join("etc/ssh/ssh_host_ed25519_key");
-            let mut keygen = Command::new("ssh-keygen");
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "validation", "-f"]).arg(&key);
-            command::run(&mut keygen, PACK)?;
+            for file in ["sshd_config", "sshd_config.d/60-defender.conf"] {
+                set_mode(&stage.join("etc/ssh").join(file), 0o600)?;
+            }
             // Empty: systemd makes one up for this boot and mounts it over the read-only file.
             fs::write(stage.join("etc/machine-id"), "").map_err(Error::io("cannot write /etc/machine-id"))
         }
@@ -132,7 +147,7 @@ fn applets(stage: &Path) -> Result<()> {
     for applet in String::from_utf8_lossy(&list).lines() {
         let taken =
             ["usr/bin", "usr/sbin"].iter().any(|at| stage.join(at).join(applet).symlink_metadata().is_ok());
-        if !taken {
+        if !taken && !OMITTED_APPLETS.contains(&applet) {
             let at = if SBIN_APPLETS.contains(&applet) { "usr/sbin" } else { "usr/bin" };
             let path = stage.join(at).join(applet);
             symlink("/usr/bin/busybox", &path)

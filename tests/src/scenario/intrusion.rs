@@ -212,7 +212,7 @@ const STEPS: &[Step] = &[
     root("read physical memory", "busybox dd if=/dev/mem of=/dev/null bs=1 count=0", "ba5cafd5-350d-4c72-973f-0198ff5a5e5b"),
     root(
         "open a telnet back door",
-        "telnetd -l /bin/sh -b 127.0.0.1 -p 2323; killall telnetd",
+        "ln -s /bin/busybox /run/telnetd; /run/telnetd -l /bin/sh -b 127.0.0.1 -p 2323; killall telnetd; rm /run/telnetd",
         "becfa87e-0e9f-4c16-84e8-44f7d205a2e4",
     ),
     // Real ones would blind the agent's own source, which a scenario of its own looks at.
