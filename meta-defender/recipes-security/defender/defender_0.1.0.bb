@@ -12,7 +12,8 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 require defender-source-tree.inc
 require defender-crates.inc
 
-inherit cargo pkgconfig systemd update-rc.d useradd features_check
+inherit cargo pkgconfig systemd update-rc.d features_check
+require defender-user.inc
 
 ANY_OF_DISTRO_FEATURES = "systemd sysvinit"
 
@@ -20,6 +21,8 @@ CVE_PRODUCT = "defender-project:defender"
 
 # Optional sinks. Leaving one out leaves its code and its crates out.
 PACKAGECONFIG ??= "dbus mqtt tls"
+# On the build host it checks configurations and images; TLS is there for the checks of certificates.
+PACKAGECONFIG:class-native ??= "tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
 PACKAGECONFIG[mqtt] = "--features mqtt"
@@ -38,10 +41,6 @@ INITSCRIPT_NAME:${PN} = "defender"
 INITSCRIPT_PARAMS:${PN} = "start 21 2 3 4 5 . stop 79 0 1 6 ."
 INITSCRIPT_NAME:${PN}-firewall = "defender-firewall"
 INITSCRIPT_PARAMS:${PN}-firewall = "start 37 S ."
-
-USERADD_PACKAGES = "${PN}"
-USERADD_PARAM:${PN} = "--system --no-create-home --home-dir ${localstatedir}/lib/defender --shell /sbin/nologin \
-                       --user-group defender"
 
 DEFENDER_INIT = "${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'systemd', '', d)} \
                  ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'sysvinit', '', d)}"
@@ -68,6 +67,9 @@ defender_install_overlay () {
                 target="./etc/init.d/${file##*/S[0-9][0-9]}" ;;
             ./usr/share/dbus-1/*)
                 case " ${PACKAGECONFIG} " in *" dbus "*) ;; *) wanted= ;; esac ;;
+            ./etc/defender/defender.toml)
+                # Comes with the recipe that VIRTUAL-RUNTIME_defender-config names.
+                wanted= ;;
             ./etc/defender/*)
                 # May hold credentials of sinks.
                 mode=0640 ;;
@@ -86,9 +88,18 @@ defender_install_overlay () {
 do_install () {
     install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/defender ${D}${bindir}/defender
     defender_install_overlay
-    install -d ${D}${sysconfdir}/defender/conf.d ${D}${sysconfdir}/defender/rules
+    for directory in conf.d feeds policies rules; do
+        install -d ${D}${sysconfdir}/defender/$directory
+    done
     find ${D}${sysconfdir}/defender -type d -exec chmod 0750 {} +
     chown -R root:defender ${D}${sysconfdir}/defender
+}
+
+# The agent's command line and what calls it, for defender-config.bbclass and defender-posture.bbclass.
+do_install:class-native () {
+    install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/defender ${D}${bindir}/defender
+    install -D -m 0755 ${S}/build-host/defender-image ${D}${bindir}/defender-image
+    install -D -m 0644 ${S}/meta-defender/recipes-kernel/linux/files/defender.cfg ${D}${datadir}/defender/kernel-options.cfg
 }
 
 PACKAGES =+ "${PN}-firewall"
@@ -103,9 +114,19 @@ FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
                         ${libexecdir}/defender/firewall \
                         ${systemd_system_unitdir}/defender-firewall.service"
 
-CONFFILES:${PN} = "${sysconfdir}/defender/defender.toml ${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
+CONFFILES:${PN} = "${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
 CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
 
+VIRTUAL-RUNTIME_defender-config ??= "defender-config"
+RDEPENDS:${PN}:append:class-target = " ${VIRTUAL-RUNTIME_defender-config}"
 RDEPENDS:${PN}-firewall += "${PN}"
 # nft is in meta-networking. Modules matter only where the kernel does not have the options built in.
-RRECOMMENDS:${PN} += "nftables kernel-module-nf-tables kernel-module-nft-ct kernel-module-nft-limit"
+RRECOMMENDS:${PN}:append:class-target = " nftables \
+                                         kernel-module-nf-conntrack-netlink \
+                                         kernel-module-nf-tables \
+                                         kernel-module-nfnetlink-log \
+                                         kernel-module-nft-ct \
+                                         kernel-module-nft-limit \
+                                         kernel-module-nft-log"
+
+BBCLASSEXTEND = "native"
