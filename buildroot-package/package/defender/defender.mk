@@ -5,10 +5,17 @@
 ################################################################################
 
 DEFENDER_VERSION = 0.1.0
-# The repository this external tree is part of. There is no public release
-# yet; when there is one, a pre-vendored tarball takes this place.
+DEFENDER_RELEASE_SITE = $(call qstrip,$(BR2_PACKAGE_DEFENDER_RELEASE_SITE))
+ifneq ($(DEFENDER_RELEASE_SITE),)
+# Vendored already, so that name and hash do not depend on how this release
+# of Buildroot would vendor it.
+DEFENDER_SITE = $(DEFENDER_RELEASE_SITE)
+DEFENDER_SOURCE = defender-$(DEFENDER_VERSION)-vendored.tar.gz
+else
+# The repository this external tree is part of.
 DEFENDER_SITE = $(BR2_EXTERNAL_DEFENDER_PATH)/..
 DEFENDER_SITE_METHOD = local
+endif
 DEFENDER_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = --exclude /target --exclude /tests/.work
 DEFENDER_SUBDIR = agent/daemon
 DEFENDER_LICENSE = Apache-2.0
@@ -42,6 +49,20 @@ DEFENDER_CARGO_OPTS = \
 DEFENDER_CARGO_BUILD_OPTS = $(DEFENDER_CARGO_OPTS)
 DEFENDER_CARGO_INSTALL_OPTS = $(DEFENDER_CARGO_OPTS)
 
+# For the host: the command line that checks images. TLS is there for the
+# checks of certificates.
+HOST_DEFENDER_DEPENDENCIES = host-openssl host-pkgconf
+HOST_DEFENDER_CARGO_BUILD_OPTS = --no-default-features --features=tls
+HOST_DEFENDER_CARGO_INSTALL_OPTS = $(HOST_DEFENDER_CARGO_BUILD_OPTS)
+
+define HOST_DEFENDER_INSTALL_CHECK
+	$(INSTALL) -D -m 0755 $(@D)/build-host/defender-image \
+		$(HOST_DIR)/bin/defender-image
+	$(INSTALL) -D -m 0644 $(@D)/meta-defender/recipes-kernel/linux/files/defender.cfg \
+		$(HOST_DIR)/share/defender/kernel-options.cfg
+endef
+HOST_DEFENDER_POST_INSTALL_HOOKS += HOST_DEFENDER_INSTALL_CHECK
+
 # A local source is not vendored by Buildroot: scripts/vendor does it, and
 # here the result goes where cargo looks for it.
 define DEFENDER_USE_VENDOR
@@ -57,6 +78,7 @@ define DEFENDER_USE_VENDOR
 		>$(@D)/.cargo/config.toml
 endef
 DEFENDER_POST_RSYNC_HOOKS += DEFENDER_USE_VENDOR
+HOST_DEFENDER_POST_RSYNC_HOOKS += DEFENDER_USE_VENDOR
 
 # Everything of rootfs-overlay/ that this image has a use for, by pattern: a
 # new file there needs no change here. Modes: programs 0755; configuration
@@ -87,16 +109,30 @@ DEFENDER_UNWANTED_FILES = *.tests.yaml|*.tests.toml
 ifneq ($(BR2_PACKAGE_DEFENDER_DBUS),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/dbus-1/*
 endif
+ifneq ($(BR2_PACKAGE_DEFENDER_RULES),y)
+DEFENDER_UNWANTED_FILES += |./usr/share/defender/rules/*
+endif
+ifneq ($(BR2_PACKAGE_DEFENDER_POLICIES),y)
+DEFENDER_UNWANTED_FILES += |./usr/share/defender/policies/*
+endif
 ifneq ($(BR2_PACKAGE_DEFENDER_FIREWALL),y)
 DEFENDER_UNWANTED_FILES += |./etc/defender/nftables/*|./etc/init.d/*-firewall
 DEFENDER_UNWANTED_FILES += |./usr/libexec/defender/firewall
 DEFENDER_UNWANTED_FILES += |./usr/lib/systemd/system/defender-firewall.service
 endif
 
+DEFENDER_CONFIG_FILE = $(call qstrip,$(BR2_PACKAGE_DEFENDER_CONFIG_FILE))
+ifneq ($(DEFENDER_CONFIG_FILE),)
+define DEFENDER_INSTALL_CONFIG_FILE
+	$(INSTALL) -D -m 0640 $(DEFENDER_CONFIG_FILE) $(TARGET_DIR)/etc/defender/defender.toml
+endef
+endif
+
 define DEFENDER_INSTALL_OVERLAY
 	$(call DEFENDER_INSTALL_OVERLAY_FILES,*,$(DEFENDER_UNWANTED_FILES)|$(DEFENDER_SYSTEMD_FILES)|$(DEFENDER_SYSV_FILES))
-	mkdir -p $(TARGET_DIR)/etc/defender/conf.d $(TARGET_DIR)/etc/defender/rules
+	cd $(TARGET_DIR)/etc/defender && mkdir -p conf.d feeds policies rules
 	find $(TARGET_DIR)/etc/defender -type d -exec chmod 0750 {} +
+	$(DEFENDER_INSTALL_CONFIG_FILE)
 endef
 DEFENDER_POST_INSTALL_TARGET_HOOKS += DEFENDER_INSTALL_OVERLAY
 
@@ -141,4 +177,27 @@ define DEFENDER_LINUX_CONFIG_FIXUPS
 	$(call KCONFIG_ENABLE_OPT,CONFIG_SECCOMP_FILTER)
 endef
 
+# The finished root file system, once owners and modes are the device's.
+ifeq ($(BR2_PACKAGE_DEFENDER_CHECK),y)
+DEFENDER_DEPENDENCIES += host-defender
+DEFENDER_IMAGE = DEFENDER=$(HOST_DIR)/bin/defender $(HOST_DIR)/bin/defender-image
+DEFENDER_KERNEL_CONFIG = $(if $(BR2_LINUX_KERNEL),--kernel-config $(LINUX_DIR)/.config)
+DEFENDER_POSTURE_OPTIONS = $(call qstrip,$(BR2_PACKAGE_DEFENDER_POSTURE_OPTIONS)) $(DEFENDER_KERNEL_CONFIG)
+
+# Lines of the script that runs under fakeroot and ends at the first failure.
+define DEFENDER_CHECK_IMAGE
+	$(DEFENDER_IMAGE) check $(TARGET_DIR) $(DEFENDER_KERNEL_CONFIG)
+endef
+DEFENDER_ROOTFS_PRE_CMD_HOOKS += DEFENDER_CHECK_IMAGE
+
+# Below the bar is 1; everything else fails the build in any case.
+ifneq ($(BR2_PACKAGE_DEFENDER_POSTURE_OFF),y)
+define DEFENDER_GRADE_IMAGE
+	$(DEFENDER_IMAGE) posture $(TARGET_DIR) $(BINARIES_DIR)/posture $(DEFENDER_POSTURE_OPTIONS) $(if $(BR2_PACKAGE_DEFENDER_POSTURE_WARN),|| test $$? -eq 1)
+endef
+DEFENDER_ROOTFS_PRE_CMD_HOOKS += DEFENDER_GRADE_IMAGE
+endif
+endif
+
 $(eval $(cargo-package))
+$(eval $(host-cargo-package))

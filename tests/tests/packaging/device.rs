@@ -13,8 +13,12 @@ fn shell_scripts() -> Vec<PathBuf> {
         .filter(|path| read_bytes(path).starts_with(b"#!/bin/sh"))
         .map(|path| top().join("rootfs-overlay").join(path))
         .collect();
-    scripts.push(top().join("buildroot-package/scripts/vendor"));
-    scripts.push(top().join("build-host/defender-image"));
+    let of_the_build = [
+        "buildroot-package/scripts/vendor",
+        "buildroot-package/scripts/release",
+        "build-host/defender-image",
+    ];
+    scripts.extend(of_the_build.map(|script| top().join(script)));
     assert!(scripts.len() >= 5, "{scripts:?}");
     scripts
 }

@@ -9,19 +9,32 @@ use crate::{have, read, read_bytes, run, top, tree, Scratch};
 
 /// What the Yocto recipe's install function puts into an image.
 fn yocto_installs(source: &Path, scratch: &Scratch, init: &str, dbus: bool) -> BTreeMap<String, u32> {
-    let recipe = read("meta-defender/recipes-security/defender/defender_0.1.0.bb");
-    let body = recipe.split("defender_install_overlay () {\n").nth(1).expect("install function");
-    let body = body.split("\n}\n").next().expect("end of install function");
     let target = scratch.join(&format!("yocto-{init}-{dbus}"));
     fs::create_dir_all(&target).expect("target directory");
-    // bitbake would put these variables' values in; to the shell they look the same.
-    run(Command::new("sh")
-        .args(["-euc", body])
-        .env("S", source)
-        .env("D", &target)
-        .env("DEFENDER_INIT", init)
-        .env("PACKAGECONFIG", if dbus { "dbus mqtt tls" } else { "mqtt tls" }));
+    // The configuration is a recipe of its own, for a product to replace.
+    for (recipe, function) in
+        [("defender", "defender_install_overlay ()"), ("defender-config", "do_install ()")]
+    {
+        let body = shell_function(recipe, function);
+        // The machine this runs on has no such group.
+        let body = body.replace("chown -R root:defender", ": chown -R root:defender");
+        // bitbake would put these variables' values in; to the shell they look the same.
+        run(Command::new("sh")
+            .args(["-euc", &body])
+            .env("S", source)
+            .env("D", &target)
+            .env("sysconfdir", "/etc")
+            .env("DEFENDER_INIT", init)
+            .env("PACKAGECONFIG", if dbus { "dbus mqtt tls" } else { "mqtt tls" }));
+    }
     tree(&target)
+}
+
+/// The body of a shell function of one of our recipes.
+fn shell_function(recipe: &str, function: &str) -> String {
+    let text = read(&format!("meta-defender/recipes-security/defender/{recipe}_0.1.0.bb"));
+    let body = text.split_once(&format!("\n{function} {{\n")).expect("install function").1;
+    body.split_once("\n}\n").expect("end of install function").0.to_owned()
 }
 
 /// What the Buildroot package's install hooks put into an image.
@@ -37,7 +50,8 @@ fn buildroot_installs(
     let makefile = format!(
         "INSTALL = install\nTARGET_DIR = {target}\nBR2_EXTERNAL_DEFENDER_PATH = {external}\n\
          BR2_PACKAGE_DEFENDER_DBUS = {dbus}\nBR2_PACKAGE_DEFENDER_FIREWALL = {firewall}\n\
-         cargo-package =\ninclude {external}/package/defender/defender.mk\n\
+         BR2_PACKAGE_DEFENDER_RULES = y\nBR2_PACKAGE_DEFENDER_POLICIES = y\n\
+         cargo-package =\nhost-cargo-package =\ninclude {external}/package/defender/defender.mk\n\
          {source}/install:\n\t$(DEFENDER_INSTALL_OVERLAY)\n\t$(DEFENDER_INSTALL_INIT_{init})\n",
         target = target.display(),
         external = top().join("buildroot-package").display(),
@@ -109,6 +123,27 @@ fn both_installers_install_the_whole_overlay() {
     // The rules' and policies' own tests stay on the build machine.
     overlay.retain(|path| ![".tests.yaml", ".tests.toml"].iter().any(|ending| path.ends_with(ending)));
     assert_eq!(installed, overlay, "files of rootfs-overlay/ that no image gets, or the other way round");
+}
+
+/// Directories of `/etc/defender` that a product fills.
+fn made_directories(command: &str) -> BTreeSet<String> {
+    command.split([';', '\n']).next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn both_installers_make_the_directories_a_product_fills() {
+    let recipe = shell_function("defender", "do_install ()");
+    let yocto = made_directories(recipe.split_once("for directory in ").expect("loop over directories").1);
+    let package = read("buildroot-package/package/defender/defender.mk");
+    let buildroot = made_directories(package.split_once("/etc/defender && mkdir -p ").expect("mkdir").1);
+    assert_eq!(yocto, buildroot);
+    // What the agent reads by default is there to be filled.
+    let default = read("rootfs-overlay/etc/defender/defender.toml");
+    for line in default.lines().filter(|line| line.starts_with("#directories = ")) {
+        let name = line.rsplit("\"/etc/defender/").next().and_then(|rest| rest.split('"').next());
+        assert!(name.is_some_and(|name| yocto.contains(name)), "{line}: no installer makes it");
+    }
+    assert!(yocto.contains("conf.d"));
 }
 
 #[test]

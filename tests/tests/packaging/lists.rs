@@ -50,6 +50,14 @@ fn yocto_crates_are_those_of_the_lock_file() {
 }
 
 #[test]
+fn buildroot_knows_the_licence_file() {
+    let output = crate::run(std::process::Command::new("sha256sum").arg(crate::top().join("LICENSE")));
+    let sum = String::from_utf8_lossy(&output.stdout).split(' ').next().expect("sum").to_owned();
+    let hashes = read("buildroot-package/package/defender/defender.hash");
+    assert!(hashes.contains(&format!("sha256  {sum}  LICENSE\n")), "defender.hash is not of this LICENSE");
+}
+
+#[test]
 fn every_direct_dependency_has_its_reason() {
     let manifest = read("Cargo.toml");
     let section = manifest

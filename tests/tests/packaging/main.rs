@@ -3,6 +3,7 @@
 
 mod bus;
 mod device;
+mod gate;
 mod installers;
 mod lists;
 
