@@ -1,4 +1,4 @@
-//! Sigma rules and correlation over the agent's events.
+//! Sigma rules, correlation, threat feeds and the learned profile over the agent's events.
 //!
 //! Rules come in as bytes, time comes from the events: nothing here opens a file, reads a clock or starts a thread, so whatever
 //! happened on a device can be judged again on any machine, with the same result.
@@ -17,6 +17,7 @@
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
 //! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
+//! | [`profile`] | the learned profile: what a product does, and what it does not |
 //! | [`exception`] | events that rules are not to be held against |
 //! | [`suppression`] | repeats and rates of findings |
 //! | [`scenario`] | tests of rules: events that must fire and events that must not |
@@ -33,6 +34,7 @@ mod field;
 mod matcher;
 mod pattern;
 mod predicate;
+pub mod profile;
 mod regular;
 pub mod ruleset;
 pub mod scenario;
