@@ -10,6 +10,7 @@
 //! | `dbus` | the service org.defender.Agent1 |
 //! | [`feeds`] | files of threat feeds, read again when they change |
 //! | [`logins`] | the login sensor with its remembered positions |
+//! | [`network`] | the network sensor and the rules that feed it |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
 //! | [`request`] | what can be asked of a running agent |
@@ -26,6 +27,7 @@ pub mod dbus;
 pub mod device;
 pub mod feeds;
 pub mod logins;
+pub mod network;
 pub mod pipeline;
 pub mod posture;
 pub mod request;

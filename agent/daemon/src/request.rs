@@ -133,6 +133,9 @@ pub struct StatusReport {
     pub degraded: Vec<String>,
     /// The process sensor.
     pub process: ProcessStatus,
+    /// The network sensor.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -160,6 +163,17 @@ pub struct ProcessStatus {
     pub table: u64,
 }
 
+/// The network sensor.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// How each part works; empty when the sensor is off.
+    pub modes: Vec<String>,
+    /// What the kernel lacks, and what is missed for it.
+    pub lacks: Vec<String>,
+    /// What the parts have seen, sent and dropped.
+    pub counters: Vec<(String, u64)>,
+}
+
 /// Events by kind since start.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EventCounts {
@@ -167,6 +181,9 @@ pub struct EventCounts {
     pub process: u64,
     /// Logins, failed or not.
     pub authentication: u64,
+    /// Connections, listening sockets, names looked up.
+    #[serde(default)]
+    pub network: u64,
     /// Alerts.
     pub findings: u64,
     /// Blocks and unblocks.

@@ -13,6 +13,7 @@ use defender_detect::{Detector, Limits};
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
+use defender_sensors::network::NetworkSensor;
 use defender_sensors::process::{ProcessSensor, Settings};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, logins, posture, rules};
+use crate::{device, logins, network, posture, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -79,6 +80,7 @@ pub fn run(options: &Options) -> ExitCode {
 
     // What needs the privileges of the start is opened before they are given up.
     let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
+    let network = network::open(&config);
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -107,13 +109,14 @@ pub fn run(options: &Options) -> ExitCode {
         detector: Detector::new(set, Limits::default()),
         rule_errors,
         process: process.as_ref().map(ProcessSensor::status),
+        network: network.as_ref().map(NetworkSensor::status),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
         posture: config.posture.enabled.then(Arc::default),
         config,
     };
-    let opened = Opened { process, syslog, control, news };
+    let opened = Opened { process, network, syslog, control, news };
     runtime.block_on(serve(parts, opened));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -123,6 +126,7 @@ pub fn run(options: &Options) -> ExitCode {
 /// What was opened before confinement.
 struct Opened {
     process: Option<ProcessSensor>,
+    network: Option<NetworkSensor>,
     syslog: Option<UnixDatagram>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
@@ -139,7 +143,11 @@ async fn serve(parts: Parts, opened: Opened) {
         pipeline.say(health);
     }
     if let Some(sensor) = opened.process {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped)));
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
+    if let Some(sensor) = opened.network {
+        let nft = config.response.nft.clone();
+        tokio::spawn(network::run(sensor, nft, outlet.clone(), stopped));
     }
     let operators = operators(&config);
     let mut tasks = Vec::new();
@@ -200,7 +208,7 @@ fn operators(config: &Config) -> Operators {
 }
 
 /// Ready when the agent is told to stop.
-async fn told(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn told(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -15,6 +15,7 @@
 //! | [`saved`] | the state file, and the pure decision what to restore from it |
 //! | [`config`], [`outcome`] | what callers give and get |
 //! | [`firewall`] | the operations that join them |
+//! | [`watch`] | a second table, which judges nothing and feeds the network sensor |
 //!
 //! The crate never spawns a task and holds no lock; every call is one future of the daemon's single-threaded runtime.
 //! `nft` inherits the daemon's ambient `CAP_NET_ADMIN` and its confinement.
@@ -31,6 +32,7 @@ pub mod outcome;
 pub mod route;
 mod ruleset;
 pub mod saved;
+pub mod watch;
 
 pub use address::{Cidr, Target};
 pub use config::Config;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
+//! | [`network`] | connection tracking | connections |
 //!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
@@ -11,6 +12,7 @@
 mod accounts;
 pub mod login;
 mod netlink;
+pub mod network;
 pub mod process;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,12 +15,18 @@ use tokio::io::Interest;
 pub(crate) const CONNECTOR: i32 = 11;
 /// `NETLINK_AUDIT`, linux/netlink.h.
 pub(crate) const AUDIT: i32 = 9;
+/// `NETLINK_ROUTE`, linux/netlink.h.
+pub(crate) const ROUTE: i32 = 0;
+/// `NETLINK_NETFILTER`, linux/netlink.h.
+pub(crate) const NETFILTER: i32 = 12;
 /// Size of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
 /// `NLMSG_ERROR`: acknowledgement or error.
 pub(crate) const ERROR: u16 = 2;
 /// `NLMSG_DONE`: end of a dump.
 pub(crate) const DONE: u16 = 3;
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const REQUEST_DUMP: u16 = 0x01 | 0x300;
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 pub(crate) const REQUEST_ACK: u16 = 0x01 | 0x04;
 
@@ -49,6 +55,11 @@ impl Batch {
         Self { storage: vec![0; BATCH * DATAGRAM], lengths: [0; BATCH], filled: 0 }
     }
 
+    /// A batch without buffers, that stands in for one in use.
+    pub(crate) const fn empty() -> Self {
+        Self { storage: Vec::new(), lengths: [0; BATCH], filled: 0 }
+    }
+
     /// The messages of the last batch. One datagram is one message: the length field of audit records does not count the header
     /// in the unicast stream and does in the multicast stream (kernel/audit.c), so the datagram's own length is used.
     pub(crate) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
@@ -64,9 +75,40 @@ impl Batch {
             })
     }
 
+    /// The messages of the last batch where a datagram may hold several of them, each with its true length: everything but audit.
+    pub(crate) fn packed(&self) -> impl Iterator<Item = Message<'_>> {
+        self.storage
+            .chunks_exact(DATAGRAM)
+            .zip(self.lengths)
+            .take(self.filled)
+            .flat_map(|(datagram, length)| Packed { rest: &datagram[..length] })
+    }
+
     /// The batch was full, so more may wait.
     pub(crate) fn is_full(&self) -> bool {
         self.filled == BATCH
+    }
+}
+
+/// Messages one after the other, each aligned to four bytes (`NLMSG_ALIGN`). A length that cannot be ends them.
+struct Packed<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Packed<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let header = self.rest.first_chunk::<HEADER>()?;
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let payload = self.rest.get(HEADER..length)?;
+        let message = Message {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            payload,
+        };
+        self.rest = self.rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
     }
 }
 
@@ -232,6 +274,39 @@ impl Socket {
         }
     }
 
+    /// Asks for a list and hands every entry of it to `each`. A list longer than the kernel's patience allows is cut.
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        timeout: Duration,
+        each: &mut dyn FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let sequence = self.send(kind, REQUEST_DUMP, payload)?;
+        let mut batch = Batch::new();
+        loop {
+            match self.receive(&mut batch) {
+                Ok(()) => {
+                    for message in batch.packed().filter(|m| m.sequence == sequence) {
+                        match message.kind {
+                            DONE => return Ok(()),
+                            ERROR => return acknowledgement(message.payload),
+                            _ => each(message),
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() || !self.wait(left)? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Sends a request and hands every answer to `each` until it says stop (`true`), or the time is over.
     ///
     /// For control sockets only: what else arrives on the socket is handed to `each` too.
@@ -274,5 +349,39 @@ pub(crate) fn acknowledgement(payload: &[u8]) -> io::Result<()> {
         Some(0) => Ok(()),
         Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
         None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn several_messages_in_a_datagram() {
+        let mut bytes = Vec::new();
+        for (kind, payload) in [(7u16, &b"abcde"[..]), (8, b""), (9, b"xyz")] {
+            bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend([0; 2]);
+            bytes.extend(u32::from(kind).to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(payload);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        let read: Vec<_> =
+            Packed { rest: &bytes }.map(|m| (m.kind, m.sequence, m.payload.to_vec())).collect();
+        assert_eq!(read, [(7, 7, b"abcde".to_vec()), (8, 8, vec![]), (9, 9, b"xyz".to_vec())]);
+        bytes[0] = 15;
+        assert_eq!(Packed { rest: &bytes }.count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_datagrams_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let count = Packed { rest: &bytes }.count();
+            prop_assert!(count <= bytes.len() / HEADER);
+        }
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub process: Process,
     /// Section `login`.
     pub login: Login,
+    /// Section `network`.
+    pub network: Network,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -70,6 +72,7 @@ impl Config {
                 ("device", &mut read.device),
                 ("process", &mut read.process),
                 ("login", &mut read.login),
+                ("network", &mut read.network),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -170,6 +173,25 @@ Login {
     files: Vec<PathBuf> = ["/var/log/auth.log", "/var/log/secure", "/var/log/messages", "/var/log/syslog"].map(PathBuf::from).to_vec(),
     /// Receive log messages directly: `auto` takes `/dev/log` if no syslog daemon has it when the agent starts, `off` never does, a path names another socket.
     syslog_socket: String = "auto".into(),
+} }
+
+section! { "network"
+/// Connections.
+Network {
+    /// Watch the network.
+    enabled: bool = true,
+    /// Have the kernel count bytes and packets of connections (`net.netfilter.nf_conntrack_acct`).
+    accounting: bool = true,
+    /// Interfaces that are watched; `*` at the end of a name stands for any ending. Empty: all.
+    include_interfaces: Vec<String> = Vec::new(),
+    /// Interfaces that are not watched.
+    exclude_interfaces: Vec<String> = Vec::new(),
+    /// Connections remembered between begin and end.
+    flow_table: usize = 2048,
+    /// Events of one kind within a second, with bursts of five times as many; what goes beyond is counted. 0 for no bound.
+    events_per_second: u32 = 200,
+    /// KiB of kernel memory for what the agent has not read yet.
+    receive_buffer_kib: u32 = 1024,
 } }
 
 section! { "rules"
@@ -415,6 +437,7 @@ pub fn sections() -> Vec<Section> {
         Device::section(),
         Process::section(),
         Login::section(),
+        Network::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

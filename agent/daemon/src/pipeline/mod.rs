@@ -29,14 +29,14 @@ use defender_model::process::Ancestor;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
-use defender_sensors::{process, Observation};
+use defender_sensors::{network, process, Observation};
 use tokio::sync::{mpsc, oneshot, Notify};
 
 use crate::feeds;
 use crate::posture::schedule::concerns;
 use crate::request::{
-    BlockedAddress, Desk, EventCounts, FirewallStatus, Notice, ProcessStatus, Reply, Request, Requests,
-    RulesStatus, StatusReport,
+    BlockedAddress, Desk, EventCounts, FirewallStatus, NetworkStatus, Notice, ProcessStatus, Reply, Request,
+    Requests, RulesStatus, StatusReport,
 };
 use crate::response::hook::{self, Hook};
 use crate::response::{self, kill};
@@ -74,6 +74,8 @@ pub struct Parts {
     pub config: crate::config::Config,
     /// What the process sensor is doing; `None` when it is off.
     pub process: Option<Arc<Mutex<process::Status>>>,
+    /// What the network sensor is doing; `None` when it is off.
+    pub network: Option<Arc<Mutex<network::Status>>>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -290,6 +292,7 @@ impl Pipeline {
         match &event.kind {
             EventKind::Process(_) => self.counts.process += 1,
             EventKind::Authentication(_) => self.counts.authentication += 1,
+            EventKind::Network(_) | EventKind::Listener(_) | EventKind::Dns(_) => self.counts.network += 1,
             _ => {}
         }
         self.emit(event);
@@ -547,8 +550,15 @@ impl Pipeline {
             .with("alerts_withheld", self.suppressor.stats().withheld)
             .with("excepted", self.parts.detector.exceptions().map(|(_, count)| count).sum())
             .with("process_lost", lost)
+            .with("network", counts.network)
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
         self.say(health);
+        if let Some(shared) = &self.parts.network {
+            let counters = shared.lock().unwrap_or_else(PoisonError::into_inner).counters();
+            let mut health = Health::new(Kind::Statistics, "network", "since start");
+            health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
+            self.say(health);
+        }
     }
 
     fn serve(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
@@ -598,6 +608,16 @@ impl Pipeline {
         }
     }
 
+    fn network_status(&self) -> NetworkStatus {
+        let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
+        let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        NetworkStatus {
+            modes: status.modes.clone(),
+            lacks: status.lacks.clone(),
+            counters: status.counters().map(|(name, count)| (name.to_owned(), count)).to_vec(),
+        }
+    }
+
     fn status(&self) -> StatusReport {
         StatusReport {
             version: self.parts.device.agent_version.clone(),
@@ -609,6 +629,7 @@ impl Pipeline {
             boot: self.parts.device.boot_id.clone(),
             degraded: self.standing.reasons(),
             process: self.process_status(),
+            network: self.network_status(),
             events: self.counts.clone(),
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,

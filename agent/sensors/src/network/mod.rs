@@ -1,0 +1,20 @@
+//! Connections, seen by the kernel's connection tracking.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`conntrack`] | the kernel's messages about connections |
+//! | `flow` | connections as events, with what is remembered between begin and end |
+//! | `interface` | the device's own addresses; which interfaces are watched |
+//! | `budget` | how many events may pass in a second |
+//! | `attribute` | netlink attributes |
+//! | [`sensor`] | the task that joins them |
+
+mod attribute;
+mod budget;
+pub mod conntrack;
+mod flow;
+mod interface;
+pub mod sensor;
+
+pub use interface::Selection;
+pub use sensor::{NetworkSensor, Settings, Status};

@@ -1,0 +1,303 @@
+//! The network sensor: one task that reads what the kernel tells of connections.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use defender_model::event::Event;
+use defender_model::health::{Health, Kind};
+use defender_model::network::Flow;
+use defender_model::time::Timestamp;
+
+use super::budget::Budget;
+use super::conntrack;
+use super::flow::Flows;
+use super::interface::{Locals, Selection};
+use crate::netlink::{acknowledgement, Batch, Socket, ERROR, NETFILTER, REQUEST_ACK};
+use crate::{Observation, Outlet};
+
+/// What the sensor is called in health events.
+pub const COMPONENT: &str = "network";
+/// How long the kernel may take to answer a question; it does so at once, unless a module has to be loaded.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Losses are reported at most this often.
+const LOSS_REPORT: Duration = Duration::from_secs(60);
+/// Rounds of reading before others have a turn.
+const ROUNDS: usize = 64;
+
+/// What the sensor needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Report connections.
+    pub flows: bool,
+    /// Have the kernel count bytes and packets of connections.
+    pub accounting: bool,
+    /// Which interfaces are watched.
+    pub interfaces: Selection,
+    /// Most connections remembered between begin and end.
+    pub flow_table: usize,
+    /// Most events of one kind in a second; 0 for no bound.
+    pub events_per_second: u32,
+    /// Bytes of the kernel's buffer for what the agent has not read yet.
+    pub receive_buffer: u32,
+    /// Mount point of procfs, usually `/proc`.
+    pub proc: PathBuf,
+    /// Wall clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What the sensor is doing, for `defender status`.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// How each part works, in words.
+    pub modes: Vec<String>,
+    /// What the kernel lacks, and what is missed for it.
+    pub lacks: Vec<String>,
+    /// Messages about connections read.
+    pub flows_seen: u64,
+    /// Events sent.
+    pub sent: u64,
+    /// Events that went over the bound of a second.
+    pub over_bound: u64,
+    /// Times that the kernel had to drop messages.
+    pub overruns: u64,
+    /// Connections open.
+    pub open: usize,
+    /// Connections that found no room in the table.
+    pub untracked: u64,
+}
+
+impl Status {
+    /// The figures, with the names they have in statistics.
+    #[must_use]
+    pub const fn counters(&self) -> [(&'static str, u64); 6] {
+        [
+            ("flows_seen", self.flows_seen),
+            ("sent", self.sent),
+            ("over_bound", self.over_bound),
+            ("overruns", self.overruns),
+            ("open", self.open as u64),
+            ("untracked", self.untracked),
+        ]
+    }
+}
+
+/// The sensor, opened but not running.
+pub struct NetworkSensor {
+    settings: Settings,
+    conntrack: Option<Socket>,
+    batch: Batch,
+    flows: Flows,
+    locals: Locals,
+    budget: Budget,
+    status: Arc<Mutex<Status>>,
+    overruns: u64,
+    reported: Option<(Instant, u64, u64)>,
+}
+
+impl NetworkSensor {
+    /// Opens what the kernel offers. To be called while the process still has what privileges it starts with: only root can
+    /// switch accounting on.
+    #[must_use]
+    pub fn open(settings: Settings) -> Self {
+        let mut status = Status::default();
+        let conntrack = if settings.flows { open_conntrack(&settings, &mut status) } else { None };
+        Self {
+            flows: Flows::new(settings.flow_table),
+            budget: Budget::new(settings.events_per_second, Instant::now()),
+            locals: Locals::default(),
+            batch: Batch::new(),
+            conntrack,
+            status: Arc::new(Mutex::new(status)),
+            overruns: 0,
+            reported: None,
+            settings,
+        }
+    }
+
+    /// What the sensor is doing, kept up to date while it runs.
+    #[must_use]
+    pub fn status(&self) -> Arc<Mutex<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    /// Runs until the pipeline is gone or `stop` is ready.
+    pub async fn run(mut self, outlet: Outlet, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let (modes, lacks) = {
+            let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            (status.modes.join("; "), status.lacks.clone())
+        };
+        let mut out = vec![Observation::Health(Health::new(Kind::Changed, COMPONENT, modes))];
+        for (at, words) in lacks.into_iter().enumerate() {
+            let component = format!("{COMPONENT}.{at}");
+            out.push(Observation::Health(Health::new(Kind::Degraded, component, words)));
+        }
+        loop {
+            for observation in out.drain(..) {
+                if !outlet.send(observation).await {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                () = self.turn(&mut out) => {}
+            }
+        }
+    }
+
+    /// One turn: waits for the kernel, at most about a second, and appends what there is to say.
+    async fn turn(&mut self, out: &mut Vec<Observation>) {
+        let wait = Duration::from_secs(1);
+        match &self.conntrack {
+            Some(socket) => {
+                if let Err(error) = socket.readable(wait).await {
+                    tracing::warn!(%error, "the socket of connection tracking cannot be waited for");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            None => tokio::time::sleep(wait).await,
+        }
+        self.locals.refresh(false);
+        self.read_conntrack(out);
+        self.report_loss(out);
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.over_bound = self.budget.refused();
+        status.overruns = self.overruns;
+        status.open = self.flows.len();
+        status.untracked = self.flows.untracked();
+    }
+
+    fn read_conntrack(&mut self, out: &mut Vec<Observation>) {
+        let Some(socket) = self.conntrack.take() else { return };
+        let mut batch = std::mem::replace(&mut self.batch, Batch::empty());
+        for _ in 0..ROUNDS {
+            match socket.receive(&mut batch) {
+                Ok(()) => {
+                    for message in batch.packed() {
+                        if let Some(tracked) = conntrack::parse(message.kind, message.payload) {
+                            self.tracked(&tracked, out);
+                        }
+                    }
+                    if !batch.is_full() {
+                        break;
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.overruns += 1;
+                    self.flows.forget();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.batch = batch;
+        self.conntrack = Some(socket);
+    }
+
+    fn tracked(&mut self, tracked: &conntrack::Tracked, out: &mut Vec<Observation>) {
+        let ends = [tracked.original.source, tracked.original.destination];
+        if !ends.iter().any(|end| self.locals.contains(*end)) {
+            // Routed, or the device has got another address.
+            self.locals.refresh(true);
+        }
+        if !self.locals.admits(&self.settings.interfaces, ends) {
+            return;
+        }
+        let now = (self.settings.clock)();
+        let locals = &self.locals;
+        let flow = self.flows.observe(tracked, now, &|address| locals.contains(address), &|_| None);
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).flows_seen += 1;
+        self.send(flow, now, out);
+    }
+
+    fn send(&mut self, flow: Flow, now: Timestamp, out: &mut Vec<Observation>) {
+        if self.budget.admits(Instant::now()) {
+            self.status.lock().unwrap_or_else(PoisonError::into_inner).sent += 1;
+            out.push(Observation::Event(Event::new(now, flow.into())));
+        }
+    }
+
+    fn report_loss(&mut self, out: &mut Vec<Observation>) {
+        let (overruns, refused) = (self.overruns, self.budget.refused());
+        let due = match self.reported {
+            None => overruns + refused > 0,
+            Some((at, old, bounded)) => (overruns, refused) != (old, bounded) && at.elapsed() >= LOSS_REPORT,
+        };
+        if !due {
+            return;
+        }
+        self.reported = Some((Instant::now(), overruns, refused));
+        let words = "connections were not reported: there were more of them than `network.events_per_second` allows, or than the \
+                     kernel's buffer (`network.receive_buffer_kib`) could hold";
+        let health =
+            Health::new(Kind::Lost, COMPONENT, words).with("over_bound", refused).with("overruns", overruns);
+        out.push(Observation::Health(health));
+    }
+}
+
+/// Subscribes to connections that begin and end.
+fn open_conntrack(settings: &Settings, status: &mut Status) -> Option<Socket> {
+    match subscribe(settings) {
+        Ok(socket) => {
+            let counted = if settings.accounting { account(&settings.proc) } else { Ok(false) };
+            status.modes.push(match counted {
+                Ok(true) => "connections: events of connection tracking, with bytes and packets".to_owned(),
+                Ok(false) => "connections: events of connection tracking".to_owned(),
+                Err(error) => {
+                    status.lacks.push(format!(
+                        "connections have no byte counts: net.netfilter.nf_conntrack_acct cannot be set: {error}"
+                    ));
+                    "connections: events of connection tracking".to_owned()
+                }
+            });
+            Some(socket)
+        }
+        Err(error) => {
+            let why = match error.raw_os_error() {
+                Some(libc::EPROTONOSUPPORT) => ": the kernel lacks CONFIG_NETFILTER_NETLINK",
+                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => {
+                    ": the kernel lacks CONFIG_NF_CT_NETLINK"
+                }
+                Some(libc::EPERM | libc::EACCES) => ": CAP_NET_ADMIN is needed",
+                _ => "",
+            };
+            status.lacks.push(format!("connections are not seen: {error}{why}"));
+            None
+        }
+    }
+}
+
+fn subscribe(settings: &Settings) -> io::Result<Socket> {
+    // The question makes the kernel load the module where it is one, and tells whether there is any.
+    let mut control = Socket::open(NETFILTER, 0)?;
+    let mut answer = Ok(());
+    control.request(conntrack::GET_STATS, REQUEST_ACK, &conntrack::UNSPECIFIC, PATIENCE, |message| {
+        if message.kind == ERROR {
+            answer = acknowledgement(message.payload);
+        }
+        Ok(message.kind == ERROR)
+    })?;
+    answer?;
+    let socket = Socket::open(NETFILTER, conntrack::GROUPS)?;
+    socket.set_receive_buffer(i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX));
+    Ok(socket)
+}
+
+/// Has the kernel count; true when it does.
+fn account(proc: &Path) -> io::Result<bool> {
+    let switch = |name: &str| {
+        let path = proc.join("sys/net/netfilter").join(name);
+        match fs::read(&path) {
+            Ok(value) if value.starts_with(b"1") => Ok(()),
+            _ => fs::write(&path, "1"),
+        }
+    };
+    // Without CONFIG_NF_CONNTRACK_TIMESTAMP the agent's own clock tells when a connection began and ended.
+    let _ = switch("nf_conntrack_timestamp");
+    switch("nf_conntrack_acct").map(|()| true)
+}

@@ -1,0 +1,257 @@
+//! The network sensor against the kernel it runs on, in a network namespace of its own: real sockets, real connection tracking.
+//!
+//! Needs root and the program nft; otherwise each test says why it did nothing. The machine's own network is not touched: a
+//! namespace belongs to the thread that made it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use defender_model::event::EventKind;
+use defender_model::health::Health;
+use defender_model::network::{Direction, Flow, FlowChange, Protocol};
+use defender_model::time::Timestamp;
+use defender_sensors::network::{NetworkSensor, Selection, Settings, Status};
+use defender_sensors::{Observation, Outlet};
+use tokio::sync::oneshot;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes connection tracking work, as the agent's table of rules does.
+const TRACK: &str =
+    "table inet t { chain o { type filter hook output priority 10; ct state invalid counter; }; }";
+
+fn clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(since.as_millis() as i64)
+}
+
+fn settings() -> Settings {
+    Settings {
+        flows: true,
+        accounting: true,
+        interfaces: Selection::default(),
+        flow_table: 1024,
+        events_per_second: 0,
+        receive_buffer: 1 << 20,
+        proc: "/proc".into(),
+        clock,
+    }
+}
+
+/// Puts the calling thread into a network namespace of its own; false, with the reason said, where that cannot be.
+fn namespace(rules: &str) -> bool {
+    // SAFETY: unshare(2) takes flags and changes the calling thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        println!("nothing tested: a network namespace needs root");
+        return false;
+    }
+    run("ip", &["link", "set", "lo", "up"], "") && run("nft", &["-f", "/dev/stdin"], rules)
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> bool {
+    let child = Command::new(program).args(arguments).stdin(Stdio::piped()).spawn();
+    let Ok(mut child) = child else {
+        println!("nothing tested: {program} is not there");
+        return false;
+    };
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let status = child.wait().unwrap();
+    if !status.success() {
+        println!("nothing tested: {program} {arguments:?} failed");
+    }
+    status.success()
+}
+
+/// Ends every tracked connection at once, as time would (`IPCTNL_MSG_CT_DELETE` without a tuple).
+fn end_connections() {
+    // SAFETY: socket(2) takes three integers.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER) };
+    let mut message = 20u32.to_ne_bytes().to_vec();
+    message.extend(0x102u16.to_ne_bytes());
+    message.extend(5u16.to_ne_bytes());
+    message.extend([0; 12]);
+    // SAFETY: the buffer lives through the call and its true size is given.
+    let sent = unsafe { libc::send(fd, message.as_ptr().cast(), message.len(), 0) };
+    assert_eq!(sent, 20);
+    // SAFETY: the descriptor is ours and is not used again.
+    unsafe { libc::close(fd) };
+}
+
+#[derive(Default)]
+struct Seen {
+    kinds: Vec<EventKind>,
+    notes: Vec<Health>,
+}
+
+impl Seen {
+    fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.kinds.iter().filter_map(|kind| match kind {
+            EventKind::Network(flow) => Some(&**flow),
+            _ => None,
+        })
+    }
+}
+
+/// A sensor in a thread of its own, and what it has said so far.
+struct Running {
+    seen: Arc<Mutex<Seen>>,
+    status: Arc<Mutex<Status>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Threads inherit the namespace of the one that starts them.
+    fn start(settings: Settings) -> Self {
+        let sensor = NetworkSensor::open(settings);
+        let status = sensor.status();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let into = Arc::clone(&seen);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let (outlet, mut observations) = Outlet::channel(4096);
+                let task = tokio::spawn(sensor.run(outlet, async move {
+                    let _ = stopped.await;
+                }));
+                while let Some(observation) = observations.recv().await {
+                    let mut seen = into.lock().unwrap();
+                    match observation {
+                        Observation::Event(event) => seen.kinds.push(event.kind),
+                        Observation::Health(health) => seen.notes.push(health),
+                    }
+                }
+                task.await.unwrap();
+            });
+        });
+        Self { seen, status, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut(&Seen) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.seen.lock().unwrap();
+            if holds(&seen) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not seen: {what}; {:?}, the last {:?}",
+                seen.notes,
+                seen.kinds.last()
+            );
+            drop(seen);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn flow(&self, what: &str, is: impl Fn(&Flow) -> bool) -> Flow {
+        let mut found = None;
+        self.until(what, |seen| {
+            found = seen.flows().find(|flow| is(flow)).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn connections_begin_and_end_with_counts() {
+    if !namespace(TRACK) {
+        return;
+    }
+    let sensor = Running::start(settings());
+    for (address, host) in [("127.0.0.1:0", "IPv4"), ("[::1]:0", "IPv6")] {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[7; 1000]).unwrap();
+        server.read_exact(&mut [0; 1000]).unwrap();
+        let ours = |flow: &Flow| flow.protocol == Protocol::TCP && flow.destination.port == Some(port);
+        let opened = sensor.flow(host, |flow| ours(flow) && flow.change == FlowChange::Opened);
+        assert_eq!(opened.direction, Direction::Local);
+        assert_eq!(opened.source.port, Some(client.local_addr().unwrap().port()));
+        assert_eq!(opened.source.address, client.local_addr().unwrap().ip());
+        drop((client, server));
+        end_connections();
+        let closed = sensor.flow(host, |flow| ours(flow) && flow.change == FlowChange::Closed);
+        let forward = closed.forward.unwrap();
+        assert!(forward.bytes > 1000 && forward.bytes < 2000 && forward.packets >= 4, "{forward:?}");
+        assert!(closed.reply.unwrap().packets >= 2);
+        assert!(closed.started.unwrap() <= closed.ended.unwrap());
+        assert!(closed.ended.unwrap().since(closed.started.unwrap()) < 30_000);
+    }
+}
+
+#[test]
+fn refused_connections_failed_and_datagrams_are_flows() {
+    if !namespace(TRACK) {
+        return;
+    }
+    let sensor = Running::start(settings());
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    TcpStream::connect(refused).unwrap_err();
+    let failed = sensor.flow("the end", |flow| flow.change == FlowChange::Failed);
+    assert_eq!(failed.destination.port, Some(refused.port()));
+
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"question", "127.0.0.1:9").unwrap();
+    let datagram = sensor.flow("UDP", |flow| flow.protocol == Protocol::UDP);
+    assert_eq!(datagram.destination.port, Some(9));
+    assert_eq!(sensor.status.lock().unwrap().lacks, Vec::<String>::new());
+}
+
+#[test]
+fn interfaces_can_be_left_out() {
+    if !namespace(TRACK) {
+        return;
+    }
+    assert!(run("ip", &["link", "add", "veth0", "type", "veth", "peer", "name", "veth1"], ""));
+    assert!(run("ip", &["addr", "add", "192.0.2.1/24", "dev", "veth0"], ""));
+    assert!(run("ip", &["link", "set", "veth0", "up"], "") && run("ip", &["link", "set", "veth1", "up"], ""));
+    let interfaces = Selection { include: vec![], exclude: vec!["lo".into()] };
+    let sensor = Running::start(Settings { interfaces, ..settings() });
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.send_to(b"x", "127.0.0.1:9").unwrap();
+    socket.send_to(b"x", "192.0.2.7:9").unwrap();
+    let outbound = sensor.flow("outbound", |flow| flow.direction == Direction::Outbound);
+    assert_eq!(outbound.destination.to_string(), "192.0.2.7:9");
+    assert!(sensor.seen.lock().unwrap().flows().all(|flow| flow.direction != Direction::Local));
+}
+
+#[test]
+fn a_storm_is_bounded_and_counted() {
+    if !namespace(TRACK) {
+        return;
+    }
+    let sensor = Running::start(Settings { events_per_second: 20, flow_table: 64, ..settings() });
+    sensor.until("the start", |seen| !seen.notes.is_empty());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for port in 1..=1000 {
+        // Answers that a port is closed come back as errors of a later send.
+        while socket.send_to(b"x", ("127.0.0.1", port)).is_err() {}
+    }
+    sensor.until("the loss", |seen| seen.notes.iter().any(|note| note.kind.name() == "lost"));
+    sensor.until("all", |_| sensor.status.lock().unwrap().flows_seen >= 1000);
+    let status = sensor.status.lock().unwrap().clone();
+    assert_eq!(status.overruns, 0);
+    assert_eq!(status.flows_seen, status.sent + status.over_bound);
+    assert!(status.sent < 500, "{status:?}");
+    assert_eq!(status.open, 64);
+}
