@@ -109,6 +109,9 @@ DEFENDER_UNWANTED_FILES = *.tests.yaml|*.tests.toml
 ifneq ($(BR2_PACKAGE_DEFENDER_DBUS),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/dbus-1/*
 endif
+ifneq ($(BR2_PACKAGE_DEFENDER_HARDENING),y)
+DEFENDER_UNWANTED_FILES += |./etc/ssh/*|./usr/lib/sysctl.d/*
+endif
 ifneq ($(BR2_PACKAGE_DEFENDER_RULES),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/defender/rules/*
 endif

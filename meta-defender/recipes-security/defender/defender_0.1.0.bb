@@ -1,4 +1,5 @@
 SUMMARY = "Device security agent: sees, judges, blocks and reports on the device"
+SUMMARY:${PN}-hardening = "Kernel parameters and sshd options that the posture policies ask for"
 SUMMARY:${PN}-firewall = "Base firewall ruleset: drop by default, loaded before the network comes up"
 DESCRIPTION = "A small daemon that watches processes and logins, judges them by Sigma rules on the device, blocks attackers \
 through nftables and reports OCSF events to files, syslog, MQTT and D-Bus."
@@ -102,10 +103,9 @@ do_install:class-native () {
     install -D -m 0644 ${S}/meta-defender/recipes-kernel/linux/files/defender.cfg ${D}${datadir}/defender/kernel-options.cfg
 }
 
-PACKAGES =+ "${PN}-firewall"
+PACKAGES =+ "${PN}-firewall ${PN}-hardening"
 
 FILES:${PN} += "${datadir}/dbus-1 \
-                ${nonarch_libdir}/sysctl.d \
                 ${nonarch_libdir}/sysusers.d \
                 ${nonarch_libdir}/tmpfiles.d"
 # nooelint: oelint.var.filesoverride - a package of our own
@@ -113,8 +113,11 @@ FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
                         ${sysconfdir}/init.d/defender-firewall \
                         ${libexecdir}/defender/firewall \
                         ${systemd_system_unitdir}/defender-firewall.service"
+# nooelint: oelint.var.filesoverride - a package of our own
+FILES:${PN}-hardening = "${nonarch_libdir}/sysctl.d \
+                         ${sysconfdir}/ssh"
 
-CONFFILES:${PN} = "${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
+CONFFILES:${PN}-hardening = "${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
 CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
 
 VIRTUAL-RUNTIME_defender-config ??= "defender-config"

@@ -37,27 +37,25 @@ fn shell_function(recipe: &str, function: &str) -> String {
     body.split_once("\n}\n").expect("end of install function").0.to_owned()
 }
 
-/// What the Buildroot package's install hooks put into an image.
-fn buildroot_installs(
-    source: &Path,
-    scratch: &Scratch,
-    init: &str,
-    dbus: bool,
-    firewall: bool,
-) -> BTreeMap<String, u32> {
-    let target = scratch.join(&format!("buildroot-{init}-{dbus}-{firewall}"));
+/// Options of the Buildroot package that leave files out when they are off.
+const OPTIONS: [&str; 5] = ["DBUS", "FIREWALL", "HARDENING", "RULES", "POLICIES"];
+
+/// What the Buildroot package's install hooks put into an image with all options but these.
+fn buildroot_installs(source: &Path, scratch: &Scratch, init: &str, off: &[&str]) -> BTreeMap<String, u32> {
+    let target = scratch.join(&format!("buildroot-{init}-{}", off.join("-")));
     fs::create_dir_all(&target).expect("target directory");
+    let options: String = OPTIONS
+        .iter()
+        .filter(|option| !off.contains(option))
+        .map(|option| format!("BR2_PACKAGE_DEFENDER_{option} = y\n"))
+        .collect();
     let makefile = format!(
         "INSTALL = install\nTARGET_DIR = {target}\nBR2_EXTERNAL_DEFENDER_PATH = {external}\n\
-         BR2_PACKAGE_DEFENDER_DBUS = {dbus}\nBR2_PACKAGE_DEFENDER_FIREWALL = {firewall}\n\
-         BR2_PACKAGE_DEFENDER_RULES = y\nBR2_PACKAGE_DEFENDER_POLICIES = y\n\
-         cargo-package =\nhost-cargo-package =\ninclude {external}/package/defender/defender.mk\n\
+         {options}cargo-package =\nhost-cargo-package =\ninclude {external}/package/defender/defender.mk\n\
          {source}/install:\n\t$(DEFENDER_INSTALL_OVERLAY)\n\t$(DEFENDER_INSTALL_INIT_{init})\n",
         target = target.display(),
         external = top().join("buildroot-package").display(),
         source = source.display(),
-        dbus = if dbus { "y" } else { "" },
-        firewall = if firewall { "y" } else { "" },
         init = if init == "systemd" { "SYSTEMD" } else { "SYSV" },
     );
     let file = scratch.join("Makefile");
@@ -92,7 +90,7 @@ fn both_installers_install_the_whole_overlay() {
     let mut installed = BTreeSet::new();
     for init in ["systemd", "sysvinit"] {
         let yocto = yocto_installs(&source, &scratch, init, true);
-        let buildroot = buildroot_installs(&source, &scratch, init, true, true);
+        let buildroot = buildroot_installs(&source, &scratch, init, &[]);
         installed.extend(buildroot.keys().cloned());
         assert_eq!(
             yocto,
@@ -105,19 +103,31 @@ fn both_installers_install_the_whole_overlay() {
         assert_eq!(yocto.contains_key(script), init == "sysvinit");
 
         let yocto = yocto_installs(&source, &scratch, init, false);
-        let buildroot = without_start_order(buildroot_installs(&source, &scratch, init, false, true));
+        let buildroot = without_start_order(buildroot_installs(&source, &scratch, init, &["DBUS"]));
         assert_eq!(yocto, buildroot, "{init} without D-Bus");
         assert!(!yocto.keys().any(|path| path.contains("dbus-1")), "{init}: D-Bus files without D-Bus");
-        let mut expected = buildroot_installs(&source, &scratch, init, true, true);
-        expected.retain(|path, _| {
-            let ruleset = path.starts_with("etc/defender/nftables/");
-            !ruleset
-                && !path.ends_with("-firewall")
-                && !path.ends_with("/firewall")
-                && !path.ends_with("-firewall.service")
-        });
-        let bare = buildroot_installs(&source, &scratch, init, true, false);
-        assert_eq!(bare, expected, "{init} without the base firewall");
+        let left_out: [(&str, &[&str]); 4] = [
+            (
+                "FIREWALL",
+                &[
+                    "defender/nftables/",
+                    "init.d/S35defender-firewall",
+                    "libexec/defender/firewall",
+                    "-firewall.service",
+                ],
+            ),
+            ("HARDENING", &["etc/ssh/", "usr/lib/sysctl.d/"]),
+            ("RULES", &["share/defender/rules/"]),
+            ("POLICIES", &["share/defender/policies/"]),
+        ];
+        for (option, patterns) in left_out {
+            let mut expected = buildroot_installs(&source, &scratch, init, &[]);
+            let all = expected.len();
+            expected.retain(|path, _| !patterns.iter().any(|pattern| path.contains(pattern)));
+            assert!(expected.len() < all, "{option}: leaves nothing out");
+            let bare = buildroot_installs(&source, &scratch, init, &[option]);
+            assert_eq!(bare, expected, "{init} without {option}");
+        }
     }
     let mut overlay: BTreeSet<_> = tree(&source.join("rootfs-overlay")).into_keys().collect();
     // The rules' and policies' own tests stay on the build machine.
