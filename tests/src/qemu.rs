@@ -18,8 +18,11 @@ use crate::workspace::Workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// What every machine of the laboratory is started with, besides its root.
-const CMDLINE: &str = "console=ttyS0 panic=-1 net.ifnames=0 loglevel=4";
+/// The kernel's command line: what the laboratory needs, the root, and the product's words.
+pub(crate) fn command_line(read_only: bool, product: &str) -> String {
+    let writable = if read_only { "ro" } else { "rw" };
+    format!("console=ttyS0 panic=-1 net.ifnames=0 loglevel=4 root=/dev/vda {writable} {product}")
+}
 
 /// Where the harness's own programs go in the guest: not where droppers land, since they are about counting.
 pub const PROGRAMS: &str = "/var/lib/validation";
@@ -187,8 +190,7 @@ impl Machine {
         qemu.args(setup.accelerator.arguments());
         qemu.arg("-m").arg(setup.memory.to_string()).arg("-smp").arg(setup.processors.to_string());
         qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
-        let writable = if image.read_only { "ro" } else { "rw" };
-        qemu.arg("-append").arg(format!("{CMDLINE} root=/dev/vda {writable} {}", image.cmdline).trim_end());
+        qemu.arg("-append").arg(command_line(image.read_only, image.cmdline));
         // The console's log goes on over reboots.
         let console = OpenOptions::new()
             .create(true)

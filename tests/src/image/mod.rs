@@ -24,6 +24,7 @@ use crate::command;
 use crate::error::{Error, Result};
 use crate::packages;
 use crate::progress;
+use crate::qemu;
 use crate::workspace::Workspace;
 
 /// Bound for each tool that packs a file system.
@@ -148,6 +149,32 @@ pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result
         fs::rename(&partial, &image.rootfs).map_err(Error::io(format!("cannot rename {}", partial.display())))
     })?;
     Ok(image)
+}
+
+/// The root file system of a flavour as a directory, before anything packs it: what a build system's posture gate looks at.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// The directory.
+    pub root: PathBuf,
+    /// What the kernel was built with.
+    pub kernel_config: PathBuf,
+    /// How the kernel is started.
+    pub command_line: String,
+}
+
+/// Lays the root file system of `flavour` out in `root`, which must not exist.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn tree(workspace: &Workspace, flavour: Flavour, agent: &Path, root: &Path) -> Result<Tree> {
+    let base = packages::unpacked(workspace, flavour.name())?;
+    let kernel = modules::kernel(&packages::kernel(workspace)?)?;
+    root::lay_out(workspace, flavour, &base, &kernel, agent, root)?;
+    Ok(Tree {
+        root: root.to_path_buf(),
+        kernel_config: kernel.config.clone(),
+        command_line: qemu::command_line(true, CMDLINE),
+    })
 }
 
 /// An image built elsewhere, with everything its kernel needs to boot from a virtio disk built in. It is copied, so that
