@@ -17,6 +17,7 @@
 //! | [`response`] | what is done about findings besides the firewall |
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
+//! | [`supply`] | which data sources of rules the sensors supply |
 
 pub mod cli;
 pub mod config;
@@ -34,3 +35,4 @@ pub mod request;
 pub mod response;
 pub mod rules;
 pub mod run;
+pub mod supply;

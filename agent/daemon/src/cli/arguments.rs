@@ -30,10 +30,11 @@ pub(super) enum Flag {
     Cmdline,
     DeviceTable,
     AssumeRootOwned,
+    Summary,
 }
 
 impl Flag {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Json,
         Self::Config,
         Self::Socket,
@@ -55,6 +56,7 @@ impl Flag {
         Self::Cmdline,
         Self::DeviceTable,
         Self::AssumeRootOwned,
+        Self::Summary,
     ];
 
     /// Its name, the word for its value (empty when it takes none) and what it means.
@@ -96,6 +98,7 @@ impl Flag {
                 "owners, modes and devices (makedevs); may be repeated; the rest is root's",
             ),
             Self::AssumeRootOwned => ("assume-root-owned", "", "take everything for root's"),
+            Self::Summary => ("summary", "", "print the numbers only"),
             Self::Rules => ("rules", "PATH", "a rule file or directory; may be repeated"),
         }
     }
@@ -141,7 +144,7 @@ pub(super) struct Command {
 
 use Flag::{
     All, AssumeRootOwned, Cmdline, Config, DeviceTable, FailOn, Format, Json, KernelConfig, Limit, Live,
-    MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict,
+    MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict, Summary,
 };
 
 /// Every command, in the order of the help.
@@ -285,17 +288,19 @@ pub(super) const COMMANDS: &[Command] = &[
         count: (1, usize::MAX),
         flags: &[Config, Json],
         about: "Check rule files and directories of them.",
-        details: "Every mistake is listed with file, line, rule and cause. Placeholders have the values of the configuration. Exit \
-                  codes: 0 when there is none, 1 when there are some.",
+        details: "Every mistake is listed with file, line, rule and cause, and every rule in order that cannot hold with the sensors \
+                  of the configuration, with the reason. Placeholders have the values of the configuration. Exit codes: 0 when \
+                  there is no mistake, 1 when there are some.",
     },
     Command {
         verb: Verb::RulesList,
         words: &["rules", "list"],
         arguments: "",
         count: (0, 0),
-        flags: &[Rules, Config, Json],
-        about: "List the rules: id, level, tactic, response, title.",
-        details: "Without --rules those of the configuration, its changes to them applied. Exit codes: 0 when every file is in \
+        flags: &[Rules, Summary, Config, Json],
+        about: "List the rules: id, level, tactic, response, title; and their numbers by ATT&CK tactic.",
+        details: "Without --rules those of the configuration, its changes to them applied. In place of the level stands `off` of rules \
+                  switched off, `idle` of those that need what no sensor supplies, `feeds` of those that only feed a correlation. Exit codes: 0 when every file is in \
                   order, 1 when something had to be left out.",
     },
     Command {
@@ -346,6 +351,7 @@ pub(super) struct Given {
     pub(super) seconds: Option<u64>,
     pub(super) reason: String,
     pub(super) rules: Vec<PathBuf>,
+    pub(super) summary: bool,
     pub(super) posture: Box<PostureOptions>,
     pub(super) arguments: Vec<OsString>,
 }
@@ -461,6 +467,7 @@ impl Command {
             let posture = &mut given.posture;
             let switch = match flag {
                 Json => Some(&mut given.json),
+                Summary => Some(&mut given.summary),
                 Live => Some(&mut posture.live),
                 Strict => Some(&mut posture.strict),
                 All => Some(&mut posture.all),
@@ -490,7 +497,7 @@ impl Command {
                 Limit => given.limit = Some(number(&name, &value)?),
                 Seconds => given.seconds = Some(number(&name, &value)?),
                 Reason => given.reason = words(&value),
-                Json | Live | Strict | All | AssumeRootOwned => {}
+                Json | Summary | Live | Strict | All | AssumeRootOwned => {}
             }
         }
         if given.arguments.len() < self.count.0 {

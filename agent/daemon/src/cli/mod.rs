@@ -7,6 +7,7 @@
 //! | `query` | commands that ask the running agent |
 //! | `shown` | replies and events as text for people |
 //! | `rules` | `rules check`, `rules list` |
+//! | `summary` | the numbers of rules by ATT&CK tactic |
 //! | `settings` | `config check`, `show`, `reference`, `default` |
 //! | `replay` | recordings judged by the rules |
 //!
@@ -20,6 +21,7 @@ mod replay;
 mod rules;
 mod settings;
 mod shown;
+mod summary;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Write};

@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use defender_detect::{Placeholders, RuleError, RuleSet};
+use defender_detect::{DataSource, Placeholders, Rule, RuleError, RuleSet};
 use defender_model::text::printable;
 use serde_json::{json, Value};
 
 use super::arguments::Given;
+use super::summary::{Standing, Summary};
 use super::{complain, configuration, query, Failure, Outcome, Streams};
 use crate::config::load::load;
 use crate::config::Config;
+use crate::supply;
 
 /// Deepest directory below a named one.
 const DEPTH: usize = 8;
@@ -62,66 +64,93 @@ impl Mistake {
 /// Checks named files and directories.
 pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
     let paths: Vec<PathBuf> = given.arguments.iter().map(PathBuf::from).collect();
-    let Named { rules, files, mistakes } = named(&paths, placeholders(given, streams));
+    let config = configured(given, streams);
+    let Named { rules, files, mistakes } = named(&paths, config.rules.placeholders.clone());
     let loaded = rules.rules().len();
+    let idle: Vec<(&Rule, String)> =
+        rules.rules().filter_map(|rule| supply::idle(rule.needs, &config).map(|why| (rule, why))).collect();
     if given.json {
         let errors: Vec<Value> = mistakes.iter().map(Mistake::json).collect();
-        query::print(streams.output, &json!({ "files": files, "rules": loaded, "errors": errors }))?;
+        let idle: Vec<Value> = idle
+            .iter()
+            .map(|(rule, why)| {
+                let needs: Vec<&str> = rule.needs.iter().map(DataSource::name).collect();
+                json!({ "file": rule.file, "rule": rule.info.title, "needs": needs, "reason": why })
+            })
+            .collect();
+        let answer = json!({ "files": files, "rules": loaded, "errors": errors, "idle": idle });
+        query::print(streams.output, &answer)?;
     } else {
         for mistake in &mistakes {
             complain(streams, &mistake.to_string());
         }
-        writeln!(streams.output, "{} files, {loaded} rules in order, {} mistakes", files, mistakes.len())?;
+        for (rule, why) in &idle {
+            let (file, title) = (printable(&rule.file), printable(&rule.info.title));
+            writeln!(streams.output, "{file}: rule \"{title}\" is idle: {why}")?;
+        }
+        let (mistakes, idle) = (mistakes.len(), idle.len());
+        writeln!(
+            streams.output,
+            "{files} files, {loaded} rules in order ({idle} of them idle), {mistakes} mistakes"
+        )?;
     }
     Ok(if mistakes.is_empty() { Outcome::Fine } else { Outcome::No })
 }
 
 /// Lists the rules that are in force, or those of named paths.
 pub(super) fn list(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
-    let InForce { rules, errors, .. } = in_force(given, streams);
-    if given.json {
-        let rules: Vec<Value> = rules
-            .rules()
-            .map(|rule| {
-                json!({
-                    "id": rule.info.id,
-                    "title": rule.info.title,
-                    "level": rule.level.level(),
-                    "kind": rule.kind.name(),
-                    "logsource": rule.logsource,
-                    "tactics": rule.info.tactics,
-                    "techniques": rule.info.techniques,
-                    "replaces": rule.info.replaces,
-                    "response": rule.response.to_string(),
-                    "enabled": rule.enabled,
-                    "alerts": rule.alerts,
-                    "status": rule.status,
-                    "file": rule.file,
+    let InForce { rules, errors, config } = in_force(given, streams);
+    let summary = Summary::of(&rules, &config);
+    match (given.json, given.summary) {
+        (true, true) => query::print(streams.output, &summary.json())?,
+        (true, false) => {
+            let rules: Vec<Value> = rules
+                .rules()
+                .map(|rule| {
+                    json!({
+                        "id": rule.info.id,
+                        "title": rule.info.title,
+                        "level": rule.level.level(),
+                        "kind": rule.kind.name(),
+                        "logsource": rule.logsource,
+                        "needs": rule.needs.iter().map(DataSource::name).collect::<Vec<_>>(),
+                        "idle": supply::idle(rule.needs, &config),
+                        "tactics": rule.info.tactics,
+                        "techniques": rule.info.techniques,
+                        "replaces": rule.info.replaces,
+                        "response": rule.response.to_string(),
+                        "enabled": rule.enabled,
+                        "alerts": rule.alerts,
+                        "status": rule.status,
+                        "file": rule.file,
+                    })
                 })
-            })
-            .collect();
-        query::print(streams.output, &Value::Array(rules))?;
-    } else {
-        let rows: Vec<[String; 5]> = rules
-            .rules()
-            .map(|rule| {
-                let level = match (rule.enabled, rule.alerts) {
-                    (false, _) => "off",
-                    // Rules that only feed a correlation raise nothing themselves.
-                    (true, false) => "feeds",
-                    (true, true) => rule.level.level(),
-                };
-                let tactics = rule.info.tactics.join(",");
-                [
-                    rule.info.id.clone(),
-                    level.to_owned(),
-                    tactics,
-                    rule.response.to_string(),
-                    rule.info.title.clone(),
-                ]
-            })
-            .collect();
-        columns(streams.output, &["ID", "LEVEL", "TACTIC", "RESPONSE", "TITLE"], &rows)?;
+                .collect();
+            query::print(streams.output, &Value::Array(rules))?;
+        }
+        (false, true) => summary.print(streams.output)?,
+        (false, false) => {
+            let rows: Vec<[String; 5]> = rules
+                .rules()
+                .map(|rule| {
+                    let level = match Standing::of(rule, &config) {
+                        Standing::Alerts => rule.level.level(),
+                        other => other.name(),
+                    };
+                    let tactics = rule.info.tactics.join(",");
+                    [
+                        rule.info.id.clone(),
+                        level.to_owned(),
+                        tactics,
+                        rule.response.to_string(),
+                        rule.info.title.clone(),
+                    ]
+                })
+                .collect();
+            columns(streams.output, &["ID", "LEVEL", "TACTIC", "RESPONSE", "TITLE"], &rows)?;
+            writeln!(streams.output)?;
+            summary.print(streams.output)?;
+        }
     }
     for error in &errors {
         complain(streams, error);
@@ -166,11 +195,6 @@ fn configured(given: &Given, streams: &mut Streams<'_>) -> Config {
         complain(streams, &problem.to_string());
     }
     loaded.config
-}
-
-/// Values of the placeholders in rules.
-fn placeholders(given: &Given, streams: &mut Streams<'_>) -> Placeholders {
-    configured(given, streams).rules.placeholders
 }
 
 /// Rules of named files and directories.
