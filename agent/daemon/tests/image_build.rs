@@ -212,3 +212,104 @@ fn usage_is_told() {
         assert_eq!(status, 2, "{command} {arguments:?}: {told}");
     }
 }
+
+/// A python function of the Yocto layer's classes, run on the image: whether its task would go on, and what it said.
+fn yocto(image: &Image, function: &str, variables: &[&str]) -> (bool, String) {
+    let native = image.0.path().join("native");
+    for (from, to) in [
+        (PathBuf::from(env!("CARGO_BIN_EXE_defender")), "bin/defender"),
+        (top().join("build-host/defender-image"), "bin/defender-image"),
+        (
+            top().join("meta-defender/recipes-kernel/linux/files/defender.cfg"),
+            "share/defender/kernel-options.cfg",
+        ),
+    ] {
+        let to = native.join(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+    image.write("usr/bin/defender", "");
+    fs::create_dir_all(image.0.path().join("deploy")).unwrap();
+    let classes = ["defender-config", "defender-posture"];
+    let of_the_image =
+        [("IMAGE_ROOTFS", ""), ("STAGING_BINDIR_NATIVE", "/native/bin"), ("IMGDEPLOYDIR", "/deploy")];
+    let output = Command::new("python3")
+        .arg(top().join("tests/lib/bbclass_run.py"))
+        .arg(function)
+        .args(classes.map(|class| top().join(format!("meta-defender/classes-recipe/{class}.bbclass"))))
+        .arg("--")
+        .args(of_the_image.map(|(name, path)| format!("{name}={}{path}", image.0.path().display())))
+        .args(["bindir=/usr/bin", "IMAGE_NAME=image-1", "IMAGE_LINK_NAME=image"])
+        .args(variables)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.stderr.is_empty(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), said)
+}
+
+#[test]
+fn yoctos_class_fails_the_root_file_system_for_a_mistake() {
+    let image = Image::new();
+    assert_eq!(yocto(&image, "defender_config_check", &[]), (true, String::new()));
+    image.write("etc/defender/conf.d/50-product.toml", "[response]\n\nblock_second = 60\n");
+    for missing in ["fail", "warn"] {
+        let (goes_on, said) =
+            yocto(&image, "defender_config_check", &[&format!("DEFENDER_CONFIG_MISSING={missing}")]);
+        assert!(!goes_on && said.starts_with("error: "), "{said}");
+        assert!(said.contains("50-product.toml:3") && said.contains("block_second"), "{said}");
+    }
+    let image = Image::new();
+    image.remove("usr/sbin/nft");
+    let (goes_on, said) = yocto(&image, "defender_config_check", &["DEFENDER_CONFIG_MISSING=warn"]);
+    assert!(goes_on && said.starts_with("warning: ") && said.contains("add nftables"), "{said}");
+    let (goes_on, said) = yocto(&image, "defender_config_check", &[]);
+    assert!(!goes_on && said.starts_with("error: ") && said.contains("add nftables"), "{said}");
+    let (goes_on, said) = yocto(&image, "defender_config_check", &["DEFENDER_CONFIG_MISSING=maybe"]);
+    assert!(!goes_on && said.contains("fail or warn, not 'maybe'"), "{said}");
+    // No agent, nothing to check.
+    let (goes_on, said) = yocto(&image, "defender_config_check", &["bindir=/opt/bin"]);
+    assert!(goes_on && said.is_empty(), "{said}");
+}
+
+#[test]
+fn yoctos_class_looks_at_the_kernels_options() {
+    let image = Image::new();
+    image.write("kernel.config", "CONFIG_NET=y\n");
+    let named = format!("DEFENDER_KERNEL_CONFIG={}", image.0.path().join("kernel.config").display());
+    let (goes_on, said) = yocto(&image, "defender_config_check", &[&named]);
+    assert!(!goes_on && said.contains("CONFIG_AUDIT is off"), "{said}");
+    let (goes_on, said) = yocto(&image, "defender_config_check", &["DEFENDER_KERNEL_CONFIG=/nonexistent"]);
+    assert!(goes_on && said.starts_with("note: ") && said.contains("not checked"), "{said}");
+}
+
+#[test]
+fn yoctos_class_grades_and_leaves_reports_beside_the_image() {
+    let image = Image::new();
+    let posture = |variables: &[&str]| {
+        let mut all = vec!["DEFENDER_POSTURE_OPTIONS=--assume-root-owned"];
+        all.extend(variables);
+        yocto(&image, "defender_posture_gate", &all)
+    };
+    image.write("etc/passwd", "root::0:0:root:/root:/bin/sh\n");
+    image.write("etc/shadow", "root::19000:0:99999:7:::\n");
+    let (goes_on, said) = posture(&[]);
+    assert!(
+        !goes_on && said.starts_with("error: ") && said.contains("of severity high or above fail"),
+        "{said}"
+    );
+    assert!(said.contains("deploy/image-1.posture.html"), "{said}");
+    let (goes_on, said) = posture(&["DEFENDER_POSTURE_ACTION=warn", "DEFENDER_POSTURE_MIN_SCORE=100"]);
+    assert!(goes_on && said.starts_with("warning: ") && said.contains("below 100"), "{said}");
+    for ending in ["html", "json", "junit.xml"] {
+        let link = image.0.path().join(format!("deploy/image.posture.{ending}"));
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new(&format!("image-1.posture.{ending}")));
+        assert!(fs::metadata(link).unwrap().len() > 1000, "{ending}");
+    }
+    let (goes_on, said) = posture(&["DEFENDER_POSTURE_FAIL_ON=", "DEFENDER_POSTURE_MIN_SCORE="]);
+    assert!(goes_on && said.starts_with("note: "), "{said}");
+    // A mistake is no matter of the bar.
+    let (goes_on, said) = posture(&["DEFENDER_POSTURE_ACTION=warn", "DEFENDER_POSTURE_FAIL_ON=hihg"]);
+    assert!(!goes_on && said.contains("hihg"), "{said}");
+}

@@ -5,6 +5,7 @@ mod bus;
 mod device;
 mod gate;
 mod installers;
+mod layer;
 mod lists;
 
 use std::collections::BTreeMap;
