@@ -11,6 +11,7 @@
 //! | [`feeds`] | files of threat feeds, read again when they change |
 //! | [`logins`] | the login sensor with its remembered positions |
 //! | [`network`] | the network sensor and the rules that feed it |
+//! | [`onlooker`] | the second process, which tells whose a connection is |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
 //! | [`request`] | what can be asked of a running agent |
@@ -29,6 +30,7 @@ pub mod device;
 pub mod feeds;
 pub mod logins;
 pub mod network;
+pub mod onlooker;
 pub mod pipeline;
 pub mod posture;
 pub mod request;

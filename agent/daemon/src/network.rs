@@ -1,5 +1,7 @@
 //! The network sensor and the nftables rules that feed it.
 
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use defender_firewall::watch::{self, Watch};
@@ -15,9 +17,9 @@ use crate::run::wall_clock;
 /// Bound on a run of nft.
 const NFT: Duration = Duration::from_secs(5);
 
-/// Opens the sensor, while the agent still has the privileges of its start.
+/// Opens the sensor, while the agent still has the privileges of its start. `onlooker` is the other end of the second process.
 #[must_use]
-pub fn open(config: &Config) -> Option<NetworkSensor> {
+pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSensor> {
     let network = &config.network;
     network.enabled.then(|| {
         NetworkSensor::open(Settings {
@@ -31,6 +33,8 @@ pub fn open(config: &Config) -> Option<NetworkSensor> {
             events_per_second: network.events_per_second,
             receive_buffer: network.receive_buffer_kib.saturating_mul(1024),
             proc: "/proc".into(),
+            passwd: "/etc/passwd".into(),
+            onlooker: onlooker.map(Arc::new),
             clock: wall_clock,
         })
     })

@@ -25,7 +25,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, logins, network, posture, rules};
+use crate::{device, logins, network, onlooker, posture, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -78,9 +78,19 @@ pub fn run(options: &Options) -> ExitCode {
         }
     };
 
+    // Before anything is opened that it should not have.
+    let (onlooker, _watched) = match config.network.enabled.then(|| onlooker::start(&config)).transpose() {
+        Ok(started) => started.unzip(),
+        Err(error) => {
+            let words =
+                format!("whose connections are is not known: the second process cannot be started: {error}");
+            news.push(Health::new(Kind::Degraded, "network.who", words));
+            (None, None)
+        }
+    };
     // What needs the privileges of the start is opened before they are given up.
     let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
-    let network = network::open(&config);
+    let network = network::open(&config, onlooker);
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {

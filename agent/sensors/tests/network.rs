@@ -7,6 +7,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -16,6 +18,7 @@ use defender_model::event::EventKind;
 use defender_model::health::Health;
 use defender_model::network::{Direction, Flow, FlowChange, Protocol};
 use defender_model::time::Timestamp;
+use defender_sensors::network::onlooker::look;
 use defender_sensors::network::{NetworkSensor, Selection, Settings, Status};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::oneshot;
@@ -41,6 +44,8 @@ fn settings() -> Settings {
         events_per_second: 0,
         receive_buffer: 1 << 20,
         proc: "/proc".into(),
+        passwd: "/etc/passwd".into(),
+        onlooker: None,
         clock,
     }
 }
@@ -197,6 +202,42 @@ fn connections_begin_and_end_with_counts() {
         assert!(closed.started.unwrap() <= closed.ended.unwrap());
         assert!(closed.ended.unwrap().since(closed.started.unwrap()) < 30_000);
     }
+}
+
+#[test]
+fn connections_have_a_process() {
+    if !namespace(TRACK) {
+        return;
+    }
+    let (near, far) = UnixStream::pair().unwrap();
+    let looking = thread::spawn(|| look(far, Path::new("/proc")));
+    drop(looking);
+    let sensor = Running::start(Settings { onlooker: Some(Arc::new(near)), ..settings() });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut client = Command::new("python3")
+        .args([
+            "-c",
+            "import socket,sys; c=socket.create_connection(('127.0.0.1',int(sys.argv[1]))); sys.stdin.read()",
+        ])
+        .arg(address.port().to_string())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let accepted = listener.accept().unwrap();
+    let opened = sensor.flow("the connection", |flow| flow.change == FlowChange::Opened);
+    let process = opened.process.unwrap();
+    assert_eq!(process.pid, client.id());
+    assert!(process.executable.contains("python"), "{process:?}");
+    assert!(process.command_line.ends_with(&format!(" {}", address.port())), "{process:?}");
+    assert_eq!((process.uid, process.user.as_deref()), (Some(0), Some("root")));
+    drop((client.stdin.take(), accepted));
+    client.wait().unwrap();
+    end_connections();
+    // The process is gone; what was known of it is not.
+    let closed = sensor.flow("the end", |flow| flow.change == FlowChange::Closed);
+    assert_eq!(closed.process, Some(process));
+    assert_eq!(sensor.status.lock().unwrap().unattributed, 0);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use arguments::{Given, Invocation, Verb};
 use defender_model::text::printable;
 
 use crate::control;
+use crate::onlooker;
 use crate::run::{run, Options};
 
 /// The configuration file read unless another is named.
@@ -91,6 +92,11 @@ pub struct Streams<'a> {
 
 /// The program: carries out the command line (which begins with the program's name).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|word| word == onlooker::WORD) {
+        // Started by the agent, never by a person.
+        return onlooker::run(arguments.into_iter().nth(2));
+    }
     let invocation = arguments::parse(arguments);
     if let Ok(Invocation::Do(Verb::Run, given)) = &invocation {
         // The daemon keeps no buffers of the standard streams.

@@ -45,6 +45,13 @@ impl Flows {
         self.open = HashMap::new();
     }
 
+    /// Notes who is behind a connection that began.
+    pub(super) fn attribute(&mut self, tuple: &Tuple, process: &Actor) {
+        if let Some(open) = self.open.get_mut(tuple) {
+            open.process = Some(process.clone());
+        }
+    }
+
     /// What a message of the kernel means. `local` tells the device's own addresses, `name` what an address was looked up by.
     pub(super) fn observe(
         &mut self,
@@ -179,9 +186,12 @@ mod tests {
             (opened.change, opened.started, opened.ended),
             (FlowChange::Opened, Some(Timestamp(1000)), None)
         );
+        let tuple = tracked(6, "192.0.2.1", "198.51.100.7", false, false).original;
+        flows.attribute(&tuple, &Actor { pid: 7, ..Actor::default() });
         let closed = observe(flows, &tracked(6, "192.0.2.1", "198.51.100.7", true, true), 3000);
         assert_eq!(closed.change, FlowChange::Closed);
         assert_eq!((closed.started, closed.ended), (Some(Timestamp(1000)), Some(Timestamp(3000))));
+        assert_eq!(closed.process.map(|process| process.pid), Some(7));
         assert_eq!(closed.forward, Some(Volume { bytes: 100, packets: 2 }));
         assert_eq!(flows.len(), 0);
     }

@@ -5,6 +5,8 @@
 //! | [`conntrack`] | the kernel's messages about connections |
 //! | `flow` | connections as events, with what is remembered between begin and end |
 //! | `interface` | the device's own addresses; which interfaces are watched |
+//! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
+//! | `socket` | the kernel's lists of sockets |
 //! | `budget` | how many events may pass in a second |
 //! | `attribute` | netlink attributes |
 //! | [`sensor`] | the task that joins them |
@@ -14,7 +16,9 @@ mod budget;
 pub mod conntrack;
 mod flow;
 mod interface;
+pub mod onlooker;
 pub mod sensor;
+mod socket;
 
 pub use interface::Selection;
 pub use sensor::{NetworkSensor, Settings, Status};

@@ -1,21 +1,26 @@
 //! The network sensor: one task that reads what the kernel tells of connections.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use defender_model::event::Event;
+use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
-use defender_model::network::Flow;
+use defender_model::network::Direction;
+use defender_model::process::Actor;
 use defender_model::time::Timestamp;
 
 use super::budget::Budget;
-use super::conntrack;
+use super::conntrack::{self, Tuple};
 use super::flow::Flows;
 use super::interface::{Locals, Selection};
+use super::onlooker::{Onlooker, Question};
+use crate::accounts::Accounts;
 use crate::netlink::{acknowledgement, Batch, Socket, ERROR, NETFILTER, REQUEST_ACK};
 use crate::{Observation, Outlet};
 
@@ -25,6 +30,8 @@ pub const COMPONENT: &str = "network";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
+/// How long an event waits for word of the process behind it.
+const WHO: Duration = Duration::from_millis(500);
 /// Rounds of reading before others have a turn.
 const ROUNDS: usize = 64;
 
@@ -45,6 +52,10 @@ pub struct Settings {
     pub receive_buffer: u32,
     /// Mount point of procfs, usually `/proc`.
     pub proc: PathBuf,
+    /// Account database, usually `/etc/passwd`.
+    pub passwd: PathBuf,
+    /// The other end answers whose sockets are whose (see [`super::onlooker::look`]).
+    pub onlooker: Option<Arc<UnixStream>>,
     /// Wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -68,12 +79,14 @@ pub struct Status {
     pub open: usize,
     /// Connections that found no room in the table.
     pub untracked: u64,
+    /// Events sent without the process that the device has behind them.
+    pub unattributed: u64,
 }
 
 impl Status {
     /// The figures, with the names they have in statistics.
     #[must_use]
-    pub const fn counters(&self) -> [(&'static str, u64); 6] {
+    pub const fn counters(&self) -> [(&'static str, u64); 7] {
         [
             ("flows_seen", self.flows_seen),
             ("sent", self.sent),
@@ -81,8 +94,17 @@ impl Status {
             ("overruns", self.overruns),
             ("open", self.open as u64),
             ("untracked", self.untracked),
+            ("unattributed", self.unattributed),
         ]
     }
+}
+
+/// Events about one connection that wait for word of the process behind it.
+struct Pending {
+    ticket: u64,
+    tuple: Tuple,
+    since: Instant,
+    events: Vec<Event>,
 }
 
 /// The sensor, opened but not running.
@@ -93,6 +115,10 @@ pub struct NetworkSensor {
     flows: Flows,
     locals: Locals,
     budget: Budget,
+    accounts: Accounts,
+    onlooker: Option<Onlooker>,
+    ticket: u64,
+    pending: VecDeque<Pending>,
     status: Arc<Mutex<Status>>,
     overruns: u64,
     reported: Option<(Instant, u64, u64)>,
@@ -111,6 +137,10 @@ impl NetworkSensor {
             locals: Locals::default(),
             batch: Batch::new(),
             conntrack,
+            accounts: Accounts::new(settings.passwd.clone()),
+            onlooker: None,
+            ticket: 0,
+            pending: VecDeque::new(),
             status: Arc::new(Mutex::new(status)),
             overruns: 0,
             reported: None,
@@ -127,6 +157,9 @@ impl NetworkSensor {
     /// Runs until the pipeline is gone or `stop` is ready.
     pub async fn run(mut self, outlet: Outlet, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        if let Some(stream) = self.settings.onlooker.take() {
+            self.onlooker = stream.try_clone().and_then(Onlooker::new).ok();
+        }
         let (modes, lacks) = {
             let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             (status.modes.join("; "), status.lacks.clone())
@@ -152,18 +185,33 @@ impl NetworkSensor {
 
     /// One turn: waits for the kernel, at most about a second, and appends what there is to say.
     async fn turn(&mut self, out: &mut Vec<Observation>) {
-        let wait = Duration::from_secs(1);
-        match &self.conntrack {
-            Some(socket) => {
-                if let Err(error) = socket.readable(wait).await {
-                    tracing::warn!(%error, "the socket of connection tracking cannot be waited for");
+        let wait = if self.pending.is_empty() { Duration::from_secs(1) } else { WHO / 2 };
+        let packets = async {
+            match &self.conntrack {
+                Some(socket) => socket.readable(wait).await,
+                None => {
                     tokio::time::sleep(wait).await;
+                    Ok(())
                 }
             }
-            None => tokio::time::sleep(wait).await,
+        };
+        let answers = async {
+            match &self.onlooker {
+                Some(onlooker) => onlooker.readable().await,
+                None => std::future::pending().await,
+            }
+        };
+        let result = tokio::select! {
+            result = packets => result,
+            () = answers => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "the socket of connection tracking cannot be waited for");
+            tokio::time::sleep(wait).await;
         }
         self.locals.refresh(false);
         self.read_conntrack(out);
+        self.read_answers(out);
         self.report_loss(out);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.over_bound = self.budget.refused();
@@ -211,15 +259,99 @@ impl NetworkSensor {
         let now = (self.settings.clock)();
         let locals = &self.locals;
         let flow = self.flows.observe(tracked, now, &|address| locals.contains(address), &|_| None);
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).flows_seen += 1;
-        self.send(flow, now, out);
+        self.update(|status| status.flows_seen += 1);
+        if !self.budget.admits(Instant::now()) {
+            return;
+        }
+        let event = Event::new(now, flow.into());
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.tuple == tracked.original) {
+            pending.events.push(event);
+        } else if !tracked.ended && self.ask(tracked, &event) {
+            let tuple = tracked.original;
+            self.pending.push_back(Pending {
+                ticket: self.ticket,
+                tuple,
+                since: Instant::now(),
+                events: vec![event],
+            });
+        } else {
+            self.send(event, out);
+        }
     }
 
-    fn send(&mut self, flow: Flow, now: Timestamp, out: &mut Vec<Observation>) {
-        if self.budget.admits(Instant::now()) {
-            self.status.lock().unwrap_or_else(PoisonError::into_inner).sent += 1;
-            out.push(Observation::Event(Event::new(now, flow.into())));
+    /// Asks for the process at the device's end; false when there is none or nobody can be asked.
+    fn ask(&mut self, tracked: &conntrack::Tracked, event: &Event) -> bool {
+        let (Some(onlooker), EventKind::Network(flow)) = (&mut self.onlooker, &event.kind) else {
+            return false;
+        };
+        let (original, reply) = (&tracked.original, &tracked.reply);
+        let source = (original.source, original.source_port);
+        let destination = (original.destination, original.destination_port);
+        // Where addresses are translated, the device's own socket has those of the answers.
+        let (local, remote) = match flow.direction {
+            Direction::Outbound | Direction::Local => (source, destination),
+            Direction::Inbound => {
+                ((reply.source, reply.source_port), (reply.destination, reply.destination_port))
+            }
+            Direction::Unknown => return false,
+        };
+        if !original.has_ports() {
+            return false;
         }
+        self.ticket += 1;
+        onlooker.ask(&Question { ticket: self.ticket, protocol: original.protocol, local, remote })
+    }
+
+    /// Sends what has got its answer, and what has waited for one too long.
+    fn read_answers(&mut self, out: &mut Vec<Observation>) {
+        let mut answers = Vec::new();
+        if let Some(onlooker) = &mut self.onlooker {
+            if let Err(error) = onlooker.answers(&mut answers) {
+                self.onlooker = None;
+                let words = format!(
+                    "the process that tells whose a connection is has ended: {error}; a restart of the agent starts another"
+                );
+                let health = Health::new(Kind::Degraded, format!("{COMPONENT}.who"), words);
+                out.push(Observation::Health(health));
+            }
+        }
+        for (ticket, actor) in answers {
+            let Some(at) = self.pending.iter().position(|pending| pending.ticket == ticket) else { continue };
+            let Some(pending) = self.pending.remove(at) else { continue };
+            self.release(pending, actor, out);
+        }
+        let alone = self.onlooker.is_none();
+        while self.pending.front().is_some_and(|pending| alone || pending.since.elapsed() >= WHO) {
+            let Some(pending) = self.pending.pop_front() else { break };
+            self.release(pending, None, out);
+        }
+    }
+
+    fn release(&mut self, pending: Pending, mut actor: Option<Actor>, out: &mut Vec<Observation>) {
+        if let Some(actor) = &mut actor {
+            actor.user = actor.uid.and_then(|uid| self.accounts.name(uid));
+            self.flows.attribute(&pending.tuple, actor);
+        }
+        for mut event in pending.events {
+            if let EventKind::Network(flow) = &mut event.kind {
+                flow.process.clone_from(&actor);
+            }
+            self.send(event, out);
+        }
+    }
+
+    fn send(&mut self, event: Event, out: &mut Vec<Observation>) {
+        let unattributed = matches!(&event.kind, EventKind::Network(flow)
+            if flow.process.is_none() && flow.direction != Direction::Unknown);
+        self.update(|status| {
+            status.sent += 1;
+            status.unattributed += u64::from(unattributed);
+        });
+        out.push(Observation::Event(event));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn report_loss(&mut self, out: &mut Vec<Observation>) {
