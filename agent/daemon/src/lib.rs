@@ -14,6 +14,7 @@
 //! | [`onlooker`] | the second process, which tells whose a connection is |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
+//! | [`profile`] | the file of the learned profile |
 //! | [`request`] | what can be asked of a running agent |
 //! | [`response`] | what is done about findings besides the firewall |
 //! | [`rules`] | rule files, read and compiled |
@@ -33,6 +34,7 @@ pub mod network;
 pub mod onlooker;
 pub mod pipeline;
 pub mod posture;
+pub mod profile;
 pub mod request;
 pub mod response;
 pub mod rules;

@@ -31,10 +31,11 @@ pub(super) enum Flag {
     DeviceTable,
     AssumeRootOwned,
     Summary,
+    Events,
 }
 
 impl Flag {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Json,
         Self::Config,
         Self::Socket,
@@ -57,6 +58,7 @@ impl Flag {
         Self::DeviceTable,
         Self::AssumeRootOwned,
         Self::Summary,
+        Self::Events,
     ];
 
     /// Its name, the word for its value (empty when it takes none) and what it means.
@@ -88,7 +90,7 @@ impl Flag {
             }
             Self::Strict => ("strict", "", "take what could not be told for failed"),
             Self::Format => ("format", "FORMAT", "text, json, junit, sarif or html (default text)"),
-            Self::Output => ("output", "FILE", "write the report there"),
+            Self::Output => ("output", "FILE", "write it there"),
             Self::All => ("all", "", "name what passed and what does not apply, too"),
             Self::KernelConfig => ("kernel-config", "FILE", "the configuration the kernel was built with"),
             Self::Cmdline => ("cmdline", "TEXT", "the kernel command line"),
@@ -99,6 +101,7 @@ impl Flag {
             ),
             Self::AssumeRootOwned => ("assume-root-owned", "", "take everything for root's"),
             Self::Summary => ("summary", "", "print the numbers only"),
+            Self::Events => ("events", "FILE", "a recording; may be repeated, `-` is standard input"),
             Self::Rules => ("rules", "PATH", "a rule file or directory; may be repeated"),
         }
     }
@@ -121,6 +124,9 @@ pub(super) enum Verb {
     PostureDiff,
     RulesCheck,
     RulesList,
+    ProfileLearn,
+    ProfileCheck,
+    ProfileDiff,
     ConfigCheck,
     ConfigShow,
     ConfigReference,
@@ -143,8 +149,8 @@ pub(super) struct Command {
 }
 
 use Flag::{
-    All, AssumeRootOwned, Cmdline, Config, DeviceTable, FailOn, Format, Json, KernelConfig, Limit, Live,
-    MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict, Summary,
+    All, AssumeRootOwned, Cmdline, Config, DeviceTable, Events, FailOn, Format, Json, KernelConfig, Limit,
+    Live, MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict, Summary,
 };
 
 /// Every command, in the order of the help.
@@ -302,6 +308,37 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "Without --rules those of the configuration, its changes to them applied. In place of the level stands `off` of rules \
                   switched off, `idle` of those that need what no sensor supplies, `feeds` of those that only feed a correlation. Exit codes: 0 when every file is in \
                   order, 1 when something had to be left out.",
+    },
+    Command {
+        verb: Verb::ProfileLearn,
+        words: &["profile", "learn"],
+        arguments: "[FILE...]",
+        count: (0, usize::MAX),
+        flags: &[Events, Output, Json],
+        about: "Learn from recordings what the product does, and print it as a profile.",
+        details: "Recordings are what `replay` reads, above all the event files that an agent wrote while the product's tests ran. \
+                  Order and number of events make no difference. Exit codes: 0, 1 when nothing could be learned, 3 when a file \
+                  cannot be read.",
+    },
+    Command {
+        verb: Verb::ProfileCheck,
+        words: &["profile", "check"],
+        arguments: "FILE",
+        count: (1, 1),
+        flags: &[Json],
+        about: "Check a profile: mistakes, sizes, entries that allow too much.",
+        details: "Exit codes: 0 when all is well, 1 when an entry allows more than a review should let pass, 2 when the agent would \
+                  not take it, 3 when it cannot be read.",
+    },
+    Command {
+        verb: Verb::ProfileDiff,
+        words: &["profile", "diff"],
+        arguments: "OLD NEW",
+        count: (2, 2),
+        flags: &[Json],
+        about: "Show what only the one of two profiles allows.",
+        details: "Lines with - are of OLD, those with + of NEW. Exit codes: 0 when both allow the same, 1 when not, 2 when one has a \
+                  mistake, 3 when one cannot be read.",
     },
     Command {
         verb: Verb::ConfigCheck,
@@ -493,6 +530,7 @@ impl Command {
                 DeviceTable => posture.device_tables.push(value.into()),
                 Config => given.config = Some(value.into()),
                 Socket => given.socket = Some(value.into()),
+                Events => given.arguments.push(value),
                 Rules => given.rules.push(value.into()),
                 Limit => given.limit = Some(number(&name, &value)?),
                 Seconds => given.seconds = Some(number(&name, &value)?),

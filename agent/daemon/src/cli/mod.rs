@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `arguments` | which commands there are, what they take, their help |
 //! | `posture` | `posture`, `posture list`, `explain`, `diff` |
+//! | `profile` | `profile learn`, `check`, `diff` |
 //! | `query` | commands that ask the running agent |
 //! | `shown` | replies and events as text for people |
 //! | `rules` | `rules check`, `rules list` |
@@ -16,6 +17,7 @@
 
 mod arguments;
 mod posture;
+mod profile;
 mod query;
 mod replay;
 mod rules;
@@ -152,6 +154,9 @@ fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Out
         Verb::PostureDiff => posture::diff(given, streams),
         Verb::RulesCheck => rules::check(given, streams),
         Verb::RulesList => rules::list(given, streams),
+        Verb::ProfileLearn => profile::learn(given, streams),
+        Verb::ProfileCheck => profile::check(given, streams),
+        Verb::ProfileDiff => profile::diff(given, streams),
         Verb::ConfigCheck => settings::check(given, streams),
         Verb::ConfigShow => settings::show(given, streams),
         Verb::ConfigReference => {

@@ -140,7 +140,9 @@ fn plain_word(text: &str, at: usize, word: usize, separator: Separator, out: &mu
         }
         start += digits.max(1);
     }
-    if RANDOM.contains(&word) && is_random(&rest[..word]) {
+    let suffix = at > 0 && text.as_bytes()[at - 1] == b'.' && at + word == text.len();
+    let random = if suffix && separator == Separator::Slash { may_be_random } else { is_random };
+    if RANDOM.contains(&word) && random(&rest[..word]) {
         placeholder("random", word, out);
         return word;
     }
@@ -170,6 +172,7 @@ fn number(text: &str, at: usize, separator: Separator) -> Option<usize> {
         let behind = &text[at + length..];
         at > 1
             && bytes[at - 1] == b'.'
+            && !bytes[at - 2].is_ascii_digit()
             && (behind.is_empty() || COMPRESSED.contains(&behind))
             && !text.contains(".so.")
     };
@@ -191,19 +194,29 @@ fn is_digest(word: &[u8]) -> bool {
         && !(word.iter().any(u8::is_ascii_lowercase) && word.iter().any(u8::is_ascii_uppercase))
 }
 
-/// Letters and digits that no word of a language or of a programmer is made of: cases and digits in each other's midst. `md5sum`,
-/// `i2cget`, `MyFile` and `README` are not.
+/// Letters and digits in each other's midst as no word of a language or of a programmer has them: `v1alpha1`, `libX11`, `PangoFT2` and
+/// `MyFile` are not. Random characters often do not look it either; then the name stays exact.
 fn is_random(word: &[u8]) -> bool {
-    let has = |fits: fn(&u8) -> bool| word.iter().any(fits);
+    is_mixed(word) && word.iter().any(u8::is_ascii_digit) && changes(word) * 2 >= word.len()
+}
+
+/// The same where random characters stand as a rule, in a name such as `passwd.Xk29aB`.
+fn may_be_random(word: &[u8]) -> bool {
+    let hump = |pair: &[u8]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+    is_mixed(word) && (word.iter().any(u8::is_ascii_digit) || word.windows(2).any(hump))
+}
+
+/// Letters of both cases, and digits maybe.
+fn is_mixed(word: &[u8]) -> bool {
+    word.iter().any(u8::is_ascii_lowercase)
+        && word.iter().any(u8::is_ascii_uppercase)
+        && word.iter().all(u8::is_ascii_alphanumeric)
+}
+
+/// How often small letters, capitals and digits give way to each other.
+fn changes(word: &[u8]) -> usize {
     let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
-    let changes = |counts: fn((bool, bool), (bool, bool)) -> bool| {
-        word.windows(2).filter(|pair| counts(kind(pair[0]), kind(pair[1]))).count()
-    };
-    let digits = changes(|(a, _), (b, _)| a != b);
-    let humps = changes(|a, b| a == (false, false) && b == (false, true));
-    let mixed = has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
-    word.iter().all(u8::is_ascii_alphanumeric)
-        && (digits >= 3 || (mixed && digits >= 2) || (mixed && digits == 1 && humps >= 1) || humps >= 2)
+    word.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count()
 }
 
 #[cfg(test)]
@@ -265,6 +278,13 @@ mod tests {
             "/etc/MyFile",
             "/home/a{b",
             "/etc/README",
+            "/usr/lib/python3.11/lib2to3/v1alpha1/log4j2.xml",
+            "/usr/lib/libX11-xcb.so.1.0",
+            "/usr/share/girepository-1.0/PangoFT2-1.0.typelib",
+            "/etc/x.md5sum",
+            "/etc/x.service",
+            "/etc/x.config",
+            "/etc/x.README",
             "/var/lib/sha256sums",
         ] {
             assert_eq!(file(path), path.replace('{', "{{"));

@@ -7,7 +7,7 @@ use defender_model::authentication::{Activity, Outcome};
 use defender_model::event::{Event, EventKind};
 use defender_model::file::FileChange;
 use defender_model::network::{Direction, FlowChange};
-use defender_model::process::{Actor, Ancestor, Change};
+use defender_model::process::{Actor, Ancestor, Change, Source};
 
 use super::endpoint::{is_host_name, Seen};
 use super::Facet;
@@ -60,7 +60,10 @@ pub(super) fn observe<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<
                 return None;
             }
             started = true;
+            // What ran already may have given up its rights, and lost its parent, long ago.
+            let fresh = activity.source != Source::Snapshot;
             facts[0] = match (&process.user, process.uid) {
+                _ if !fresh => None,
                 (Some(known), _) => name(Facet::Users, known),
                 (None, Some(uid)) => {
                     // Writing to a String cannot fail.
@@ -69,7 +72,8 @@ pub(super) fn observe<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<
                 }
                 (None, None) => None,
             };
-            if let Some(parent) = process.parent.as_deref().filter(|parent| !parent.executable.is_empty()) {
+            let parent = process.parent.as_deref().filter(|parent| fresh && !parent.executable.is_empty());
+            if let Some(parent) = parent {
                 let Ancestor { executable, command_line, .. } = parent;
                 facts[1] = name(Facet::Parents, called(executable, command_line.split(' '), text));
             }

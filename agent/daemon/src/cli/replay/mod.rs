@@ -11,6 +11,7 @@
 mod recording;
 mod stamp;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -24,7 +25,7 @@ use defender_model::ocsf;
 use super::arguments::Given;
 use super::{complain, rules, shown, Failure, Outcome, Streams};
 use crate::feeds::{News, Reader};
-use recording::Recording;
+use recording::{Counts, Recording};
 
 /// Longest line, in bytes: the longest event of ours (an argument vector of 6 MiB, escaped) fits.
 const MAX_LINE: u64 = 40 << 20;
@@ -49,15 +50,6 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         return Err(Failure::usage("no rules to judge by; name a directory of them with --rules"));
     }
     let path = given.arguments.first().cloned().unwrap_or_default();
-    let failed =
-        |error: io::Error| Failure::failed(format!("{}: cannot be read: {error}", path.to_string_lossy()));
-    let mut file;
-    let input: &mut dyn BufRead = if path == "-" {
-        &mut *streams.input
-    } else {
-        file = BufReader::with_capacity(64 * 1024, File::open(&path).map_err(failed)?);
-        &mut file
-    };
     let mut printer = Printer {
         output: &mut *streams.output,
         json: given.json,
@@ -66,17 +58,7 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         line: Vec::new(),
     };
     let mut judge = Judge { detector, sequence: 0, findings: Vec::new() };
-    let mut recording = Recording::default();
-    let (mut line, mut events) = (Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        let Some(whole) = read_line(input, &mut line).map_err(failed)? else { break };
-        recording.line(&line, whole, &mut events);
-        judge.events(&mut events, &mut printer)?;
-    }
-    recording.finish(&mut events);
-    judge.events(&mut events, &mut printer)?;
-    let counts = recording.counts();
+    let counts = read(&path, &mut *streams.input, &mut |events| Ok(judge.events(events, &mut printer)?))?;
     let stats = judge.detector.stats();
     let words = format!(
         "{} lines: {} events, {} lines about something else, {} lines not understood; {} alerts",
@@ -89,6 +71,34 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         complain(streams, &words);
     }
     Ok(Outcome::Fine)
+}
+
+/// Reads a recording, `-` for standard input, and hands on its events as they become complete.
+pub(super) fn read(
+    path: &OsStr,
+    input: &mut dyn BufRead,
+    each: &mut dyn FnMut(&mut Vec<Event>) -> Result<(), Failure>,
+) -> Result<Counts, Failure> {
+    let failed =
+        |error: io::Error| Failure::failed(format!("{}: cannot be read: {error}", path.to_string_lossy()));
+    let mut file;
+    let input: &mut dyn BufRead = if path == "-" {
+        input
+    } else {
+        file = BufReader::with_capacity(64 * 1024, File::open(path).map_err(failed)?);
+        &mut file
+    };
+    let mut recording = Recording::default();
+    let (mut line, mut events) = (Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        let Some(whole) = read_line(input, &mut line).map_err(failed)? else { break };
+        recording.line(&line, whole, &mut events);
+        each(&mut events)?;
+    }
+    recording.finish(&mut events);
+    each(&mut events)?;
+    Ok(recording.counts())
 }
 
 /// Who speaks in a replay: always the same, so that output can be compared.

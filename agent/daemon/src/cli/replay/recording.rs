@@ -16,15 +16,15 @@ use super::stamp::Calendar;
 
 /// What was read so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(in crate::cli) struct Counts {
     /// Lines, empty ones among them.
-    pub(super) lines: u64,
+    pub(in crate::cli) lines: u64,
     /// Events that came out.
-    pub(super) events: u64,
+    pub(in crate::cli) events: u64,
     /// Lines that were understood and are about something that rules do not judge.
-    pub(super) other: u64,
+    pub(in crate::cli) other: u64,
     /// Lines of no kind that is known, or broken ones.
-    pub(super) not_understood: u64,
+    pub(in crate::cli) not_understood: u64,
 }
 
 /// Reads a recording line by line.
