@@ -118,7 +118,7 @@ fn always(address: IpAddr) -> Option<AllowedBy> {
 }
 
 /// Sorted, without those that lie in another.
-fn outermost(prefixes: impl Iterator<Item = Cidr>) -> Vec<Cidr> {
+pub(crate) fn outermost(prefixes: impl Iterator<Item = Cidr>) -> Vec<Cidr> {
     let mut sorted: Vec<Cidr> = prefixes.collect();
     // By first address, then shortest length: an outer prefix comes before all it covers.
     sorted.sort_unstable();

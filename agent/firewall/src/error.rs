@@ -92,6 +92,8 @@ pub enum Error {
         /// The address.
         target: Target,
     },
+    /// The kernel does not show the isolation when read back.
+    NotIsolated,
     /// The state file could not be read or written.
     StateFile {
         /// The file.
@@ -155,6 +157,9 @@ impl fmt::Display for Error {
             Self::NotInEffect { target } => write!(
                 f,
                 "{target} is not blocked: the kernel does not show it when read back; look at `nft list table inet defender`"
+            ),
+            Self::NotIsolated => f.write_str(
+                "the device is not isolated as it should be: the kernel shows something else when read back; look at `nft list table inet defender_isolation`",
             ),
             Self::StateFile { path, doing, source } => {
                 write!(f, "state file {}: {doing}: {source}; check the directory's owner, mode and free space", path.display())

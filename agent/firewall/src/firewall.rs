@@ -23,7 +23,7 @@ use crate::listing::{self, Listing};
 use crate::nft::Nft;
 use crate::outcome::{BlockReport, BlockRequest, Blocked, Counters, Outcome, Started, Tally, Unblocked};
 use crate::route;
-use crate::ruleset::Document;
+use crate::ruleset::{Document, TABLE};
 use crate::saved::{self, Moment, Saved, SavedBlock, MAX_BLOCK, MAX_SAVED};
 
 /// Most bytes read from one file of `/proc`; a larger route table is cut.
@@ -500,7 +500,7 @@ impl Firewall {
     }
 
     async fn list(&self) -> Result<Option<Listing>, Error> {
-        let Some(bytes) = self.nft.list().await? else { return Ok(None) };
+        let Some(bytes) = self.nft.list(TABLE).await? else { return Ok(None) };
         let doing = "listing the table";
         listing::parse(&bytes).map(Some).map_err(|cause| Error::BadOutput { doing, cause })
     }

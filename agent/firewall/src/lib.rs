@@ -15,6 +15,7 @@
 //! | [`saved`] | the state file, and the pure decision what to restore from it |
 //! | [`config`], [`outcome`] | what callers give and get |
 //! | [`firewall`] | the operations that join them |
+//! | [`isolation`] | a table that for a time lets only named peers through |
 //! | [`watch`] | a second table, which judges nothing and feeds the network sensor |
 //!
 //! The crate never spawns a task and holds no lock; every call is one future of the daemon's single-threaded runtime.
@@ -25,6 +26,7 @@ pub mod allow;
 pub mod config;
 mod error;
 pub mod firewall;
+pub mod isolation;
 mod ledger;
 mod listing;
 mod nft;
@@ -38,4 +40,5 @@ pub use address::{Cidr, Target};
 pub use config::Config;
 pub use error::Error;
 pub use firewall::Firewall;
+pub use isolation::Isolation;
 pub use outcome::{BlockReport, BlockRequest, Blocked, Counters, Outcome, Started, Tally, Unblocked};

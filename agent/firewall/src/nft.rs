@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::error::Error;
-use crate::ruleset::{FAMILY, TABLE};
+use crate::ruleset::FAMILY;
 
 /// Most bytes taken from `nft`: two sets of 65,536 IPv6 elements fit.
 const MAX_OUTPUT: usize = 16 << 20;
@@ -45,10 +45,10 @@ impl Nft {
         }
     }
 
-    /// The JSON listing of our table, `None` when there is none. Other tables are never asked for.
-    pub(crate) async fn list(&self) -> Result<Option<Vec<u8>>, Error> {
+    /// The JSON listing of a table of ours, `None` when there is none. Other tables are never asked for.
+    pub(crate) async fn list(&self, table: &str) -> Result<Option<Vec<u8>>, Error> {
         let doing = "listing the table";
-        let ended = self.run(&["-j", "list", "table", FAMILY, TABLE], b"", doing).await?;
+        let ended = self.run(&["-j", "list", "table", FAMILY, table], b"", doing).await?;
         if ended.status.success() {
             return Ok(Some(ended.output));
         }
