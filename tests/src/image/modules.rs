@@ -110,6 +110,9 @@ impl Kernel {
             fs::copy(self.modules.join(index), directory.join(index))
                 .map_err(Error::io(format!("cannot copy {index}")))?;
         }
+        // So that a scan on the device can tell how its kernel was built.
+        fs::copy(&self.config, directory.join("config"))
+            .map_err(Error::io("cannot copy the configuration"))?;
         command::run(Command::new("depmod").arg("-b").arg(root).arg(&self.release), PACK).map(drop)
     }
 }

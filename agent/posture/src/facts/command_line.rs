@@ -70,6 +70,12 @@ impl CommandLine {
         Self { parameters, from: from.to_owned() }
     }
 
+    /// Every value of a parameter that may be given more than once, such as `console`.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.parameters.iter().filter(move |(parameter, _)| parameter == name);
+        named.filter_map(|(_, value)| value.as_deref())
+    }
+
     /// The last value of a parameter: outer `None` when it is not there, `Some("")` when it has no value.
     pub(crate) fn last(&self, name: &str) -> Option<&str> {
         let name = normal(name);

@@ -101,7 +101,6 @@ impl Mounts {
                             break;
                         }
                         Ok(None) => {}
-                        // Masked: a link to /dev/null.
                         Err(_) => break,
                     }
                 }

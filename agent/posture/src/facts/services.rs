@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use defender_model::text;
 
@@ -130,7 +130,7 @@ impl Services {
                 let path = format!("{directory}/{name}");
                 match name.rsplit_once('.').map(|(_, kind)| kind) {
                     Some("service" | "socket" | "timer" | "path" | "mount" | "automount" | "target") => {
-                        if is_mask(root, &path)? {
+                        if root.is_mask(&path)? {
                             masked.insert(plain(name).to_owned());
                         } else {
                             self.installed.entry(plain(name).to_owned()).or_insert(path);
@@ -139,7 +139,7 @@ impl Services {
                     Some("wants" | "requires") => {
                         for unit in root.list(&path)? {
                             let Some(unit) = unit.to_str() else { continue };
-                            if !is_mask(root, &format!("{path}/{unit}"))? {
+                            if !root.is_mask(format!("{path}/{unit}"))? {
                                 self.enabled
                                     .entry(plain(unit).to_owned())
                                     .or_insert_with(|| format!("{path}/{unit}"));
@@ -270,10 +270,6 @@ fn plain(name: &str) -> &str {
 
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-fn is_mask(root: &Root, path: &str) -> Result<bool, Unreadable> {
-    Ok(root.read_link(path)?.is_some_and(|target| target == Path::new("/dev/null")))
 }
 
 /// `sshd` of `S50sshd`.

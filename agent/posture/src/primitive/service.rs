@@ -180,6 +180,12 @@ impl Console {
                     let units = services.enabled_starting_with(word).filter(|(_, by)| by.contains(".wants/"));
                     found.extend(units.map(|(name, by)| format!("{name}: started at boot by {by}")));
                 }
+                let generated = match generated_gettys(scan)? {
+                    Generated::Units(units) => units,
+                    Generated::Unknown(_) if !found.is_empty() => Vec::new(),
+                    Generated::Unknown(reason) => return Ok(Outcome::unknown(reason)),
+                };
+                found.extend(generated);
                 let is = !found.is_empty();
                 if !is {
                     found.push("no getty is started at boot".to_owned());
@@ -202,6 +208,53 @@ impl Console {
             }
         })
     }
+}
+
+/// Gettys that no file enables.
+enum Generated {
+    Units(Vec<String>),
+    /// Depends on what is not known.
+    Unknown(String),
+}
+
+/// systemd-getty-generator(8) starts a getty on every console of the kernel that is not a virtual terminal.
+fn generated_gettys(scan: &Scan<'_>) -> Result<Generated, Unreadable> {
+    const GENERATOR: &str = "systemd/system-generators/systemd-getty-generator";
+    let root = scan.root;
+    let nothing = Ok(Generated::Units(Vec::new()));
+    let masked = root.is_mask(format!("/etc/{GENERATOR}"))?
+        || root.is_mask("/etc/systemd/system/serial-getty@.service")?
+        || root.is_mask("/etc/systemd/system/getty.target")?;
+    if masked || image::any(root, &[&format!("/{{usr/,}}lib/{GENERATOR}")])?.is_none() {
+        return nothing;
+    }
+    let line = match scan.command_line() {
+        Ok(line) => line,
+        Err(reason) => {
+            return Ok(Generated::Unknown(format!(
+                "systemd starts a getty on the kernel's console: {reason}"
+            )))
+        }
+    };
+    if line.last("systemd.getty_auto").is_some_and(|value| matches!(value, "0" | "no" | "false" | "off")) {
+        return nothing;
+    }
+    let mut units = Vec::new();
+    for console in line.all("console") {
+        let terminal = console.split(',').next().unwrap_or_default();
+        let virtual_terminal =
+            terminal.strip_prefix("tty").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()));
+        let unit = format!("serial-getty@{terminal}.service");
+        if terminal.is_empty()
+            || terminal == "null"
+            || virtual_terminal
+            || root.is_mask(format!("/etc/systemd/system/{unit}"))?
+        {
+            continue;
+        }
+        units.push(format!("{unit}: started by systemd-getty-generator for console={console}"));
+    }
+    Ok(Generated::Units(units))
 }
 
 /// systemd's ways to a shell without a login: the debug shell, and gettys that log in by themselves.

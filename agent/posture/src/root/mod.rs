@@ -290,13 +290,25 @@ impl Root {
         }
     }
 
-    /// The bytes of a regular file; `None` when there is nothing at that path.
+    /// A link to /dev/null: by it systemd, sysctl.d(5) and their kin say that a file of that name elsewhere does not count.
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub fn is_mask(&self, path: impl AsRef<Path>) -> Result<bool, Unreadable> {
+        Ok(self.read_link(path)?.is_some_and(|target| target == Path::new("/dev/null")))
+    }
+
+    /// The bytes of a regular file; `None` when there is nothing at that path. A mask is an empty file.
     ///
     /// # Errors
     /// It is not a regular file, longer than [`READ_LIMIT`] or cannot be read.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>, Unreadable> {
         let path = path.as_ref();
-        let Some((file, metadata)) = self.open_regular(path)? else { return Ok(None) };
+        let opened = self.open_regular(path);
+        if !matches!(opened, Ok(Some(_))) && self.is_mask(path).unwrap_or(false) {
+            return Ok(Some(Vec::new()));
+        }
+        let Some((file, metadata)) = opened? else { return Ok(None) };
         let longer = || unreadable(path, format!("longer than {} MiB", READ_LIMIT >> 20));
         if metadata.size > READ_LIMIT {
             return Err(longer());
