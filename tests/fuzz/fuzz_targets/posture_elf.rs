@@ -1,0 +1,4 @@
+//! ELF files.
+#![no_main]
+
+defender_fuzz::scan_target!("elf");

@@ -1,0 +1,4 @@
+//! Kernel configurations.
+#![no_main]
+
+defender_fuzz::scan_target!("kernel_config");

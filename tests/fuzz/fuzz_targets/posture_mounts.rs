@@ -1,0 +1,4 @@
+//! fstab and mount units.
+#![no_main]
+
+defender_fuzz::scan_target!("mounts");

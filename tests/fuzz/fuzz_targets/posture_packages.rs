@@ -1,0 +1,4 @@
+//! Databases of dpkg, opkg and apk.
+#![no_main]
+
+defender_fuzz::scan_target!("packages");

@@ -1,0 +1,4 @@
+//! PAM stacks.
+#![no_main]
+
+defender_fuzz::scan_target!("pam");

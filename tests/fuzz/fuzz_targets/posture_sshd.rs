@@ -1,0 +1,4 @@
+//! OpenSSH's configuration.
+#![no_main]
+
+defender_fuzz::scan_target!("sshd");
