@@ -4,7 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use defender_detect::profile::{Document, MAX_BYTES};
+use defender_detect::profile::{Document, Profile, MAX_BYTES};
+use defender_detect::Detector;
+use defender_model::health::{Health, Kind};
+
+use crate::config::Config;
 
 /// Why there is no profile.
 #[derive(Debug)]
@@ -39,6 +43,28 @@ pub fn load(file: &Path) -> Result<Document, Problem> {
         };
         Problem::Mistaken(format!("{}:{place} {}", file.display(), error.message))
     })
+}
+
+/// Puts the profile of the configuration in force, if that is wanted, and says so. A profile that is missing or mistaken is said, and
+/// the agent goes on without it.
+pub fn enforce(config: &Config, detector: &mut Detector) -> Option<Health> {
+    if !config.profile.enforce.0 {
+        return None;
+    }
+    match load(&config.profile.path) {
+        Ok(document) => {
+            let profile = Profile::from(&document);
+            let words = format!("{} is in force", config.profile.path.display());
+            let health =
+                Health::new(Kind::Changed, "profile", words).with("programs", profile.programs() as u64);
+            detector.set_profile(profile);
+            Some(health)
+        }
+        Err(problem) => {
+            let words = format!("{problem}; the agent goes on without a profile");
+            Some(Health::new(Kind::Degraded, "profile", words))
+        }
+    }
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

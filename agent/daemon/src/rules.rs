@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use defender_detect::suppression::Settings;
-use defender_detect::{ExceptionSpec, RuleOverride, RuleSet};
+use defender_detect::{ExceptionSpec, RuleOverride, RuleSet, RuleSetBuilder};
 use defender_model::time::Timestamp;
 
 use crate::config::{Config, RuleException};
@@ -22,7 +22,8 @@ const BYTES: u64 = 1 << 20;
 #[must_use]
 pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     let mut errors = Vec::new();
-    let mut builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
+    let builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
+    let mut builder = with_profile(builder, config);
     for directory in &config.rules.directories {
         let mut files = Vec::new();
         collect(directory, 0, &mut files, &mut errors);
@@ -51,6 +52,14 @@ pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     let (rules, problems) = builder.overrides(overrides).exceptions(exceptions).build();
     errors.extend(problems.iter().map(ToString::to_string));
     (rules, errors)
+}
+
+/// With the rules about the learned profile, where that is enforced.
+pub(crate) fn with_profile(builder: RuleSetBuilder, config: &Config) -> RuleSetBuilder {
+    match config.profile.enforce.0 {
+        true => builder.profile(config.profile.level.0, config.profile.response.0),
+        false => builder,
+    }
 }
 
 impl RuleException {

@@ -25,7 +25,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, logins, network, onlooker, posture, rules};
+use crate::{device, logins, network, onlooker, posture, profile, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -97,6 +97,9 @@ pub fn run(options: &Options) -> ExitCode {
         news.push(Health::new(Kind::Degraded, "rules", format!("left out: {error}")));
     }
 
+    let mut detector = Detector::new(set, Limits::default());
+    news.extend(profile::enforce(&config, &mut detector));
+
     let foreign_proc = process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc);
     let confined = confine(&config, foreign_proc, &mut news);
     for entry in confined.shortfalls() {
@@ -116,7 +119,7 @@ pub fn run(options: &Options) -> ExitCode {
     };
     let parts = Parts {
         device: device::identify(Path::new("/"), &config.device.id),
-        detector: Detector::new(set, Limits::default()),
+        detector,
         rule_errors,
         process: process.as_ref().map(ProcessSensor::status),
         network: network.as_ref().map(NetworkSensor::status),

@@ -84,3 +84,37 @@ fn what_cannot_be_done_is_said() {
         assert!(ended == code && errors.contains(says), "{arguments:?}: {ended} {errors}");
     }
 }
+
+/// What was learned from a day is held against another recording.
+#[test]
+fn what_the_profile_lacks_is_an_alert_in_a_replay() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (profile, config) = (file("profile.toml"), file("defender.toml"));
+    let day = story("benign-day-busybox");
+    assert_eq!(defender(&["profile", "learn", &day, "--output", &profile]).0, 0);
+    let nothing = format!("rules.directories = []\nfeeds.directories = []\nprofile.path = {profile:?}\n");
+    std::fs::write(&config, format!("{nothing}profile.enforce = \"alert\"\nprofile.level = \"low\"\n"))
+        .unwrap();
+    let (code, out, words) = defender(&["replay", &day, "--config", &config]);
+    assert_eq!((code, out.as_str()), (0, ""), "{words}");
+
+    let (code, out, _) = defender(&["replay", &story("telnet-worm"), "--config", &config]);
+    assert_eq!(code, 0);
+    for part in [
+        "low            Program that is not in the profile: ",
+        "Connection that is not in the profile: ",
+        "Login that is not in the profile: ",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+
+    let (_, rules, _) = defender(&["rules", "list", "--config", &config]);
+    assert!(rules.contains("profile.parent") && rules.contains("execution"), "{rules}");
+    std::fs::write(&profile, "version = 1\n[any\n").unwrap();
+    let (_, out, words) = defender(&["replay", &day, "--config", &config]);
+    assert!(
+        out.is_empty() && words.contains("profile.toml:2:") && words.contains("goes on without a profile"),
+        "{words}"
+    );
+}

@@ -40,6 +40,16 @@ pub(crate) fn single(rule: &Rule, number: u64, event: &Event) -> Finding {
     finding(rule, number, event, &message, count, event.time)
 }
 
+/// The finding of a profile that lacks something; `entry` is what it would have to say.
+pub(crate) fn unprofiled(rule: &Rule, number: u64, event: &Event, program: &str, entry: String) -> Finding {
+    let mut finding = single(rule, number, event);
+    finding.group = vec![("entry".to_owned(), entry)];
+    if !program.is_empty() {
+        finding.group.insert(0, ("program".to_owned(), program.to_owned()));
+    }
+    finding
+}
+
 /// The finding of a feed that lists something an event shows; `address` is the listed one of the event.
 pub(crate) fn listed(
     rule: &Rule,

@@ -16,6 +16,7 @@ use crate::feed::{Feed as ThreatFeed, Feeds};
 use crate::field::{self, Class, Scratch, Value, Values};
 use crate::matcher::Answers;
 use crate::predicate::decimal;
+use crate::profile::{Lack, Profile};
 use crate::ruleset::{Correlation, Feed, Input, Key, RuleSet};
 use crate::sigma::correlation::CorrelationKind;
 use crate::window::{Memory, Observation, Window};
@@ -108,6 +109,8 @@ pub struct Detector {
     /// By exception: how often it covered what a rule held for.
     excepted: Vec<u64>,
     threat_feeds: Feeds,
+    /// The learned profile in force.
+    profile: Option<Box<Profile>>,
     stats: Stats,
 }
 
@@ -131,6 +134,7 @@ impl Detector {
             numbers,
             excepted,
             threat_feeds: Feeds::default(),
+            profile: None,
             stats: Stats::default(),
             rules,
         }
@@ -164,9 +168,52 @@ impl Detector {
             }
         }
         self.scratch = scratch;
+        if let Some(mut profile) = self.profile.take() {
+            profile.inspect(event, &mut |lack, program, entry| {
+                self.lacking(lack, program, entry, event, findings);
+            });
+            self.profile = Some(profile);
+        }
         let before = findings.len();
         self.threat_feeds.inspect(event, findings);
         self.stats.findings += (findings.len() - before) as u64;
+    }
+
+    /// Puts a learned profile in force. It says something only with the rules of [`RuleSetBuilder::profile`].
+    ///
+    /// [`RuleSetBuilder::profile`]: crate::RuleSetBuilder::profile
+    pub fn set_profile(&mut self, profile: Profile) {
+        self.profile = Some(Box::new(profile));
+    }
+
+    /// The profile lacks something of this event.
+    fn lacking(
+        &mut self,
+        lack: Lack,
+        program: &str,
+        entry: String,
+        event: &Event,
+        findings: &mut Vec<Finding>,
+    ) {
+        let Some(rule) = self.rules.profile.map(|first| first + lack as u32) else { return };
+        if !self.rules.rules[rule as usize].alerts {
+            return;
+        }
+        // What was read for the rules is gone by now; that it is read again costs only what alerts.
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let excepted = field::read(event, &mut scratch).is_some_and(|reading| {
+            reading.classes.iter().any(|class| {
+                self.find_exceptions(*class, &reading.values, event.time);
+                self.is_excepted(rule)
+            })
+        });
+        self.scratch = scratch;
+        if excepted {
+            return;
+        }
+        self.stats.matches += 1;
+        let n = self.next_number(rule);
+        findings.push(describe::unprofiled(&self.rules.rules[rule as usize], n, event, program, entry));
     }
 
     /// Puts a threat feed in force, in place of the one of that name.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use defender_detect::{DataSource, Placeholders, Rule, RuleError, RuleSet};
+use defender_detect::{DataSource, Rule, RuleError, RuleSet, RuleSetBuilder};
 use defender_model::text::printable;
 use serde_json::{json, Value};
 
@@ -65,7 +65,8 @@ impl Mistake {
 pub(super) fn check(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
     let paths: Vec<PathBuf> = given.arguments.iter().map(PathBuf::from).collect();
     let config = configured(given, streams);
-    let Named { rules, files, mistakes } = named(&paths, config.rules.placeholders.clone());
+    let Named { rules, files, mistakes } =
+        named(&paths, RuleSet::builder().placeholders(config.rules.placeholders.clone()));
     let loaded = rules.rules().len();
     let idle: Vec<(&Rule, String)> =
         rules.rules().filter_map(|rule| supply::idle(rule.needs, &config).map(|why| (rule, why))).collect();
@@ -175,11 +176,12 @@ pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> InForce {
         let (rules, errors) = crate::rules::load(&config);
         return InForce { rules, errors, config };
     }
-    let Named { rules, mistakes, .. } = named(&given.rules, config.rules.placeholders.clone());
+    let builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
     if given.config.is_none() {
         config = Config::default();
         config.feeds.directories.clear();
     }
+    let Named { rules, mistakes, .. } = named(&given.rules, crate::rules::with_profile(builder, &config));
     InForce { rules, errors: mistakes.iter().map(ToString::to_string).collect(), config }
 }
 
@@ -206,7 +208,7 @@ struct Named {
 }
 
 /// Whoever names a path means it, so one that is missing or holds no rule is a mistake too.
-fn named(paths: &[PathBuf], placeholders: Placeholders) -> Named {
+fn named(paths: &[PathBuf], mut builder: RuleSetBuilder) -> Named {
     let mut mistakes = Vec::new();
     let mut files = Vec::new();
     for path in paths {
@@ -220,7 +222,6 @@ fn named(paths: &[PathBuf], placeholders: Placeholders) -> Named {
             files.push(path.to_owned());
         }
     }
-    let mut builder = RuleSet::builder().placeholders(placeholders);
     for file in &files {
         match read(file) {
             Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),

@@ -22,7 +22,7 @@ use defender_detect::Placeholders;
 use section::{section, Section};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
-use value::{FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
+use value::{Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -51,6 +51,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Sections `[[feed]]`.
     pub feed: Vec<Feed>,
+    /// Section `profile`.
+    pub profile: Profile,
     /// Section `response`.
     pub response: Response,
     /// Sections `sink.*`.
@@ -80,6 +82,7 @@ impl Config {
                 ("posture", &mut read.posture),
                 ("feeds", &mut read.feeds),
                 ("feed", &mut read.feed),
+                ("profile", &mut read.profile),
                 ("response", &mut read.response),
                 ("sink", &mut read.sink),
                 ("dbus", &mut read.dbus),
@@ -310,6 +313,19 @@ Feed {
     response: Option<ResponseChoice> = None,
 } }
 
+section! { "profile"
+/// The learned profile: what the product did while it was tested (docs/profile.md).
+Profile {
+    /// What is done about what the profile lacks: nothing, or an alert.
+    enforce: Enforcement = Enforcement(false),
+    /// The file that `defender profile learn` wrote.
+    path: PathBuf = "/etc/defender/profile.toml".into(),
+    /// Level of its alerts. Sections `[[rule]]` change those of one kind, such as `profile.program`.
+    level: Level = Level(defender_model::severity::Severity::Medium),
+    /// What is done about its alerts.
+    response: ResponseChoice = ResponseChoice(defender_model::finding::Responses::NONE),
+} }
+
 section! { "response"
 /// What the agent does about findings.
 Response {
@@ -446,6 +462,7 @@ pub fn sections() -> Vec<Section> {
         PostureException::section(),
         Feeds::section(),
         Feed::section(),
+        Profile::section(),
         Response::section(),
         FileSink::section(),
         SyslogSink::section(),

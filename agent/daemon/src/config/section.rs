@@ -58,6 +58,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
         "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",
         "Option<ResponseChoice>" | "ResponseChoice" => "a response or an array of them: `none`, `block_source`, `block_destination`, `kill_process`, `run_hook`",
+        "Enforcement" => "`off` or `alert`",
         "FeedKind" => "`any`, `address`, `domain` or `sha256`",
         "Transport" => "`udp`, `tcp` or `tls`",
         "LogLevel" => "`error`, `warn` or `info`",

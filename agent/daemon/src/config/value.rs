@@ -184,6 +184,13 @@ words!(
     }
 );
 words!(
+    /// Whether the learned profile is held against what happens.
+    Enforcement(bool) {
+        "off" => false,
+        "alert" => true,
+    }
+);
+words!(
     /// How much the agent says on its standard error.
     LogLevel(tracing::Level) {
         "error" => tracing::Level::ERROR,

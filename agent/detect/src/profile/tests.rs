@@ -7,12 +7,16 @@ use defender_model::authentication::{Activity, Authentication, Outcome};
 use defender_model::dns::Dns;
 use defender_model::event::{Event, EventKind};
 use defender_model::file::{FileActivity, FileChange, FileType};
+use defender_model::finding::{Finding, Response, Responses};
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol};
 use defender_model::process::{Actor, Ancestor, Change, Process, ProcessActivity, Source};
+use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::exception::Scalar;
+use crate::{Detector, ExceptionSpec, Limits, RuleOverride, RuleSet, RuleSetBuilder};
 
 fn event(kind: impl Into<EventKind>) -> Event {
     Event::new(Timestamp(0), kind.into())
@@ -209,6 +213,71 @@ fn connections_ports_names_files_logins() {
     ] {
         assert_eq!(lacking(&profile, &event), [told], "{event}");
     }
+}
+
+/// A detector with the profile and nothing else.
+fn detector(document: &Document, change: impl FnOnce(RuleSetBuilder) -> RuleSetBuilder) -> Detector {
+    let builder = RuleSet::builder().profile(Severity::Low, Responses::NONE);
+    let (rules, errors) = change(builder).build();
+    assert_eq!(errors, []);
+    let mut detector = Detector::new(rules, Limits::default());
+    detector.set_profile(Profile::from(document));
+    detector
+}
+
+fn found(detector: &mut Detector, event: &Event) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    detector.inspect(event, &mut findings);
+    findings
+}
+
+#[test]
+fn findings_are_those_of_a_rule() {
+    let profile = learned(&[exec("/usr/bin/curl", "curl x", "root", "/bin/dash")]);
+    let mut plain = detector(&profile, |builder| builder);
+    assert!(found(&mut plain, &exec("/usr/bin/curl", "curl y", "root", "/bin/dash")).is_empty());
+    let stranger = exec("/tmp/x", "x -y", "root", "/bin/dash");
+    found(&mut plain, &stranger);
+    let again = found(&mut plain, &stranger);
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].uid.as_str(), again[0].severity), ("profile.program-2", Severity::Low));
+    assert_eq!(
+        again[0].message,
+        "Program that is not in the profile: root ran /tmp/x (pid 7, parent /bin/dash 1): x -y"
+    );
+    assert_eq!(again[0].group, [("program".into(), "/tmp/x".into()), ("entry".into(), "/tmp/x".into())]);
+    assert_eq!((plain.stats().findings, plain.stats().matches), (2, 2));
+
+    let change = |id: &str| RuleOverride { id: id.to_owned(), ..RuleOverride::default() };
+    let response = Responses::of(&[Response::KillProcess]);
+    let mut changed = detector(&profile, |builder| {
+        builder.overrides(vec![
+            RuleOverride {
+                level: Some(Severity::High),
+                response: Some(response),
+                ..change("profile.program")
+            },
+            RuleOverride { enabled: Some(false), ..change("profile.parent") },
+        ])
+    });
+    let told = found(&mut changed, &stranger);
+    assert_eq!((told[0].severity, told[0].response), (Severity::High, response));
+    assert!(found(&mut changed, &exec("/usr/bin/curl", "curl", "root", "/tmp/x")).is_empty(), "switched off");
+
+    let exception = ExceptionSpec {
+        rule: "profile.program".to_owned(),
+        when: vec![("Image|startswith".to_owned(), vec![Scalar::Text("/srv/".to_owned())])],
+        reason: "field test".to_owned(),
+        ..ExceptionSpec::default()
+    };
+    let mut excepted = detector(&profile, |builder| builder.exceptions(vec![exception.clone()]));
+    assert!(found(&mut excepted, &exec("/srv/x", "x", "root", "/bin/dash")).is_empty());
+    assert_eq!(found(&mut excepted, &stranger).len(), 1);
+    assert_eq!(excepted.exceptions().map(|(_, count)| count).collect::<Vec<_>>(), [1]);
+    // What is said about the rules of a profile that is not in force is no mistake.
+    let (rules, errors) =
+        RuleSet::builder().overrides(vec![change("profile.user")]).exceptions(vec![exception]).build();
+    assert_eq!((rules.rules().len(), errors.len()), (0, 0));
 }
 
 /// Paths that resemble those of a device, generated parts among them, and now and then anything at all.

@@ -8,6 +8,7 @@ use super::learn::written;
 use super::observed::{observe, Fact, Observed, Scratch};
 use super::pattern::{Name, Pattern};
 use super::{document, generalise, Facet};
+use crate::source::{DataSource, DataSources};
 
 /// What a profile lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +72,29 @@ impl Lack {
             Self::File => "Use of a watched file that is not in the profile",
             Self::Login => "Login that is not in the profile",
         }
+    }
+
+    /// ATT&CK tactic, where one is certain.
+    pub(crate) const fn tactic(self) -> Option<&'static str> {
+        match self {
+            Self::Program | Self::User | Self::Parent => Some("execution"),
+            Self::Listener => Some("persistence"),
+            Self::Peer | Self::Domain => Some("command-and-control"),
+            Self::Login => Some("initial-access"),
+            Self::File => None,
+        }
+    }
+
+    /// What has to be observed.
+    pub(crate) const fn needs(self) -> DataSources {
+        DataSources::of(match self {
+            Self::Program | Self::User | Self::Parent => DataSource::Process,
+            Self::Listener => DataSource::Listener,
+            Self::Peer => DataSource::Flow,
+            Self::Domain => DataSource::Dns,
+            Self::File => DataSource::File,
+            Self::Login => DataSource::Login,
+        })
     }
 
     fn of(facet: Facet) -> Self {

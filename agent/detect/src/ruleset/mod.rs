@@ -16,6 +16,7 @@ use crate::exception::{Exception, ExceptionSpec};
 use crate::field::{Class, Field};
 use crate::matcher::Matcher;
 use crate::predicate::Comparison;
+use crate::profile::Lack;
 use crate::sigma::correlation::CorrelationKind;
 use crate::sigma::detection::Placeholders;
 use crate::sigma::document::{self, Document};
@@ -140,6 +141,8 @@ pub struct RuleSet {
     /// By rule: the correlations it feeds.
     pub(crate) feeds: Vec<Vec<Feed>>,
     pub(crate) exceptions: Vec<Exception>,
+    /// Number of the first of the rules about the learned profile, which stand in the order of [`Lack::ALL`].
+    pub(crate) profile: Option<u32>,
 }
 
 impl RuleSet {
@@ -179,6 +182,8 @@ pub struct RuleSetBuilder {
     documents: Vec<(String, Document)>,
     overrides: Vec<RuleOverride>,
     exceptions: Vec<ExceptionSpec>,
+    /// Level and response of the rules about the learned profile.
+    profile: Option<(Severity, Responses)>,
     errors: Vec<RuleError>,
 }
 
@@ -201,6 +206,13 @@ impl RuleSetBuilder {
     #[must_use]
     pub fn exceptions(mut self, exceptions: Vec<ExceptionSpec>) -> Self {
         self.exceptions.extend(exceptions);
+        self
+    }
+
+    /// Adds the rules about the learned profile, with the level and response that each has unless an override says otherwise.
+    #[must_use]
+    pub fn profile(mut self, level: Severity, response: Responses) -> Self {
+        self.profile = Some((level, response));
         self
     }
 
@@ -240,11 +252,62 @@ impl RuleSetBuilder {
     /// Compiles what was taken in. The errors name everything that was left out and why.
     #[must_use]
     pub fn build(self) -> (RuleSet, Vec<RuleError>) {
-        let Self { documents, overrides, exceptions, placeholders, mut errors } = self;
+        let Self { documents, mut overrides, mut exceptions, placeholders, profile, mut errors } = self;
+        let mut of_profile: Vec<Rule> =
+            profile.map(|(level, response)| lacks(level, response)).unwrap_or_default();
+        // A product may switch its profile off without taking back what it says about the rules of it.
+        overrides.retain(|change| {
+            let about = Lack::ALL.iter().position(|lack| lack.rule() == change.id);
+            if let Some(rule) = about.and_then(|at| of_profile.get_mut(at)) {
+                rule.change(change);
+            }
+            about.is_none()
+        });
+        if of_profile.is_empty() {
+            exceptions.retain(|exception| Lack::ALL.iter().all(|lack| lack.rule() != exception.rule));
+        }
         let mut compiler = compile::Compiler { entries: compile::unique(documents, &mut errors), errors };
         compiler.apply(&overrides);
         let mut set = compiler.compile();
+        if !of_profile.is_empty() {
+            set.profile = Some(compile::to_u32(set.rules.len()));
+            set.feeds.extend(of_profile.iter().map(|_| Vec::new()));
+            set.rules.append(&mut of_profile);
+        }
         compiler.except(&mut set, exceptions, &placeholders);
         (set, compiler.errors)
     }
+}
+
+impl Rule {
+    /// Applies an override to a rule that is no document.
+    fn change(&mut self, change: &RuleOverride) {
+        self.enabled = change.enabled.unwrap_or(self.enabled);
+        self.alerts = self.enabled;
+        self.level = change.level.unwrap_or(self.level);
+        self.response = change.response.unwrap_or(self.response);
+    }
+}
+
+/// The rules about the learned profile.
+fn lacks(level: Severity, response: Responses) -> Vec<Rule> {
+    let rule = |lack: Lack| Rule {
+        info: Arc::new(RuleInfo {
+            id: lack.rule().to_owned(),
+            title: lack.title().to_owned(),
+            description: "The product did not do this while its profile was learned.".to_owned(),
+            tactics: lack.tactic().map(str::to_owned).into_iter().collect(),
+            ..RuleInfo::default()
+        }),
+        level,
+        response,
+        kind: RuleKind::Event,
+        logsource: "profile".to_owned(),
+        needs: lack.needs(),
+        file: "profile".to_owned(),
+        enabled: true,
+        alerts: true,
+        status: None,
+    };
+    Lack::ALL.map(rule).into()
 }

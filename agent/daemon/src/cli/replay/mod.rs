@@ -46,6 +46,11 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
             News::Remove(_) | News::Said(_) => {}
         }
     }
+    if let Some(health) = crate::profile::enforce(&config, &mut detector) {
+        if health.kind == Kind::Degraded {
+            complain(streams, &format!("{}: {}", health.component, health.message));
+        }
+    }
     if detector.rules().rules().len() == 0 && detector.threat_feeds().next().is_none() {
         return Err(Failure::usage("no rules to judge by; name a directory of them with --rules"));
     }
