@@ -24,6 +24,8 @@ pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSens
     network.enabled.then(|| {
         NetworkSensor::open(Settings {
             flows: true,
+            listen_interval: (network.listen_interval_s > 0)
+                .then(|| Duration::from_secs(network.listen_interval_s)),
             accounting: network.accounting,
             interfaces: Selection {
                 include: network.include_interfaces.clone(),

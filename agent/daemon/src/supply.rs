@@ -11,8 +11,11 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
         DataSource::Process => (!config.process.enabled).then_some("`process.enabled` is false"),
         DataSource::Login => (!config.login.enabled).then_some("`login.enabled` is false"),
         DataSource::Flow => (!config.network.enabled).then_some("`network.enabled` is false"),
-        DataSource::Listener
-        | DataSource::Dns
+        DataSource::Listener => {
+            let off = !config.network.enabled || config.network.listen_interval_s == 0;
+            off.then_some("`network.enabled` is false, or `network.listen_interval_s` 0")
+        }
+        DataSource::Dns
         | DataSource::File
         | DataSource::FileRead
         | DataSource::Peripheral

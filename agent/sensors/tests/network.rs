@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use defender_model::event::EventKind;
 use defender_model::health::Health;
-use defender_model::network::{Direction, Flow, FlowChange, Protocol};
+use defender_model::network::{Direction, Flow, FlowChange, Listener, Protocol};
 use defender_model::time::Timestamp;
 use defender_sensors::network::onlooker::look;
 use defender_sensors::network::{NetworkSensor, Selection, Settings, Status};
@@ -38,6 +38,7 @@ fn clock() -> Timestamp {
 fn settings() -> Settings {
     Settings {
         flows: true,
+        listen_interval: None,
         accounting: true,
         interfaces: Selection::default(),
         flow_table: 1024,
@@ -99,6 +100,15 @@ impl Seen {
     fn flows(&self) -> impl Iterator<Item = &Flow> {
         self.kinds.iter().filter_map(|kind| match kind {
             EventKind::Network(flow) => Some(&**flow),
+            _ => None,
+        })
+    }
+}
+
+impl Seen {
+    fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.kinds.iter().filter_map(|kind| match kind {
+            EventKind::Listener(socket) => Some(&**socket),
             _ => None,
         })
     }
@@ -238,6 +248,46 @@ fn connections_have_a_process() {
     let closed = sensor.flow("the end", |flow| flow.change == FlowChange::Closed);
     assert_eq!(closed.process, Some(process));
     assert_eq!(sensor.status.lock().unwrap().unattributed, 0);
+}
+
+#[test]
+fn sockets_begin_and_cease_to_listen() {
+    if !namespace(TRACK) {
+        return;
+    }
+    let before = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (near, far) = UnixStream::pair().unwrap();
+    drop(thread::spawn(|| look(far, Path::new("/proc"))));
+    let sensor = Running::start(Settings {
+        onlooker: Some(Arc::new(near)),
+        listen_interval: Some(Duration::from_millis(50)),
+        ..settings()
+    });
+    sensor.until("the list", |_| sensor.status.lock().unwrap().listening == 1);
+    let tcp = TcpListener::bind("[::]:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ours = [tcp.local_addr().unwrap(), udp.local_addr().unwrap()];
+    let told = |open: bool, address: SocketAddr| {
+        let mut found = None;
+        sensor.until(if open { "a socket" } else { "its end" }, |seen| {
+            found = seen
+                .listeners()
+                .find(|l| l.open == open && l.local.to_string() == address.to_string())
+                .cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    };
+    for address in ours {
+        assert_eq!(told(true, address).process.unwrap().pid, std::process::id());
+    }
+    let gone = before.local_addr().unwrap();
+    drop((before, tcp, udp));
+    for address in [ours[0], ours[1], gone] {
+        assert_eq!(told(false, address).process.unwrap().pid, std::process::id());
+    }
+    // What was there before the sensor is no event.
+    assert!(!sensor.seen.lock().unwrap().listeners().any(|l| l.open && l.local.port == Some(gone.port())));
 }
 
 #[test]

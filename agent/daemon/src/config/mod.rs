@@ -179,12 +179,14 @@ Login {
 } }
 
 section! { "network"
-/// Connections.
+/// Connections, and sockets that wait for them.
 Network {
     /// Watch the network.
     enabled: bool = true,
     /// Have the kernel count bytes and packets of connections (`net.netfilter.nf_conntrack_acct`).
     accounting: bool = true,
+    /// Seconds between two looks for sockets that begin or cease to listen; 0 for none.
+    listen_interval_s: u64 = 5,
     /// Interfaces that are watched; `*` at the end of a name stands for any ending. Empty: all.
     include_interfaces: Vec<String> = Vec::new(),
     /// Interfaces that are not watched.

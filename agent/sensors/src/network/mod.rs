@@ -1,9 +1,10 @@
-//! Connections, seen by the kernel's connection tracking.
+//! Connections and sockets that wait for them.
 //!
 //! | Module | Holds |
 //! |---|---|
 //! | [`conntrack`] | the kernel's messages about connections |
 //! | `flow` | connections as events, with what is remembered between begin and end |
+//! | `listener` | sockets that wait for connections: which have come, which have gone |
 //! | `interface` | the device's own addresses; which interfaces are watched |
 //! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
 //! | `socket` | the kernel's lists of sockets |
@@ -16,6 +17,7 @@ mod budget;
 pub mod conntrack;
 mod flow;
 mod interface;
+mod listener;
 pub mod onlooker;
 pub mod sensor;
 mod socket;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
-use defender_model::network::Direction;
+use defender_model::network::{Direction, Protocol};
 use defender_model::process::Actor;
 use defender_model::time::Timestamp;
 
@@ -19,7 +20,9 @@ use super::budget::Budget;
 use super::conntrack::{self, Tuple};
 use super::flow::Flows;
 use super::interface::{Locals, Selection};
+use super::listener::{listener, Change, Key, Listeners};
 use super::onlooker::{Onlooker, Question};
+use super::socket;
 use crate::accounts::Accounts;
 use crate::netlink::{acknowledgement, Batch, Socket, ERROR, NETFILTER, REQUEST_ACK};
 use crate::{Observation, Outlet};
@@ -42,6 +45,8 @@ pub struct Settings {
     pub flows: bool,
     /// Have the kernel count bytes and packets of connections.
     pub accounting: bool,
+    /// How often the sockets that wait for connections are listed; `None` for never.
+    pub listen_interval: Option<Duration>,
     /// Which interfaces are watched.
     pub interfaces: Selection,
     /// Most connections remembered between begin and end.
@@ -77,6 +82,8 @@ pub struct Status {
     pub overruns: u64,
     /// Connections open.
     pub open: usize,
+    /// Sockets that wait for connections or datagrams.
+    pub listening: usize,
     /// Connections that found no room in the table.
     pub untracked: u64,
     /// Events sent without the process that the device has behind them.
@@ -86,23 +93,31 @@ pub struct Status {
 impl Status {
     /// The figures, with the names they have in statistics.
     #[must_use]
-    pub const fn counters(&self) -> [(&'static str, u64); 7] {
+    pub const fn counters(&self) -> [(&'static str, u64); 8] {
         [
             ("flows_seen", self.flows_seen),
             ("sent", self.sent),
             ("over_bound", self.over_bound),
             ("overruns", self.overruns),
             ("open", self.open as u64),
+            ("listening", self.listening as u64),
             ("untracked", self.untracked),
             ("unattributed", self.unattributed),
         ]
     }
 }
 
-/// Events about one connection that wait for word of the process behind it.
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Flow(Tuple),
+    Listener(Key),
+}
+
+/// Events about one connection or socket that wait for word of the process behind it.
 struct Pending {
     ticket: u64,
-    tuple: Tuple,
+    subject: Subject,
     since: Instant,
     events: Vec<Event>,
 }
@@ -114,7 +129,10 @@ pub struct NetworkSensor {
     batch: Batch,
     flows: Flows,
     locals: Locals,
+    listeners: Listeners,
+    compared: Option<Instant>,
     budget: Budget,
+    listen_budget: Budget,
     accounts: Accounts,
     onlooker: Option<Onlooker>,
     ticket: u64,
@@ -130,10 +148,16 @@ impl NetworkSensor {
     #[must_use]
     pub fn open(settings: Settings) -> Self {
         let mut status = Status::default();
+        if let Some(every) = settings.listen_interval {
+            status.modes.push(format!("listening sockets: listed every {} s", every.as_secs_f32()));
+        }
         let conntrack = if settings.flows { open_conntrack(&settings, &mut status) } else { None };
         Self {
             flows: Flows::new(settings.flow_table),
+            listeners: Listeners::default(),
+            compared: None,
             budget: Budget::new(settings.events_per_second, Instant::now()),
+            listen_budget: Budget::new(settings.events_per_second, Instant::now()),
             locals: Locals::default(),
             batch: Batch::new(),
             conntrack,
@@ -211,10 +235,12 @@ impl NetworkSensor {
         }
         self.locals.refresh(false);
         self.read_conntrack(out);
+        self.compare_listeners(out);
         self.read_answers(out);
         self.report_loss(out);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.over_bound = self.budget.refused();
+        status.over_bound = self.refused();
+        status.listening = self.listeners.len();
         status.overruns = self.overruns;
         status.open = self.flows.len();
         status.untracked = self.flows.untracked();
@@ -264,42 +290,40 @@ impl NetworkSensor {
             return;
         }
         let event = Event::new(now, flow.into());
-        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.tuple == tracked.original) {
-            pending.events.push(event);
-        } else if !tracked.ended && self.ask(tracked, &event) {
-            let tuple = tracked.original;
-            self.pending.push_back(Pending {
-                ticket: self.ticket,
-                tuple,
-                since: Instant::now(),
-                events: vec![event],
-            });
-        } else {
-            self.send(event, out);
-        }
+        let question = if tracked.ended { None } else { question(tracked, &event) };
+        self.attributed(Subject::Flow(tracked.original), question, Some(event), out);
     }
 
-    /// Asks for the process at the device's end; false when there is none or nobody can be asked.
-    fn ask(&mut self, tracked: &conntrack::Tracked, event: &Event) -> bool {
-        let (Some(onlooker), EventKind::Network(flow)) = (&mut self.onlooker, &event.kind) else {
-            return false;
-        };
-        let (original, reply) = (&tracked.original, &tracked.reply);
-        let source = (original.source, original.source_port);
-        let destination = (original.destination, original.destination_port);
-        // Where addresses are translated, the device's own socket has those of the answers.
-        let (local, remote) = match flow.direction {
-            Direction::Outbound | Direction::Local => (source, destination),
-            Direction::Inbound => {
-                ((reply.source, reply.source_port), (reply.destination, reply.destination_port))
-            }
-            Direction::Unknown => return false,
-        };
-        if !original.has_ports() {
-            return false;
+    /// Sends an event when it is known who is behind it: after the answer to a question, or after that to an earlier one about the
+    /// same, or at once.
+    fn attributed(
+        &mut self,
+        subject: Subject,
+        question: Option<Question>,
+        event: Option<Event>,
+        out: &mut Vec<Observation>,
+    ) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.subject == subject) {
+            pending.events.extend(event);
+            return;
         }
-        self.ticket += 1;
-        onlooker.ask(&Question { ticket: self.ticket, protocol: original.protocol, local, remote })
+        if let (Some(mut question), Some(onlooker)) = (question, &mut self.onlooker) {
+            self.ticket += 1;
+            question.ticket = self.ticket;
+            if onlooker.ask(&question) {
+                let events = event.into_iter().collect();
+                self.pending.push_back(Pending {
+                    ticket: self.ticket,
+                    subject,
+                    since: Instant::now(),
+                    events,
+                });
+                return;
+            }
+        }
+        if let Some(event) = event {
+            self.send(event, out);
+        }
     }
 
     /// Sends what has got its answer, and what has waited for one too long.
@@ -330,19 +354,27 @@ impl NetworkSensor {
     fn release(&mut self, pending: Pending, mut actor: Option<Actor>, out: &mut Vec<Observation>) {
         if let Some(actor) = &mut actor {
             actor.user = actor.uid.and_then(|uid| self.accounts.name(uid));
-            self.flows.attribute(&pending.tuple, actor);
+            match &pending.subject {
+                Subject::Flow(tuple) => self.flows.attribute(tuple, actor),
+                Subject::Listener(key) => self.listeners.attribute(key, actor),
+            }
         }
         for mut event in pending.events {
-            if let EventKind::Network(flow) = &mut event.kind {
-                flow.process.clone_from(&actor);
+            match &mut event.kind {
+                EventKind::Network(flow) if actor.is_some() => flow.process.clone_from(&actor),
+                EventKind::Listener(socket) if actor.is_some() => socket.process.clone_from(&actor),
+                _ => {}
             }
             self.send(event, out);
         }
     }
 
     fn send(&mut self, event: Event, out: &mut Vec<Observation>) {
-        let unattributed = matches!(&event.kind, EventKind::Network(flow)
-            if flow.process.is_none() && flow.direction != Direction::Unknown);
+        let unattributed = match &event.kind {
+            EventKind::Network(flow) => flow.process.is_none() && flow.direction != Direction::Unknown,
+            EventKind::Listener(socket) => socket.process.is_none(),
+            _ => false,
+        };
         self.update(|status| {
             status.sent += 1;
             status.unattributed += u64::from(unattributed);
@@ -354,8 +386,56 @@ impl NetworkSensor {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    fn compare_listeners(&mut self, out: &mut Vec<Observation>) {
+        let Some(every) = self.settings.listen_interval else { return };
+        let now = Instant::now();
+        if self.compared.is_some_and(|compared| now.saturating_duration_since(compared) < every) {
+            return;
+        }
+        self.compared = Some(now);
+        let mut sockets = Vec::new();
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            let read = socket::read(&self.settings.proc, protocol);
+            let admitted = |socket: &socket::Socket| {
+                socket.waits(protocol) && self.locals.admits(&self.settings.interfaces, [socket.local.0; 2])
+            };
+            sockets.extend(read.into_iter().filter(admitted).map(|socket| (protocol, socket)));
+        }
+        let mut changes = Vec::new();
+        self.listeners.compare(&sockets, &mut changes);
+        let time = (self.settings.clock)();
+        for change in changes {
+            let (key, event) = match change {
+                Change::Found(key) => (key, None),
+                Change::Opened(key) => (key, Some(Event::new(time, listener(true, &key, None).into()))),
+                Change::Closed(gone) => {
+                    // What waits for a process under its name is told first.
+                    let key = (gone.protocol, gone.local.address, gone.local.port.unwrap_or_default());
+                    let event = Event::new(time, gone.into());
+                    if self.listen_budget.admits(now) {
+                        self.attributed(Subject::Listener(key), None, Some(event), out);
+                    }
+                    continue;
+                }
+            };
+            if event.is_some() && !self.listen_budget.admits(now) {
+                continue;
+            }
+            let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let remote = if key.1.is_ipv4() { nobody } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+            let question =
+                Question { ticket: 0, protocol: key.0, local: (key.1, key.2), remote: (remote, 0) };
+            self.attributed(Subject::Listener(key), Some(question), event, out);
+        }
+    }
+
+    /// Events that went over the bound.
+    fn refused(&self) -> u64 {
+        self.budget.refused() + self.listen_budget.refused()
+    }
+
     fn report_loss(&mut self, out: &mut Vec<Observation>) {
-        let (overruns, refused) = (self.overruns, self.budget.refused());
+        let (overruns, refused) = (self.overruns, self.refused());
         let due = match self.reported {
             None => overruns + refused > 0,
             Some((at, old, bounded)) => (overruns, refused) != (old, bounded) && at.elapsed() >= LOSS_REPORT,
@@ -370,6 +450,26 @@ impl NetworkSensor {
             Health::new(Kind::Lost, COMPONENT, words).with("over_bound", refused).with("overruns", overruns);
         out.push(Observation::Health(health));
     }
+}
+
+/// Asks for the process at the device's end of a connection; nothing where there is none.
+fn question(tracked: &conntrack::Tracked, event: &Event) -> Option<Question> {
+    let EventKind::Network(flow) = &event.kind else { return None };
+    let (original, reply) = (&tracked.original, &tracked.reply);
+    if !original.has_ports() {
+        return None;
+    }
+    // Where addresses are translated, the device's own socket has those of the answers.
+    let (local, remote) = match flow.direction {
+        Direction::Outbound | Direction::Local => {
+            ((original.source, original.source_port), (original.destination, original.destination_port))
+        }
+        Direction::Inbound => {
+            ((reply.source, reply.source_port), (reply.destination, reply.destination_port))
+        }
+        Direction::Unknown => return None,
+    };
+    Some(Question { ticket: 0, protocol: original.protocol, local, remote })
 }
 
 /// Subscribes to connections that begin and end.

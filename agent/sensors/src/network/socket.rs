@@ -3,14 +3,16 @@
 //! Not sock_diag: hardened kernels are built without it (`CONFIG_INET_DIAG`), these lists are in every kernel.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use defender_model::network::Protocol;
 
-/// Most bytes of one list that are read: some 50,000 sockets.
+/// Most bytes of one list that are read: some 50,000 sockets, nearly all of them closing, with nobody behind them.
 const LIMIT: u64 = 8 << 20;
+/// Most sockets kept.
+const SOCKETS: usize = 16_384;
 /// States (include/net/tcp_states.h): a socket that waits for connections, and one without a peer.
 const LISTEN: u8 = 10;
 const CLOSE: u8 = 7;
@@ -34,6 +36,12 @@ impl Socket {
         }
     }
 
+    /// A TCP socket that listens.
+    #[cfg(test)]
+    pub(super) const fn waiting(local: (IpAddr, u16), remote: (IpAddr, u16), inode: u64) -> Self {
+        Self { local, remote, state: LISTEN, inode }
+    }
+
     /// What is sent to the address arrives at this socket, as far as its own address goes.
     fn takes(&self, local: (IpAddr, u16)) -> bool {
         let (address, port) = self.local;
@@ -50,15 +58,16 @@ fn lists(protocol: Protocol) -> &'static [&'static str] {
     }
 }
 
-/// Every socket of a protocol. A list that is not there (a kernel without IPv6) is empty.
+/// Every socket of a protocol that somebody holds. A list that is not there (a kernel without IPv6) is empty.
 pub(super) fn read(proc: &Path, protocol: Protocol) -> Vec<Socket> {
     let mut sockets = Vec::new();
-    let mut content = Vec::new();
+    let mut line = Vec::new();
     for list in lists(protocol) {
-        content.clear();
-        let file = File::open(proc.join(list));
-        if file.is_ok_and(|file| file.take(LIMIT).read_to_end(&mut content).is_ok()) {
-            sockets.extend(content.split(|byte| *byte == b'\n').filter_map(parse));
+        let Ok(file) = File::open(proc.join(list)) else { continue };
+        let mut lines = BufReader::with_capacity(16 << 10, file.take(LIMIT));
+        while sockets.len() < SOCKETS && lines.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            sockets.extend(parse(&line).filter(|socket| socket.inode != 0));
+            line.clear();
         }
     }
     sockets
@@ -73,8 +82,7 @@ pub(super) fn find(
 ) -> Option<Socket> {
     let exact = |socket: &&Socket| socket.local == local && socket.remote == remote;
     let waiting = |socket: &&Socket| socket.waits(protocol) && socket.takes(local);
-    let found = sockets.iter().filter(|socket| socket.inode != 0);
-    found.clone().find(exact).or_else(|| found.clone().find(waiting)).copied()
+    sockets.iter().find(exact).or_else(|| sockets.iter().find(waiting)).copied()
 }
 
 /// `SL: LOCAL:PORT REMOTE:PORT STATE TX:RX TR:WHEN RETRANSMITS UID TIMEOUT INODE ...`; `None` for the headline.
