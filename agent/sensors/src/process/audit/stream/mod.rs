@@ -10,35 +10,38 @@
 //!
 //! Changing roles overlaps: the new socket listens before the old one is given up, and copies are told apart by their serial
 //! numbers, so nothing falls between the two. Whatever is missed all the same is a gap in the serial numbers, and counted.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | here | opening, reading, closing |
+//! | `role` | becoming the daemon, reading along, making way |
+//! | `upkeep` | what is looked after every second |
+
+mod role;
+mod upkeep;
+
+pub(crate) use role::Role;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use defender_model::health::{Health, Kind};
-use defender_model::severity::Severity;
+use defender_model::health::Health;
 
 use super::arch;
 use super::assembly::{Assembler, Audited};
 use super::control::{Control, Rule, Setting, Status, KEY, UNREAD};
 use super::record::{kind, split};
 use super::serial::SerialTracker;
-use crate::netlink::{acknowledgement, Batch, Socket, AUDIT, ERROR, REQUEST_ACK};
+use crate::netlink::{acknowledgement, Batch, Socket, ERROR};
 use crate::process::Unavailable;
 
-/// `AUDIT_NLGRP_READLOG` as a bind mask.
-const READLOG: u32 = 1;
 /// How long records are left to gather after some were read. The socket is not watched meanwhile, so that a storm costs one
 /// wake-up per pause and not one per record.
 const PAUSE: Duration = Duration::from_millis(3);
 /// System calls' worth of records taken before others get their turn.
 const BATCHES: usize = 64;
-/// Both sockets are read for this long when roles change; an event's records are microseconds apart.
-const OVERLAP: Duration = Duration::from_millis(200);
-/// How long the place is left free for an audit daemon that announced itself.
-const COURTESY: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_secs(1);
-const STATUS_EVERY: u32 = 5;
 
 /// What to ask of the audit subsystem.
 #[derive(Debug, Clone)]
@@ -55,24 +58,6 @@ pub(crate) struct Settings {
     pub(crate) backlog_limit: u32,
     /// How long it holds a process up for them, in jiffies.
     pub(crate) backlog_wait: u32,
-}
-
-/// How the stream is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Registered as the audit daemon.
-    Daemon,
-    /// A member of the read-only multicast group.
-    Listener,
-}
-
-impl Role {
-    pub(crate) const fn describe(self) -> &'static str {
-        match self {
-            Self::Daemon => "registered as the audit daemon",
-            Self::Listener => "reading along with the audit daemon (multicast)",
-        }
-    }
 }
 
 struct Stream {
@@ -259,16 +244,6 @@ impl AuditStream {
         }
     }
 
-    fn restore_backlog(&mut self) {
-        // What cannot be set back was locked meanwhile.
-        let _ = self.control.set(Setting::BacklogLimit(self.before.backlog_limit));
-        let _ = self.control.set(Setting::BacklogWaitTime(self.before.backlog_wait_time));
-    }
-
-    fn daemon_is_alive(&self, pid: u32) -> bool {
-        pid != 0 && pid != std::process::id() && self.settings.proc.join(pid.to_string()).exists()
-    }
-
     fn add_rules(&mut self, locked: bool) -> Result<(), Unavailable> {
         if locked {
             let present =
@@ -284,108 +259,6 @@ impl AuditStream {
             self.control.add(rule).map_err(|error| explain("add an audit rule", &error))?;
         }
         Ok(())
-    }
-
-    fn new_stream(&self, groups: u32, role: Role) -> io::Result<Stream> {
-        let socket = Socket::open(AUDIT, groups)?;
-        socket.set_receive_buffer(self.settings.receive_buffer);
-        Ok(Stream {
-            socket,
-            assembler: Assembler::default(),
-            role,
-            retire: None,
-            acknowledged: None,
-            first: None,
-            since: self.highest,
-        })
-    }
-
-    /// Becomes the audit daemon; a daemon that was faster is listened along with.
-    fn register(&mut self) -> Result<(), Unavailable> {
-        let mut stream =
-            self.new_stream(0, Role::Daemon).map_err(|error| explain("open the audit socket", &error))?;
-        let payload = Setting::Pid(std::process::id()).payload();
-        stream
-            .socket
-            .send(Setting::request(), REQUEST_ACK, &payload)
-            .map_err(|error| explain("register as the audit daemon", &error))?;
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while stream.acknowledged.is_none() {
-            match stream.socket.receive(&mut self.batch) {
-                Ok(()) => {
-                    take(&mut stream, &self.batch, &mut self.tracker, &mut self.early);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(Unavailable::new(
-                            "the kernel did not answer the registration as audit daemon",
-                        ));
-                    }
-                    stream.socket.wait(left).map_err(|error| explain("wait for the kernel", &error))?;
-                }
-                Err(error) => return Err(explain("register as the audit daemon", &error)),
-            }
-        }
-        match stream.acknowledged.take() {
-            Some(Err(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
-                self.listen()?;
-                self.stop_excluding();
-                return Ok(());
-            }
-            Some(Err(error)) => return Err(explain("register as the audit daemon", &error)),
-            _ => {}
-        }
-        if self.before.backlog_limit < self.settings.backlog_limit {
-            // A locked configuration keeps its limit; what that costs shows in the count of lost records.
-            let _ = self.control.set(Setting::BacklogLimit(self.settings.backlog_limit));
-        }
-        // Kernels before 3.14 have no such setting and hold processes up for a minute; nothing to do about it.
-        let _ = self.control.set(Setting::BacklogWaitTime(self.settings.backlog_wait));
-        for unread in UNREAD {
-            // Old kernels refuse a key or the type on this list; the records are then read and dropped.
-            let _ = self.control.add(&Rule::exclude(*unread));
-        }
-        self.supersede();
-        self.streams.push(stream);
-        Ok(())
-    }
-
-    fn listen(&mut self) -> Result<(), Unavailable> {
-        let stream = self
-            .new_stream(READLOG, Role::Listener)
-            .map_err(|error| explain("join the audit multicast group (CAP_AUDIT_READ)", &error))?;
-        self.supersede();
-        self.streams.push(stream);
-        Ok(())
-    }
-
-    /// What is excluded for our own sake is not ours to withhold from another daemon.
-    fn stop_excluding(&mut self) {
-        for unread in UNREAD {
-            let _ = self.control.remove(&Rule::exclude(*unread));
-        }
-    }
-
-    fn supersede(&mut self) {
-        let until = Instant::now() + OVERLAP;
-        for stream in &mut self.streams {
-            stream.retire.get_or_insert(until);
-        }
-    }
-
-    fn retire(&mut self, events: &mut Vec<Audited>) {
-        let now = Instant::now();
-        let (mut kept, retired): (Vec<_>, Vec<_>) =
-            self.streams.drain(..).partition(|stream| stream.retire.is_none_or(|until| until > now));
-        // What began after the newer socket was there is whole in its stream; what is left was split by the change.
-        let newer = kept.last().and_then(|stream| stream.first).unwrap_or(u64::MAX);
-        for mut stream in retired {
-            let tracker = &mut self.tracker;
-            stream.assembler.flush(newer, |event| deliver(event, tracker, events));
-            self.incomplete_before += stream.assembler.incomplete();
-        }
-        self.streams.append(&mut kept);
     }
 
     /// Reads what waits on every socket; true when there was something.
@@ -434,149 +307,6 @@ impl AuditStream {
             self.make_way(turn)?;
         }
         Ok(any)
-    }
-
-    /// Another daemon wants the place: read along from now on, and leave the place free.
-    fn make_way(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
-        self.listen()?;
-        // The place must be free before the other asks for it, so it is given up first of all; the kernel then sends every record
-        // to the multicast group alone, where the new socket already listens.
-        self.control
-            .set(Setting::Pid(0))
-            .map_err(|error| explain("give up the place of the audit daemon", &error))?;
-        self.stop_excluding();
-        // From here on settings, and whether audit is on at all, are the other daemon's business.
-        self.restore_backlog();
-        self.switched_on = false;
-        self.courtesy_until = Some(Instant::now() + COURTESY);
-        let words = "an audit daemon is starting: made way, and read along by multicast from now on";
-        turn.notes.push(Health::new(Kind::Changed, "process", words));
-        Ok(())
-    }
-
-    fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
-        self.tracker.settle();
-        for stream in &mut self.streams {
-            let tracker = &mut self.tracker;
-            stream.assembler.flush(self.highest_flushed, |event| deliver(event, tracker, events));
-        }
-        self.highest_flushed = self.highest;
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks % STATUS_EVERY == 0 || self.overruns > self.reported_overruns {
-            self.check(turn)?;
-        }
-        let on_the_way = self.tracker.lost();
-        let incomplete = self.incomplete_before
-            + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
-        if on_the_way > self.lost_on_the_way
-            || self.overruns > self.reported_overruns
-            || incomplete > self.reported_incomplete
-        {
-            let words = "audit events were lost between kernel and agent; processes among them are found by comparing /proc";
-            turn.notes.push(
-                Health::new(Kind::Lost, "process", words)
-                    .with("events", on_the_way - self.lost_on_the_way)
-                    .with("incomplete", incomplete - self.reported_incomplete)
-                    .with("overruns", self.overruns - self.reported_overruns),
-            );
-            turn.resynchronise = true;
-            self.lost_on_the_way = on_the_way;
-            self.reported_overruns = self.overruns;
-            self.reported_incomplete = incomplete;
-        }
-        Ok(())
-    }
-
-    /// Compares the kernel's state with what it should be.
-    fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
-        let status = self.control.status();
-        let Some(status) = self.tolerate("read the audit status", status)? else { return Ok(()) };
-        // The counter can be set back to zero (auditctl --reset-lost).
-        let dropped = status.lost.checked_sub(self.kernel_counter).unwrap_or(status.lost);
-        self.kernel_counter = status.lost;
-        if dropped > 0 {
-            self.lost_by_kernel += u64::from(dropped);
-            let words = format!("the kernel dropped audit records (backlog limit {})", status.backlog_limit);
-            turn.notes.push(Health::new(Kind::Lost, "process", words).with("records", dropped.into()));
-            turn.resynchronise = true;
-        }
-        let courtesy = self.courtesy_until.is_some_and(|until| Instant::now() < until);
-        let other = self.daemon_is_alive(status.pid);
-        match self.role() {
-            Role::Daemon if status.pid != std::process::id() => {
-                // Somebody took the place although the kernel should not allow it, or reset it.
-                let words = format!("no longer the audit daemon (now process {})", status.pid);
-                turn.notes.push(Health::new(Kind::Changed, "process", words));
-                if other {
-                    self.listen()?;
-                    self.stop_excluding();
-                } else {
-                    self.register()?;
-                }
-            }
-            Role::Listener if !other && !courtesy => {
-                self.courtesy_until = None;
-                self.register()?;
-                if self.role() == Role::Daemon {
-                    let words = "the audit daemon is gone: registered in its place";
-                    turn.notes.push(Health::new(Kind::Changed, "process", words));
-                }
-            }
-            Role::Listener if other => self.courtesy_until = None,
-            _ => {}
-        }
-        if status.enabled == 0 {
-            if self.role() == Role::Listener {
-                return Err(Unavailable::new(
-                    "auditing was switched off while an audit daemon runs (auditctl -e 0)",
-                ));
-            }
-            self.control
-                .set(Setting::Enabled(1))
-                .map_err(|error| explain("switch auditing back on", &error))?;
-            let mut note =
-                Health::new(Kind::Changed, "process", "auditing had been switched off; switched on again");
-            note.severity = Severity::High;
-            turn.notes.push(note);
-            turn.resynchronise = true;
-        }
-        let present = self.control.present(&self.rules);
-        let present = self.tolerate("list the audit rules", present)?;
-        if present.is_some_and(|present| present < self.rules.len()) {
-            self.restore_rules(turn)?;
-        }
-        Ok(())
-    }
-
-    /// One question that fails (no memory, a held lock) is no reason to give up the best source; three in a row are.
-    fn tolerate<T>(&mut self, action: &str, answer: io::Result<T>) -> Result<Option<T>, Unavailable> {
-        match answer {
-            Ok(value) => {
-                self.failures = 0;
-                Ok(Some(value))
-            }
-            Err(_) if self.failures < 2 => {
-                self.failures += 1;
-                Ok(None)
-            }
-            Err(error) => Err(explain(action, &error)),
-        }
-    }
-
-    fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
-        self.add_rules(false)?;
-        if self.role() == Role::Daemon {
-            for unread in UNREAD {
-                let _ = self.control.add(&Rule::exclude(*unread));
-            }
-        }
-        let words = "audit rules of the agent had been removed by another program and were added again; \
-                     what ran meanwhile is found by comparing /proc";
-        let mut note = Health::new(Kind::Changed, "process", words);
-        note.severity = Severity::High;
-        turn.notes.push(note);
-        turn.resynchronise = true;
-        Ok(())
     }
 }
 

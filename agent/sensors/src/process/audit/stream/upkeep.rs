@@ -1,0 +1,142 @@
+//! What is looked after every second: losses, the kernel's state, our rules.
+
+use std::io;
+use std::time::Instant;
+
+use defender_model::health::{Health, Kind};
+use defender_model::severity::Severity;
+
+use super::{deliver, explain, AuditStream, Role, Turn};
+use crate::process::audit::assembly::Audited;
+use crate::process::audit::control::{Rule, Setting, UNREAD};
+use crate::process::Unavailable;
+
+/// Ticks between two looks at the kernel's state.
+const STATUS_EVERY: u32 = 5;
+
+impl AuditStream {
+    pub(super) fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.tracker.settle();
+        for stream in &mut self.streams {
+            let tracker = &mut self.tracker;
+            stream.assembler.flush(self.highest_flushed, |event| deliver(event, tracker, events));
+        }
+        self.highest_flushed = self.highest;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % STATUS_EVERY == 0 || self.overruns > self.reported_overruns {
+            self.check(turn)?;
+        }
+        let on_the_way = self.tracker.lost();
+        let incomplete = self.incomplete_before
+            + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
+        if on_the_way > self.lost_on_the_way
+            || self.overruns > self.reported_overruns
+            || incomplete > self.reported_incomplete
+        {
+            let words = "audit events were lost between kernel and agent; processes among them are found by comparing /proc";
+            turn.notes.push(
+                Health::new(Kind::Lost, "process", words)
+                    .with("events", on_the_way - self.lost_on_the_way)
+                    .with("incomplete", incomplete - self.reported_incomplete)
+                    .with("overruns", self.overruns - self.reported_overruns),
+            );
+            turn.resynchronise = true;
+            self.lost_on_the_way = on_the_way;
+            self.reported_overruns = self.overruns;
+            self.reported_incomplete = incomplete;
+        }
+        Ok(())
+    }
+
+    /// Compares the kernel's state with what it should be.
+    fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        let status = self.control.status();
+        let Some(status) = self.tolerate("read the audit status", status)? else { return Ok(()) };
+        // The counter can be set back to zero (auditctl --reset-lost).
+        let dropped = status.lost.checked_sub(self.kernel_counter).unwrap_or(status.lost);
+        self.kernel_counter = status.lost;
+        if dropped > 0 {
+            self.lost_by_kernel += u64::from(dropped);
+            let words = format!("the kernel dropped audit records (backlog limit {})", status.backlog_limit);
+            turn.notes.push(Health::new(Kind::Lost, "process", words).with("records", dropped.into()));
+            turn.resynchronise = true;
+        }
+        let courtesy = self.courtesy_until.is_some_and(|until| Instant::now() < until);
+        let other = self.daemon_is_alive(status.pid);
+        match self.role() {
+            Role::Daemon if status.pid != std::process::id() => {
+                // Somebody took the place although the kernel should not allow it, or reset it.
+                let words = format!("no longer the audit daemon (now process {})", status.pid);
+                turn.notes.push(Health::new(Kind::Changed, "process", words));
+                if other {
+                    self.listen()?;
+                    self.stop_excluding();
+                } else {
+                    self.register()?;
+                }
+            }
+            Role::Listener if !other && !courtesy => {
+                self.courtesy_until = None;
+                self.register()?;
+                if self.role() == Role::Daemon {
+                    let words = "the audit daemon is gone: registered in its place";
+                    turn.notes.push(Health::new(Kind::Changed, "process", words));
+                }
+            }
+            Role::Listener if other => self.courtesy_until = None,
+            _ => {}
+        }
+        if status.enabled == 0 {
+            if self.role() == Role::Listener {
+                return Err(Unavailable::new(
+                    "auditing was switched off while an audit daemon runs (auditctl -e 0)",
+                ));
+            }
+            self.control
+                .set(Setting::Enabled(1))
+                .map_err(|error| explain("switch auditing back on", &error))?;
+            let mut note =
+                Health::new(Kind::Changed, "process", "auditing had been switched off; switched on again");
+            note.severity = Severity::High;
+            turn.notes.push(note);
+            turn.resynchronise = true;
+        }
+        let present = self.control.present(&self.rules);
+        let present = self.tolerate("list the audit rules", present)?;
+        if present.is_some_and(|present| present < self.rules.len()) {
+            self.restore_rules(turn)?;
+        }
+        Ok(())
+    }
+
+    /// One question that fails (no memory, a held lock) is no reason to give up the best source; three in a row are.
+    fn tolerate<T>(&mut self, action: &str, answer: io::Result<T>) -> Result<Option<T>, Unavailable> {
+        match answer {
+            Ok(value) => {
+                self.failures = 0;
+                Ok(Some(value))
+            }
+            Err(_) if self.failures < 2 => {
+                self.failures += 1;
+                Ok(None)
+            }
+            Err(error) => Err(explain(action, &error)),
+        }
+    }
+
+    pub(super) fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.add_rules(false)?;
+        if self.role() == Role::Daemon {
+            for unread in UNREAD {
+                let _ = self.control.add(&Rule::exclude(*unread));
+            }
+        }
+        let words = "audit rules of the agent had been removed by another program and were added again; \
+                     what ran meanwhile is found by comparing /proc";
+        let mut note = Health::new(Kind::Changed, "process", words);
+        note.severity = Severity::High;
+        turn.notes.push(note);
+        turn.resynchronise = true;
+        Ok(())
+    }
+}
