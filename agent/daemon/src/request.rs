@@ -215,7 +215,7 @@ pub struct FirewallStatus {
 /// One sink.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SinkStatus {
-    /// `file`, `syslog`, `remote_syslog`, `mqtt`.
+    /// `file`, `syslog`, `remote_syslog`, `mqtt`, and the `spool` before them.
     pub name: String,
     /// `ok` or `retrying`.
     pub state: String,
@@ -223,6 +223,8 @@ pub struct SinkStatus {
     pub written: u64,
     /// Records lost.
     pub dropped: u64,
+    /// Bytes in the spool that it has not delivered.
+    pub spooled: u64,
     /// The last error; empty when there was none.
     pub last_error: String,
 }

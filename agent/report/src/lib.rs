@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`record`] | what is reported |
 //! | [`sink`] | the queue in front of a sink, its figures and its health |
+//! | [`spool`] | what waits on flash until remote sinks have delivered it |
 //! | [`file`] | JSON lines with rotation |
 //! | [`syslog`] | local and remote syslog: datagram socket, UDP, TCP, TLS |
 //! | [`mqtt`] | an MQTT 3.1.1 broker (cargo feature `mqtt`) |
@@ -26,6 +27,7 @@ pub mod file;
 pub mod mqtt;
 pub mod record;
 pub mod sink;
+pub mod spool;
 mod stream;
 pub mod syslog;
 #[cfg(feature = "tls")]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 
+use crate::spool::Ticket;
+
 /// An event, encoded. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -20,4 +22,6 @@ pub struct Record {
     pub time: Timestamp,
     /// Its position in this boot's stream.
     pub sequence: u64,
+    /// What a spool knows it by. `None` for a record that does not come from one.
+    pub ticket: Option<Ticket>,
 }

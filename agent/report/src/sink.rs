@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
+use tokio::sync::futures::Notified;
 use tokio::sync::{mpsc, Notify};
 
 use crate::error::Error;
 use crate::record::Record;
+use crate::spool::Seat;
 
 /// Losses of a working sink are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(10);
@@ -75,6 +77,12 @@ pub struct Stats {
     pub last_error: Option<String>,
 }
 
+impl Stats {
+    fn lose(&mut self, record: &Record) {
+        *if record.alert { &mut self.dropped_alerts } else { &mut self.dropped } += 1;
+    }
+}
+
 /// The pipeline's end of a sink.
 #[derive(Debug, Clone)]
 pub struct SinkHandle {
@@ -86,6 +94,8 @@ pub struct SinkHandle {
 pub struct Intake {
     shared: Arc<Shared>,
     notices: mpsc::Sender<Health>,
+    /// Where its records come from, if not from the pipeline alone.
+    seat: Option<Seat>,
     /// Lost alerts and other records that have been reported, and when.
     reported: (u64, u64),
     reported_at: Option<Instant>,
@@ -145,7 +155,8 @@ pub fn channel(
         filled: Notify::new(),
         emptied: Notify::new(),
     });
-    let intake = Intake { shared: Arc::clone(&shared), notices, reported: (0, 0), reported_at: None };
+    let intake =
+        Intake { shared: Arc::clone(&shared), notices, seat: None, reported: (0, 0), reported_at: None };
     (SinkHandle { shared }, intake)
 }
 
@@ -274,6 +285,55 @@ impl SinkHandle {
     fn wants(&self, record: &Record) -> bool {
         record.alert || record.severity >= self.shared.limits.minimum
     }
+
+    /// Telemetry below this is not for the sink.
+    pub(crate) fn minimum(&self) -> Severity {
+        self.shared.limits.minimum
+    }
+
+    /// Both are ends of one sink.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// The sink is asked to end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+
+    /// Records that wait in memory: alerts, or the others.
+    pub(crate) fn queued(&self, alerts: bool) -> usize {
+        let inner = self.shared.lock();
+        if alerts { &inner.alerts } else { &inner.telemetry }.records.len()
+    }
+
+    /// A record would find room without pushing another out.
+    pub(crate) fn has_room(&self, record: &Record) -> bool {
+        let (limits, inner) = (&self.shared.limits, self.shared.lock());
+        let (queue, records) =
+            if record.alert { (&inner.alerts, limits.alerts) } else { (&inner.telemetry, limits.telemetry) };
+        !inner.ended && queue.has_room(records, limits.bytes, record.ocsf.len())
+    }
+
+    /// Hands a record over if there is room for it.
+    pub(crate) fn offer(&self, record: &Record) -> bool {
+        let room = self.has_room(record);
+        if room {
+            self.try_push(record.clone());
+        }
+        room
+    }
+
+    /// Records for the sink are lost that it has not seen.
+    pub(crate) fn count_lost(&self, alerts: bool, records: u64) {
+        let stats = &mut self.shared.lock().stats;
+        *if alerts { &mut stats.dropped_alerts } else { &mut stats.dropped } += records;
+    }
+
+    /// Waits until the sink takes what waits in memory.
+    pub(crate) fn emptied(&self) -> Notified<'_> {
+        self.shared.emptied.notified()
+    }
 }
 
 impl Intake {
@@ -344,11 +404,27 @@ impl Intake {
         }
     }
 
-    /// So many records were delivered: the sink works.
-    pub(crate) fn delivered(&mut self, records: usize) {
-        if records > 0 {
-            self.settle(records);
+    /// These records were delivered: the sink works.
+    pub(crate) fn delivered<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
+        let mut delivered = 0;
+        self.give_back(records.into_iter().inspect(|_| delivered += 1));
+        if delivered > 0 {
+            self.settle(delivered);
         }
+    }
+
+    /// The spool need not keep these any longer.
+    fn give_back<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        let tickets = records.filter_map(|record| record.ticket);
+        match &self.seat {
+            Some(seat) => seat.settled(tickets),
+            None => tickets.for_each(drop),
+        }
+    }
+
+    /// From now on its records come from a spool, and go back to it when they are not delivered.
+    pub(crate) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
     }
 
     /// The sink works, though it has delivered nothing yet.
@@ -391,20 +467,23 @@ impl Intake {
         // Nobody waits for a sink that fails.
         self.shared.emptied.notify_waiters();
         if news {
-            let message = format!("{message}; trying again, records wait in memory");
+            let place = if self.seat.is_some() { "in the spool" } else { "in memory" };
+            let message = format!("{message}; trying again, records wait {place}");
             self.notify(Health::new(Kind::Degraded, &self.shared.name, message));
         }
     }
 
     /// These records cannot be delivered, now or ever.
     pub(crate) fn lost<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
+        let stats = &self.shared;
+        self.give_back(records.into_iter().inspect(|record| stats.lock().stats.lose(record)));
+    }
+
+    /// The sink ends before it delivered these. What came from a spool is still there.
+    pub(crate) fn unsent<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let mut inner = self.shared.lock();
-        for record in records {
-            if record.alert {
-                inner.stats.dropped_alerts += 1;
-            } else {
-                inner.stats.dropped += 1;
-            }
+        for record in records.into_iter().filter(|record| record.ticket.is_none()) {
+            inner.stats.lose(record);
         }
     }
 
@@ -419,11 +498,11 @@ impl Drop for Intake {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
         (inner.closed, inner.ended) = (true, true);
-        while inner.alerts.pop().is_some() {
-            inner.stats.dropped_alerts += 1;
-        }
-        while inner.telemetry.pop().is_some() {
-            inner.stats.dropped += 1;
+        while let Some(record) = inner.alerts.pop().or_else(|| inner.telemetry.pop()) {
+            // What came from a spool is still there.
+            if record.ticket.is_none() {
+                inner.stats.lose(&record);
+            }
         }
         drop(inner);
         self.shared.emptied.notify_waiters();
@@ -444,6 +523,7 @@ pub(crate) mod tests {
             summary: format!("record {sequence}").into(),
             time: Timestamp(1_700_000_000_000),
             sequence,
+            ticket: None,
         }
     }
 
@@ -509,7 +589,7 @@ pub(crate) mod tests {
         handle.push(record(3, false)).await;
         assert_eq!((handle.stats().dropped, handle.stats().state), (1, State::Retrying));
         assert_eq!(health.recv().await.expect("a notice").kind, Kind::Degraded);
-        intake.delivered(1);
+        intake.delivered([&record(1, false)]);
         assert_eq!(health.recv().await.expect("a notice").kind, Kind::Recovered);
         let lost = health.recv().await.expect("a notice");
         assert_eq!(lost.counters, [("alerts".to_owned(), 0), ("other_records".to_owned(), 1)]);

@@ -57,6 +57,9 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     row(out, "firewall", &ready)?;
     for sink in &report.sinks {
         let mut words = format!("{}, {} written, {} dropped", sink.state, sink.written, sink.dropped);
+        if sink.spooled > 0 {
+            words = format!("{words}, {} KiB wait in the spool", sink.spooled.div_ceil(1024));
+        }
         if !sink.last_error.is_empty() {
             words = format!("{words}; last error: {}", sink.last_error);
         }

@@ -55,6 +55,8 @@ pub struct Config {
     pub profile: Profile,
     /// Section `response`.
     pub response: Response,
+    /// Section `spool`.
+    pub spool: Spool,
     /// Sections `sink.*`.
     pub sink: Sinks,
     /// Section `dbus`.
@@ -84,6 +86,7 @@ impl Config {
                 ("feed", &mut read.feed),
                 ("profile", &mut read.profile),
                 ("response", &mut read.response),
+                ("spool", &mut read.spool),
                 ("sink", &mut read.sink),
                 ("dbus", &mut read.dbus),
                 ("confinement", &mut read.confinement),
@@ -359,6 +362,17 @@ Response {
     dry_run: bool = false,
 } }
 
+section! { "spool"
+/// What is to leave the device waits on flash until it has, so that remote sinks miss nothing over outages, crashes and reboots.
+Spool {
+    /// Keep it in the state directory. Off: records for remote sinks wait in memory only.
+    enabled: bool = true,
+    /// KiB it may take. When it is full the oldest telemetry goes first, then the oldest alerts.
+    max_kib: u64 = 4096,
+    /// Wait for the flash after each alert.
+    sync_alerts: bool = true,
+} }
+
 section! { "sink.file"
 /// Events as JSON lines (OCSF) in a file.
 FileSink {
@@ -466,6 +480,7 @@ pub fn sections() -> Vec<Section> {
         Feed::section(),
         Profile::section(),
         Response::section(),
+        Spool::section(),
         FileSink::section(),
         SyslogSink::section(),
         RemoteSyslogSink::section(),

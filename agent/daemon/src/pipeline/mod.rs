@@ -140,7 +140,7 @@ impl Pipeline {
             hook,
             hooked,
             feeds,
-            sinks: Sinks::start(&parts.config.sink, &parts.device),
+            sinks: Sinks::start(&parts.config, &parts.device),
             resumed_at: sequence.last(),
             sequence,
             standing: Standing::default(),

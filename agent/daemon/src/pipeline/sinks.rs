@@ -9,11 +9,12 @@ use defender_model::identity::DeviceIdentity;
 use defender_model::severity::Severity;
 use defender_report::record::Record;
 use defender_report::sink::{channel, Intake, Limits, SinkHandle};
+use defender_report::spool::{self, Spool};
 use defender_report::{file, syslog};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::{self, value::Transport};
+use crate::config::{self, value::Transport, Config};
 use crate::request::SinkStatus;
 
 /// Statements of sinks that may wait for the pipeline.
@@ -31,6 +32,19 @@ struct Sink {
     stalled: Option<u64>,
     /// A local file keeps up or fails; the pipeline waits for it rather than lose telemetry in a burst. Others drop the oldest.
     waits: bool,
+    /// Gets its records from the spool, by this task.
+    feeding: Option<JoinHandle<()>>,
+}
+
+/// Where a sink's records end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a file of this device: written at once or failing.
+    Flash,
+    /// With another daemon of this device.
+    Local,
+    /// Over the network, by way of the spool.
+    Remote,
 }
 
 /// Every sink.
@@ -44,11 +58,15 @@ pub(super) struct Sinks {
     text_from: Option<Severity>,
     no_text: Arc<str>,
     refused: Vec<Health>,
+    spool: Option<Arc<Spool>>,
 }
 
 impl Sinks {
     /// Starts the sinks that are switched on.
-    pub(super) fn start(config: &config::Sinks, device: &DeviceIdentity) -> Self {
+    pub(super) fn start(config: &Config, device: &DeviceIdentity) -> Self {
+        let spool = &config.spool;
+        let directory = config.agent.state_dir.join("spool");
+        let config = &config.sink;
         let (sender, notices) = mpsc::channel(NOTICES);
         let mut this = Self {
             sinks: Vec::new(),
@@ -59,6 +77,7 @@ impl Sinks {
             text_from: None,
             no_text: "".into(),
             refused: Vec::new(),
+            spool: None,
         };
         if config.file.enabled {
             let file = file::Config {
@@ -67,7 +86,7 @@ impl Sinks {
                 keep: config.file.keep,
                 sync_alerts: config.file.sync_alerts,
             };
-            this.spawn("file", Severity::Informational, true, |intake| file::run(file, intake));
+            this.spawn("file", Severity::Informational, Place::Flash, |intake| file::run(file, intake));
         }
         if config.syslog.enabled {
             let local = syslog::Config {
@@ -75,14 +94,34 @@ impl Sinks {
                 facility: syslog::Facility::LOG_DAEMON,
                 hostname: device.hostname.clone(),
             };
-            this.spawn_text("syslog", config.syslog.minimum_level.0, local);
+            this.spawn_text("syslog", config.syslog.minimum_level.0, Place::Local, local);
+        }
+        // Without a remote sink nothing is to leave the device.
+        if spool.enabled && (config.remote_syslog.enabled || config.mqtt.enabled) {
+            let minimum = [
+                (config.remote_syslog.enabled, config.remote_syslog.minimum_level.0),
+                (config.mqtt.enabled, config.mqtt.minimum_level.0),
+            ];
+            let minimum =
+                minimum.into_iter().filter(|(enabled, _)| *enabled).map(|(_, minimum)| minimum).min();
+            let limits = spool::Config {
+                directory,
+                max_size: spool.max_kib.saturating_mul(1024),
+                sync_alerts: spool.sync_alerts,
+            };
+            this.spawn_spool(limits, minimum.unwrap_or(Severity::Informational));
         }
         if config.remote_syslog.enabled {
             match remote(&config.remote_syslog) {
                 Ok(transport) => {
                     let facility = syslog::Facility::LOG_DAEMON;
                     let remote = syslog::Config { transport, facility, hostname: device.hostname.clone() };
-                    this.spawn_text("remote_syslog", config.remote_syslog.minimum_level.0, remote);
+                    this.spawn_text(
+                        "remote_syslog",
+                        config.remote_syslog.minimum_level.0,
+                        Place::Remote,
+                        remote,
+                    );
                 }
                 Err(missing) => this.refuse("remote_syslog", &missing),
             }
@@ -93,19 +132,38 @@ impl Sinks {
         this
     }
 
-    fn spawn<F>(&mut self, name: &str, minimum: Severity, waits: bool, run: impl FnOnce(Intake) -> F)
+    fn spawn<F>(&mut self, name: &str, minimum: Severity, place: Place, run: impl FnOnce(Intake) -> F)
     where
         F: std::future::Future<Output = ()> + Send + 'static,
     {
         let limits = Limits { minimum, ..Limits::default() };
-        let (handle, intake) = channel(name, limits, self.sender.clone());
+        let (handle, mut intake) = channel(name, limits, self.sender.clone());
+        let mut feeding = None;
+        if let (Place::Remote, Some(spool)) = (place, &self.spool) {
+            spool.seat(&handle, &mut intake);
+            feeding = Some(tokio::spawn(spool::feed(Arc::clone(spool), handle.clone())));
+        }
         let task = tokio::spawn(run(intake));
-        self.sinks.push(Sink { handle, task, stalled: None, waits });
+        self.sinks.push(Sink { handle, task, stalled: None, waits: place == Place::Flash, feeding });
     }
 
-    fn spawn_text(&mut self, name: &str, minimum: Severity, config: syslog::Config) {
+    fn spawn_spool(&mut self, config: spool::Config, minimum: Severity) {
+        match Spool::open(config) {
+            Ok(spool) => {
+                let spool = Arc::new(spool);
+                self.spool = Some(Arc::clone(&spool));
+                self.spawn("spool", minimum, Place::Flash, |intake| spool::run(spool, intake));
+            }
+            Err(error) => {
+                let words = format!("{error}; records for remote sinks wait in memory only");
+                self.refused.push(Health::new(Kind::Degraded, "spool", words));
+            }
+        }
+    }
+
+    fn spawn_text(&mut self, name: &str, minimum: Severity, place: Place, config: syslog::Config) {
         self.text_from = Some(self.text_from.map_or(minimum, |already| already.min(minimum)));
-        self.spawn(name, minimum, false, |intake| syslog::run(config, intake));
+        self.spawn(name, minimum, place, |intake| syslog::run(config, intake));
     }
 
     fn refuse(&mut self, name: &str, missing: &str) {
@@ -145,7 +203,7 @@ impl Sinks {
                 client: None,
             }),
         };
-        self.spawn("mqtt", config.minimum_level.0, false, |intake| mqtt::run(mqtt, intake));
+        self.spawn("mqtt", config.minimum_level.0, Place::Remote, |intake| mqtt::run(mqtt, intake));
     }
 
     #[cfg(not(feature = "mqtt"))]
@@ -170,6 +228,7 @@ impl Sinks {
             summary: if text { event.to_string().into() } else { Arc::clone(&self.no_text) },
             time: event.time,
             sequence: event.sequence,
+            ticket: None,
         });
     }
 
@@ -177,7 +236,7 @@ impl Sinks {
     pub(super) async fn flush(&mut self) {
         self.outgoing_bytes = 0;
         let records = std::mem::take(&mut self.outgoing);
-        for sink in &mut self.sinks {
+        for sink in self.sinks.iter_mut().filter(|sink| sink.feeding.is_none()) {
             let mut handed = 0;
             if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
                 sink.stalled = None;
@@ -224,6 +283,7 @@ impl Sinks {
                 state: stats.state.name().to_owned(),
                 written: stats.written,
                 dropped: stats.dropped + stats.dropped_alerts,
+                spooled: self.spool.as_ref().map_or(0, |spool| spool.behind(&sink.handle)),
                 last_error: stats.last_error.unwrap_or_default(),
             }
         };
@@ -233,12 +293,22 @@ impl Sinks {
     /// Lets every sink write what it holds, and waits for it.
     pub(super) async fn close(mut self) {
         self.flush().await;
-        for sink in &self.sinks {
-            sink.handle.close();
+        // The spool first: what it takes in now is there after the next start.
+        let (fed, direct): (Vec<_>, Vec<_>) = self.sinks.into_iter().partition(|sink| sink.feeding.is_some());
+        for sinks in [direct, fed] {
+            for sink in &sinks {
+                sink.handle.close();
+            }
+            for sink in sinks {
+                if let Some(feeding) = sink.feeding {
+                    feeding.abort();
+                }
+                // A task that panicked has nothing left to write.
+                let _ = sink.task.await;
+            }
         }
-        for sink in self.sinks {
-            // A task that panicked has nothing left to write.
-            let _ = sink.task.await;
+        if let Some(spool) = self.spool {
+            spool::close(&spool);
         }
     }
 }

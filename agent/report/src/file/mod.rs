@@ -50,18 +50,19 @@ pub async fn run(config: Config, mut intake: Intake) {
             intake.take(&mut batch, usize::MAX, ENOUGH);
         }
         let (written, mut outcome) = writer.write(&batch);
-        let alerts = batch.drain(..written).any(|record| record.alert);
+        let alerts = batch.iter().take(written).any(|record| record.alert);
         if alerts && sync_alerts && outcome.is_ok() {
             outcome = sync(&writer).await;
         }
-        intake.delivered(written);
+        intake.delivered(batch.iter().take(written));
+        batch.drain(..written);
         match outcome {
             Ok(()) => backoff.worked(),
             Err(error) => {
                 intake.failed(&error);
                 if intake.pause(backoff.failed()).await {
                     // Asked to end: this was the last try.
-                    intake.lost(&batch);
+                    intake.unsent(&batch);
                     return;
                 }
             }

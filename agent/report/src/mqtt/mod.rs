@@ -76,7 +76,7 @@ pub async fn run(config: Config, mut intake: Intake) {
                 intake.failed(&error);
                 if intake.pause(backoff.failed()).await {
                     // Asked to end: this was the last try.
-                    intake.lost(&unacknowledged);
+                    intake.unsent(&unacknowledged);
                     return;
                 }
             }

@@ -105,9 +105,8 @@ impl<'a> Session<'a> {
                         // Brokers acknowledge in order (MQTT 3.1.1 section 4.6), but need not be believed to.
                         if let Some(at) = self.ids.iter().position(|&id| id == packet.pkid) {
                             self.ids.remove(at);
-                            unacknowledged.remove(at);
                             self.oldest = (!self.ids.is_empty()).then(Instant::now);
-                            intake.delivered(1);
+                            intake.delivered(unacknowledged.remove(at).iter());
                         }
                     }
                     Packet::PingResp => self.ping_sent = None,

@@ -88,36 +88,36 @@ pub async fn run(config: Config, mut intake: Intake) {
             intake.gather(GATHER, BATCH_BYTES).await;
             intake.take(&mut batch, BATCH, BATCH_BYTES);
         }
-        let mut sent = 0;
+        let mut sent = VecDeque::new();
         let mut failure = None;
         let mut check = true;
         while let Some(record) = batch.front() {
             match connection.send(&formatter.line(record), std::mem::take(&mut check)).await {
-                Ok(()) => sent += 1,
+                Ok(()) => sent.extend(batch.pop_front()),
                 // This one will never go; the next may.
                 Err(Failure::Unsendable(error)) => {
                     intake.lost([record]);
                     intake.failed(&error);
+                    batch.pop_front();
                 }
                 Err(Failure::Broken(error)) => {
                     failure = Some(error);
                     break;
                 }
             }
-            batch.pop_front();
         }
-        intake.delivered(sent);
+        intake.delivered(&sent);
         let Some(error) = failure else {
             backoff.worked();
             continue;
         };
-        if sent > 0 {
+        if !sent.is_empty() {
             backoff.worked();
         }
         intake.failed(&error);
         if intake.pause(backoff.failed()).await {
             // Asked to end: this was the last try.
-            intake.lost(&batch);
+            intake.unsent(&batch);
             return;
         }
     }

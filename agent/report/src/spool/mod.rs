@@ -1,0 +1,320 @@
+//! The spool: what is to leave the device waits here, on flash, until it has.
+//!
+//! ```text
+//! pipeline ──► run ──► segments (alerts │ telemetry) ──► feed, one per sink ──► the sink's queue ──► the sink
+//! ```
+//!
+//! Every record goes to a file first; each sink has a cursor of its own, which moves on when the sink has delivered. So what waits
+//! survives a crash, a SIGKILL and a reboot, and a sink that was away for days goes on where it was. Delivery is *at least once*: after
+//! a crash the records since the cursor was last saved (at most [`SAVE`]) are sent again, with the same sequence numbers.
+//!
+//! | What happens | What is done |
+//! |---|---|
+//! | power is lost | alerts were brought to the medium at once, telemetry as far as the system had written it; a record cut off at the end is taken away |
+//! | the spool is full | the oldest telemetry goes, then the oldest alerts; each sink counts and reports what it had not got yet |
+//! | it cannot be written to | reported; records go to the sinks' queues in memory as without a spool |
+//! | a segment was damaged | what is behind the damage in it is left out, and said |
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `frame` | one record in a file |
+//! | `store` | the files of the two lanes |
+//! | `cursor` | how far a sink has come |
+
+mod cursor;
+mod frame;
+mod store;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use defender_model::severity::Severity;
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::record::Record;
+use crate::sink::{Intake, SinkHandle};
+use cursor::Cursor;
+pub use cursor::Ticket;
+use frame::Found;
+use store::{Evicted, Lane, Position, Sizes, Store};
+
+/// Records and bytes that are handed to a sink ahead of delivery, in each lane.
+const AHEAD: usize = 64;
+const AHEAD_BYTES: usize = 64 << 10;
+/// How long telemetry waits for company before it is written.
+const GATHER: Duration = Duration::from_millis(50);
+/// So many bytes are company enough.
+const ENOUGH: usize = 32 << 10;
+/// Cursors are saved so often.
+pub const SAVE: Duration = Duration::from_secs(5);
+
+/// Where a spool lies and how large it may become.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its directory; made when it is not there. The directory above must exist.
+    pub directory: PathBuf,
+    /// Bytes of all records together.
+    pub max_size: u64,
+    /// Alerts are brought to the medium at once.
+    pub sync_alerts: bool,
+}
+
+/// A spool, shared by who writes it and the sinks that read it.
+#[derive(Debug)]
+pub struct Spool {
+    config: Config,
+    inner: Mutex<Inner>,
+    /// Something was written.
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    readers: Vec<Reader>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    handle: SinkHandle,
+    minimum: Severity,
+    cursor: Cursor,
+    file: PathBuf,
+}
+
+/// A sink's place at a spool.
+#[derive(Debug, Clone)]
+pub(crate) struct Seat {
+    spool: Arc<Spool>,
+    reader: usize,
+}
+
+impl Spool {
+    /// Opens a spool, or makes one.
+    ///
+    /// # Errors
+    /// Its directory cannot be made, listed or read.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        // Small segments let the spool forget early; large ones spare directory entries.
+        let segment = (config.max_size / 16).clamp(16 << 10, 256 << 10);
+        let store = Store::open(&config.directory, Sizes { most: config.max_size, segment })?;
+        Ok(Self { config, inner: Mutex::new(Inner { store, readers: Vec::new() }), filled: Notify::new() })
+    }
+
+    /// A panic while the lock is held cannot leave more than a record sent twice.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a sink read from where it last was. `intake` is the sink's end of `handle`.
+    pub fn seat(self: &Arc<Self>, handle: &SinkHandle, intake: &mut Intake) {
+        let file = self.config.directory.join(format!("{}.cursor", handle.name()));
+        let saved = cursor::load(&file).unwrap_or_default();
+        let mut inner = self.lock();
+        let places = Lane::ALL.map(|lane| inner.store.settle(lane, saved[lane as usize]));
+        intake.sit(Seat { spool: Arc::clone(self), reader: inner.readers.len() });
+        inner.readers.push(Reader {
+            handle: handle.clone(),
+            minimum: handle.minimum(),
+            cursor: Cursor::new(places),
+            file,
+        });
+    }
+
+    /// Bytes in the files that a sink has not delivered.
+    #[must_use]
+    pub fn behind(&self, handle: &SinkHandle) -> u64 {
+        let inner = self.lock();
+        let Some(reader) = inner.readers.iter().find(|reader| reader.handle.is(handle)) else { return 0 };
+        Lane::ALL.into_iter().map(|lane| inner.store.behind(lane, reader.cursor.delivered(lane))).sum()
+    }
+
+    fn append(&self, batch: &VecDeque<Record>) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let appended = inner.store.append(batch).map(|refused| {
+            // Too long for a spool, but not for a connection.
+            refused.into_iter().cloned().collect::<Vec<_>>()
+        });
+        let evicted = inner.store.evict();
+        for gone in &evicted {
+            for reader in &mut inner.readers {
+                reader.miss(gone);
+            }
+        }
+        let refused = appended?;
+        drop(inner);
+        self.bypass(&refused);
+        self.filled.notify_waiters();
+        Ok(())
+    }
+
+    /// Past the files, into the sinks' queues.
+    fn bypass<'r>(&self, records: impl IntoIterator<Item = &'r Record>) {
+        let inner = self.lock();
+        for record in records {
+            for reader in inner.readers.iter().filter(|reader| reader.wants(record)) {
+                // What came from the files is not pushed out for it: its place in the spool is no longer known then.
+                if !reader.handle.offer(record) {
+                    reader.handle.count_lost(record.alert, 1);
+                }
+            }
+        }
+    }
+
+    /// Hands a sink what it has room for; false when nothing could be handed over.
+    fn hand(&self, reader: usize) -> Result<bool, Error> {
+        let inner = &mut *self.lock();
+        let Some(reader) = inner.readers.get_mut(reader) else { return Ok(false) };
+        let mut moved = false;
+        for lane in Lane::ALL {
+            let room = AHEAD.saturating_sub(reader.handle.queued(lane == Lane::Alerts));
+            if room == 0 {
+                continue;
+            }
+            let at = reader.cursor.read(lane);
+            let reading = inner.store.read(lane, at, room, AHEAD_BYTES)?;
+            let mut all = true;
+            for (mut record, behind) in reading.records {
+                if !reader.wants(&record) {
+                    reader.cursor.skip(lane, behind);
+                    continue;
+                }
+                if !reader.handle.has_room(&record) {
+                    all = false;
+                    break;
+                }
+                record.ticket = Some(reader.cursor.took(lane, behind));
+                reader.handle.try_push(record);
+            }
+            if all {
+                if reading.damaged {
+                    reader.handle.count_lost(lane == Lane::Alerts, 1);
+                }
+                reader.cursor.skip(lane, reading.next);
+            }
+            moved |= reader.cursor.read(lane) != at;
+        }
+        Ok(moved)
+    }
+
+    /// Saves the cursors that moved and lets go of what every sink has delivered.
+    fn save(&self) {
+        let inner = &mut *self.lock();
+        for reader in inner.readers.iter_mut().filter(|reader| reader.cursor.moved) {
+            if let Err(error) = reader.cursor.save(&reader.file) {
+                tracing::debug!(%error, file = %reader.file.display(), "cannot save a cursor of the spool");
+            }
+        }
+        for lane in Lane::ALL {
+            let passed = inner.readers.iter().map(|reader| reader.cursor.delivered(lane)).min();
+            if let Some(passed) = passed {
+                inner.store.forget(lane, passed);
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn wants(&self, record: &Record) -> bool {
+        record.alert || record.severity >= self.minimum
+    }
+
+    /// A segment is gone: what the sink had not read of it is lost to it.
+    fn miss(&mut self, gone: &Evicted) {
+        let at = self.cursor.read(gone.lane);
+        if at.segment > gone.segment {
+            return;
+        }
+        let from =
+            if at.segment == gone.segment { usize::try_from(at.offset).unwrap_or(usize::MAX) } else { 0 };
+        let mut rest = gone.content.get(from..).unwrap_or_default();
+        let mut lost = 0;
+        while let Found::Whole((severity, alert), length) = frame::peek(rest) {
+            lost += u64::from(alert || severity >= self.minimum);
+            rest = &rest[length..];
+        }
+        self.handle.count_lost(gone.lane == Lane::Alerts, lost);
+        self.cursor.skip(gone.lane, Position { segment: gone.segment + 1, offset: 0 });
+    }
+}
+
+impl Seat {
+    /// A record was delivered, or cannot ever be.
+    pub(crate) fn settled(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        let mut inner = self.spool.lock();
+        let Some(reader) = inner.readers.get_mut(self.reader) else { return };
+        for ticket in tickets {
+            reader.cursor.settled(ticket);
+        }
+    }
+}
+
+/// Writes records until the intake is closed, alerts at once, telemetry together with what else came.
+pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
+    let mut batch = VecDeque::new();
+    while intake.wait().await {
+        intake.gather(GATHER, ENOUGH).await;
+        intake.take(&mut batch, usize::MAX, ENOUGH);
+        match spool.append(&batch) {
+            Ok(()) => {
+                if spool.config.sync_alerts && batch.iter().any(|record| record.alert) {
+                    sync(&spool).await;
+                }
+                intake.delivered(&batch);
+            }
+            Err(error) => {
+                spool.bypass(&batch);
+                intake.failed(&error);
+            }
+        }
+        batch.clear();
+    }
+}
+
+/// On a thread of its own, since a slow medium can take long. Sinks send meanwhile.
+async fn sync(spool: &Spool) {
+    let newest = spool.lock().store.newest(Lane::Alerts);
+    if let Some(newest) = newest {
+        // What a medium refuses to take shows when it is next written to.
+        let _ = tokio::task::spawn_blocking(move || newest.sync_data()).await;
+    }
+}
+
+/// Hands a sink its records as it has room for them, until it is dropped.
+pub async fn feed(spool: Arc<Spool>, handle: SinkHandle) {
+    let reader = spool.lock().readers.iter().position(|reader| reader.handle.is(&handle));
+    let Some(reader) = reader else { return };
+    let mut saved = tokio::time::Instant::now();
+    while !handle.is_closed() {
+        if saved.elapsed() >= SAVE {
+            saved = tokio::time::Instant::now();
+            spool.save();
+        }
+        let (filled, emptied) = (spool.filled.notified(), handle.emptied());
+        tokio::pin!(filled, emptied);
+        // From here on nothing is missed: looked first, waited then.
+        filled.as_mut().enable();
+        emptied.as_mut().enable();
+        match spool.hand(reader) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the spool cannot be read; trying again"),
+        }
+        tokio::select! {
+            () = filled => {}
+            () = emptied => {}
+            () = tokio::time::sleep(SAVE) => {}
+        }
+    }
+}
+
+/// Saves how far every sink has come, for the next start.
+pub fn close(spool: &Spool) {
+    spool.save();
+}
+
+#[cfg(test)]
+mod tests;
