@@ -16,7 +16,7 @@ require defender-crates.inc
 inherit cargo pkgconfig systemd update-rc.d features_check
 require defender-user.inc
 
-ANY_OF_DISTRO_FEATURES = "systemd sysvinit"
+ANY_OF_DISTRO_FEATURES:class-target = "systemd sysvinit"
 
 CVE_PRODUCT = "defender-project:defender"
 
