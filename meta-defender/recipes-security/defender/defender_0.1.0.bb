@@ -123,8 +123,9 @@ CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfd
 VIRTUAL-RUNTIME_defender-config ??= "defender-config"
 RDEPENDS:${PN}:append:class-target = " ${VIRTUAL-RUNTIME_defender-config}"
 RDEPENDS:${PN}-firewall += "${PN}"
-# nft is in meta-networking. Modules matter only where the kernel does not have the options built in.
-RRECOMMENDS:${PN}:append:class-target = " nftables \
+# Modules matter only where the kernel does not have the options built in. nft, which is in meta-networking, is asked for in
+# dynamic-layers/: a recommendation that no layer provides would keep the recipe from being built.
+RRECOMMENDS:${PN}:append:class-target = " \
                                          kernel-module-nf-conntrack-netlink \
                                          kernel-module-nf-tables \
                                          kernel-module-nfnetlink-log \
