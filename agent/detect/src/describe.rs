@@ -92,6 +92,7 @@ pub(crate) fn correlation(
     // Writing to a String cannot fail.
     let _ = match group.correlation.kind {
         CorrelationKind::EventCount => write!(message, "{count} events in {seconds} s"),
+        CorrelationKind::ActiveCount => write!(message, "{reading} active connections"),
         CorrelationKind::ValueCount => {
             write!(message, "{reading} different values of {} in {seconds} s", group.correlation.counted)
         }
@@ -120,6 +121,38 @@ pub(crate) fn correlation(
         finding.source = at.and_then(|text| text.parse::<IpAddr>().ok());
     }
     finding
+}
+
+/// The finding of a floor that was not reached: of what did not happen there is no evidence.
+pub(crate) fn shortfall(rule: &Rule, number: u64, now: Timestamp, group: &Group<'_>, value: u64) -> Finding {
+    let Group { correlation, values } = group;
+    let what = match correlation.kind {
+        CorrelationKind::ActiveCount => "active connections",
+        _ => "events",
+    };
+    let minimum = correlation.bounds.first().map_or(0, |(_, bound)| *bound);
+    let seconds = correlation.span / 1000;
+    let mut message = format!("{}: {value} {what} in {seconds} s, fewer than {minimum}", rule.info.title);
+    for (name, value) in correlation.group_by.iter().zip(*values) {
+        // Writing to a String cannot fail.
+        let _ = write!(message, ", {name} {}", truncate(value, MESSAGE_PART));
+    }
+    let source = correlation.source_at.and_then(|at| values.get(at)).and_then(|text| text.parse().ok());
+    Finding {
+        uid: format!("{}-{number}", rule.info.id),
+        rule: rule.info.clone(),
+        severity: rule.level,
+        message: printable(&message).into_owned(),
+        count: 1,
+        first_seen: now + -correlation.span,
+        last_seen: now,
+        group: correlation.group_by.iter().cloned().zip(values.iter().map(ToString::to_string)).collect(),
+        source,
+        destination: None,
+        evidence: Vec::new(),
+        response: rule.response,
+        update: false,
+    }
 }
 
 fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, first: Timestamp) -> Finding {

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use defender_model::event::{Event, EventKind};
 use defender_model::file::Sha256;
 use defender_model::finding::Finding;
+use defender_model::network::FlowChange;
 use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 
@@ -23,6 +25,8 @@ use crate::window::{Memory, Observation, Window};
 
 /// Longest value of a field that correlations tell apart, in bytes.
 const MAX_KEY: usize = 256;
+/// Longest time between two ticks, in milliseconds.
+const LONGEST_STEP: i64 = 60_000;
 
 /// Bounds on what correlations remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,8 @@ struct Group {
     slots: usize,
     /// When it was last told something, in events.
     touched: u64,
+    /// Of a floor: from when on its window is judged, which is when it was made or last found too low.
+    since: i64,
 }
 
 /// Buffers kept from event to event.
@@ -111,6 +117,8 @@ pub struct Detector {
     threat_feeds: Feeds,
     /// The learned profile in force.
     profile: Option<Box<Profile>>,
+    /// The latest time the clock told.
+    ticked: Option<i64>,
     stats: Stats,
 }
 
@@ -135,6 +143,7 @@ impl Detector {
             excepted,
             threat_feeds: Feeds::default(),
             profile: None,
+            ticked: None,
             stats: Stats::default(),
             rules,
         }
@@ -344,6 +353,7 @@ impl Detector {
             return;
         }
         let correlation = &self.rules.correlations[number];
+        let floor = correlation.floor;
         let temporal =
             matches!(correlation.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered);
         // A correlation that goes on holding stays a link of a chain; it is counted only when it fires.
@@ -373,6 +383,7 @@ impl Detector {
                 window: Window::new(memory(correlation), correlation.span),
                 slots: 0,
                 touched: 0,
+                since: event.time.millis(),
             };
             self.groups[number].by_key.insert(self.buffers.key.as_str().into(), group);
             self.group_count += 1;
@@ -391,12 +402,14 @@ impl Detector {
             weight,
             positions: &input.positions,
             value: &self.buffers.value,
+            connection: connection(correlation.kind, event),
         });
         let slots = group.window.memory.slots();
         self.slot_count = self.slot_count - group.slots + slots;
         group.slots = slots;
-        let holds =
-            reading.complete && correlation.bounds.iter().all(|(c, bound)| c.holds(reading.value, *bound));
+        let holds = !floor
+            && reading.complete
+            && correlation.bounds.iter().all(|(c, bound)| c.holds(reading.value, *bound));
         if !holds {
             return;
         }
@@ -423,6 +436,81 @@ impl Detector {
         }
     }
 
+    /// Some rule waits for what does not happen: [`Detector::tick`] is to be called.
+    #[must_use]
+    pub fn wants_ticks(&self) -> bool {
+        self.rules.correlations.iter().any(|correlation| correlation.floor)
+    }
+
+    /// Lets time pass; appends what is concluded from what did not happen. Call it about once a second, and at least once a minute:
+    /// a longer step is taken for a clock that was set, and every window begins anew.
+    pub fn tick(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
+        let now = now.millis();
+        let step = self.ticked.map_or(i64::MAX, |last| now.saturating_sub(last));
+        if (-LONGEST_STEP..0).contains(&step) {
+            return;
+        }
+        self.ticked = Some(now);
+        let set = !(0..=LONGEST_STEP).contains(&step);
+        for number in 0..self.rules.correlations.len() {
+            if self.rules.correlations[number].floor {
+                self.judge_floor(number, now, set, findings);
+            }
+        }
+    }
+
+    /// What has fallen below a floor by now. `set`: the clock was set.
+    fn judge_floor(&mut self, number: usize, now: i64, set: bool, findings: &mut Vec<Finding>) {
+        let rules = Arc::clone(&self.rules);
+        let correlation = &rules.correlations[number];
+        let groups = &mut self.groups[number].by_key;
+        // Nothing at all is too little too; of groups only those are known that were seen.
+        if correlation.group_by.is_empty() && groups.is_empty() {
+            let window = Window::new(memory(correlation), correlation.span);
+            let group = Group { values: Box::default(), window, slots: 0, touched: 0, since: now };
+            groups.insert(Box::default(), group);
+            self.group_count += 1;
+        }
+        let mut short: Vec<(Box<str>, u64)> = Vec::new();
+        for (key, group) in groups.iter_mut() {
+            if set {
+                group.since = now;
+            }
+            if now.saturating_sub(group.since) < correlation.span {
+                continue;
+            }
+            let value = group.window.value_at(now);
+            let slots = group.window.memory.slots();
+            self.slot_count = self.slot_count - group.slots + slots;
+            group.slots = slots;
+            if correlation.bounds.iter().all(|(comparison, bound)| comparison.holds(value, *bound)) {
+                group.since = now;
+                short.push((key.clone(), value));
+            }
+        }
+        // The same input gives the same output.
+        short.sort_unstable();
+        for (key, value) in short {
+            let grouped = !correlation.group_by.is_empty();
+            let groups = &mut self.groups[number].by_key;
+            let Some(values) = groups.get(&key).map(|group| group.values.clone()) else { continue };
+            if grouped && value == 0 {
+                // It is told once that a group has ceased.
+                if let Some(group) = groups.remove(&key) {
+                    self.group_count -= 1;
+                    self.slot_count -= group.slots;
+                }
+            }
+            self.stats.matches += 1;
+            let rule = &rules.rules[correlation.rule as usize];
+            if rule.alerts {
+                let n = self.next_number(correlation.rule);
+                let about = describe::Group { correlation, values: &values };
+                findings.push(describe::shortfall(rule, n, Timestamp(now), &about, value));
+            }
+        }
+    }
+
     fn next_number(&mut self, rule: u32) -> u64 {
         let number = &mut self.numbers[rule as usize];
         *number += 1;
@@ -441,9 +529,13 @@ impl Detector {
             }
         }
         while full(self) {
-            let Some(largest) = (0..self.groups.len()).max_by_key(|i| self.groups[*i].slots_in_use()) else {
-                return;
-            };
+            // A floor for everything has one group, which must not be forgotten: what is missing would be missing unnoticed.
+            let largest = (0..self.groups.len())
+                .filter(|i| {
+                    !self.rules.correlations[*i].floor || !self.rules.correlations[*i].group_by.is_empty()
+                })
+                .max_by_key(|i| self.groups[*i].slots_in_use());
+            let Some(largest) = largest else { return };
             let kept = self.groups[largest].by_key.len();
             if kept == 0 {
                 return;
@@ -455,7 +547,10 @@ impl Detector {
     /// Forgets the passed groups of a correlation, and if `bound` or more are left, the oldest eighth of them.
     fn forget(&mut self, number: usize, now: i64, bound: usize) {
         let groups = &mut self.groups[number].by_key;
-        groups.retain(|_, group| !group.window.is_over(now));
+        // The clock ends the groups of a floor.
+        if !self.rules.correlations[number].floor {
+            groups.retain(|_, group| !group.window.is_over(now));
+        }
         if groups.len() >= bound && !groups.is_empty() {
             let mut ages: Vec<u64> = groups.values().map(|g| g.touched).collect();
             let cut = (ages.len() - 1) / 8;
@@ -481,9 +576,21 @@ fn memory(correlation: &Correlation) -> Memory {
     match correlation.kind {
         CorrelationKind::EventCount => Memory::count(highest, correlation.span),
         CorrelationKind::ValueCount => Memory::distinct(highest),
+        CorrelationKind::ActiveCount => Memory::active(highest),
         CorrelationKind::Temporal => Memory::set(correlation.rules),
         CorrelationKind::TemporalOrdered => Memory::chain(correlation.rules),
     }
+}
+
+/// The connection an event is about, and whether it is open after it; for counts of connections.
+fn connection(kind: CorrelationKind, event: &Event) -> Option<(u64, bool)> {
+    let EventKind::Network(flow) = &event.kind else { return None };
+    if kind != CorrelationKind::ActiveCount {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    (flow.protocol, flow.source, flow.destination).hash(&mut hasher);
+    Some((hasher.finish(), matches!(flow.change, FlowChange::Opened | FlowChange::Traffic)))
 }
 
 /// Writes the group's key; false when the event lacks a field the correlation groups by.

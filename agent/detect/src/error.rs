@@ -42,6 +42,8 @@ pub enum Cause {
     Override(String),
     /// An exception names no rule, or lacks its reason.
     Exception(String),
+    /// A custom alert says something that cannot be.
+    Alert(String),
 }
 
 impl Cause {
@@ -61,6 +63,7 @@ impl Cause {
             Self::Cycle(_) => "cycle",
             Self::Override(_) => "override",
             Self::Exception(_) => "exception",
+            Self::Alert(_) => "alert",
         }
     }
 
@@ -84,10 +87,11 @@ impl Cause {
             }
             Self::Override(_) => "see `defender rules list` for ids and kinds",
             Self::Exception(_) => "correct the `[[exception]]` in the configuration; see docs/rules.md",
+            Self::Alert(_) => "correct the `[[alert]]` in the configuration; see docs/custom-alerts.md",
         }
     }
 
-    fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         match self {
             Self::Yaml(s)
             | Self::TooLarge(s)
@@ -100,7 +104,8 @@ impl Cause {
             | Self::UnknownRule(s)
             | Self::Cycle(s)
             | Self::Override(s)
-            | Self::Exception(s) => s,
+            | Self::Exception(s)
+            | Self::Alert(s) => s,
         }
     }
 }

@@ -104,7 +104,7 @@ impl Exception {
 }
 
 /// The conditions as a search of a rule.
-fn search(when: &[(String, Vec<Scalar>)]) -> Node {
+pub(crate) fn search(when: &[(String, Vec<Scalar>)]) -> Node {
     let node = |kind| Node { line: 1, kind };
     let value = |scalar: &Scalar| {
         node(match scalar {

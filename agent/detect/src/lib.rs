@@ -18,11 +18,13 @@
 //! | `describe` | the words and evidence of a finding |
 //! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
 //! | [`profile`] | the learned profile: what a product does, and what it does not |
+//! | [`alert`] | custom alerts of the configuration: allow-lists and ranges, as rules |
 //! | [`exception`] | events that rules are not to be held against |
 //! | [`suppression`] | repeats and rates of findings |
 //! | [`scenario`] | tests of rules: events that must fire and events that must not |
 //! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
 
+pub mod alert;
 mod describe;
 pub mod detector;
 mod encoding;
@@ -44,6 +46,7 @@ pub mod suppression;
 mod window;
 mod yaml;
 
+pub use alert::{AlertError, AlertSpec, Watch};
 pub use detector::{Detector, Limits, Stats};
 pub use error::{Cause, RuleError};
 pub use exception::{Exception, ExceptionSpec};

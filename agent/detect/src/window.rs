@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 const EXACT: u64 = 1024;
 /// Entries a window holds at least, for the count in a finding to be right beyond the threshold.
 const COURTESY: usize = 64;
+/// Connections a window holds at least.
+const CONNECTIONS: usize = 1024;
 
 /// What a window of a kind remembers.
 #[derive(Debug, Clone)]
@@ -18,11 +20,26 @@ pub(crate) enum Memory {
     Count { entries: VecDeque<(i64, u32)>, total: u64, capacity: usize, resolution: i64 },
     /// Values and when each was last seen.
     Distinct { entries: Vec<(Box<str>, i64)>, capacity: usize },
+    /// Connections: those that are open, and those that ended within the window.
+    Active { connections: Vec<Connection>, capacity: usize },
     /// When each rule last fired.
     Set { seen: Box<[Option<i64>]> },
     /// For each rule: the latest start of a chain of firings that ends with this rule.
     Chain { links: Box<[Link]> },
 }
+
+/// A connection that a window remembers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connection {
+    key: u64,
+    open: bool,
+    /// When it was last heard of.
+    heard: i64,
+}
+
+/// An open connection that is not heard of for so long is taken for one whose end was missed: the kernel forgets it then too
+/// (`nf_conntrack_tcp_timeout_established`, five days).
+const STALE: i64 = 5 * 86_400_000;
 
 /// A link of a chain.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +96,13 @@ impl Memory {
         Self::Distinct { entries: Vec::new(), capacity }
     }
 
+    /// Counts connections, for comparison with numbers up to `highest`.
+    pub(crate) fn active(highest: u64) -> Self {
+        // One that is forgotten while it is open would be missed later.
+        let capacity = usize::try_from(highest).unwrap_or(0).saturating_add(1).max(CONNECTIONS);
+        Self::Active { connections: Vec::new(), capacity }
+    }
+
     pub(crate) fn set(rules: usize) -> Self {
         Self::Set { seen: vec![None; rules].into() }
     }
@@ -95,6 +119,7 @@ impl Memory {
                 *total = 0;
             }
             Self::Distinct { entries, .. } => entries.clear(),
+            Self::Active { connections, .. } => connections.clear(),
             Self::Set { seen: times } => times.fill(None),
             Self::Chain { links } => links.fill(Link::default()),
         }
@@ -113,6 +138,10 @@ impl Memory {
                 }
             }
             Self::Distinct { entries, .. } => entries.retain(|(_, time)| *time >= oldest),
+            Self::Active { connections, .. } => {
+                let missed = oldest.saturating_sub(STALE);
+                connections.retain(|c| c.heard >= if c.open { missed } else { oldest });
+            }
             Self::Chain { links } => links.iter_mut().for_each(|link| link.expire(oldest)),
             Self::Set { seen: times } => {
                 for time in times.iter_mut() {
@@ -128,6 +157,7 @@ impl Memory {
         match self {
             Self::Count { entries, .. } => entries.is_empty(),
             Self::Distinct { entries, .. } => entries.is_empty(),
+            Self::Active { connections, .. } => connections.is_empty(),
             Self::Set { seen: times } => times.iter().all(Option::is_none),
             Self::Chain { links } => links.iter().all(|link| link.start.is_none()),
         }
@@ -138,6 +168,7 @@ impl Memory {
         match self {
             Self::Count { entries, .. } => entries.front().map(|(t, _)| *t),
             Self::Distinct { entries, .. } => entries.iter().map(|(_, t)| *t).min(),
+            Self::Active { connections, .. } => connections.iter().map(|c| c.heard).min(),
             Self::Set { seen: times } => times.iter().flatten().copied().min(),
             Self::Chain { links } => links.last().and_then(|link| link.start),
         }
@@ -148,6 +179,7 @@ impl Memory {
         match self {
             Self::Count { entries, .. } => entries.len(),
             Self::Distinct { entries, .. } => entries.len() * 2,
+            Self::Active { connections, .. } => connections.len() * 2,
             Self::Set { seen: times } => times.len(),
             Self::Chain { links } => links.len() * 2,
         }
@@ -167,6 +199,8 @@ pub(crate) struct Observation<'a> {
     pub(crate) positions: &'a [u8],
     /// Value of the counted field, for value counts.
     pub(crate) value: &'a str,
+    /// The connection it is about, and whether that is open now; for counts of connections.
+    pub(crate) connection: Option<(u64, bool)>,
 }
 
 /// A window with its memory of having fired.
@@ -202,18 +236,44 @@ impl Window {
         Self { memory, span, newest: i64::MIN, fired: None, since_fired: 0, first_since_fired: 0 }
     }
 
-    /// Takes in an event.
-    pub(crate) fn observe(&mut self, seen: &Observation<'_>) -> Reading {
-        let mut time = seen.time;
+    /// Lets time pass, forgetting what is too old. Yields the time that counts: see the module's documentation.
+    fn advance(&mut self, mut time: i64) -> i64 {
         if time < self.newest {
             if self.newest.saturating_sub(time) > self.span {
-                self.memory.clear();
+                self.set_clock(time);
             } else {
                 time = self.newest;
             }
+        } else if self.has_open() && time.saturating_sub(self.newest) > STALE {
+            self.set_clock(time);
         }
         self.newest = time;
         self.memory.expire(time.saturating_sub(self.span));
+        time
+    }
+
+    /// The clock was set. Events before that are no longer within any window; connections stay open, whatever the clock says.
+    fn set_clock(&mut self, time: i64) {
+        match &mut self.memory {
+            Memory::Active { connections, .. } => connections.iter_mut().for_each(|c| c.heard = time),
+            memory => memory.clear(),
+        }
+    }
+
+    /// What is in the window at this time, without an event.
+    pub(crate) fn value_at(&mut self, now: i64) -> u64 {
+        self.advance(now);
+        match &self.memory {
+            Memory::Count { total, .. } => *total,
+            Memory::Distinct { entries, .. } => entries.len() as u64,
+            Memory::Active { connections, .. } => connections.len() as u64,
+            Memory::Set { .. } | Memory::Chain { .. } => 0,
+        }
+    }
+
+    /// Takes in an event.
+    pub(crate) fn observe(&mut self, seen: &Observation<'_>) -> Reading {
+        let time = self.advance(seen.time);
         if self.memory.is_empty() {
             self.fired = None;
             self.since_fired = 0;
@@ -258,6 +318,28 @@ impl Window {
                 }
                 Reading { value: entries.len() as u64, complete: true }
             }
+            Memory::Active { connections, capacity } => {
+                let Some((key, open)) = seen.connection else {
+                    return Reading { value: connections.len() as u64, complete: false };
+                };
+                match connections.iter_mut().find(|c| c.key == key) {
+                    Some(known) => (known.open, known.heard) = (open, time),
+                    None => {
+                        if connections.len() >= *capacity {
+                            let oldest = connections
+                                .iter()
+                                .enumerate()
+                                .min_by_key(|(_, c)| (c.open, c.heard))
+                                .map(|(i, _)| i);
+                            if let Some(i) = oldest {
+                                connections.swap_remove(i);
+                            }
+                        }
+                        connections.push(Connection { key, open, heard: time });
+                    }
+                }
+                Reading { value: connections.len() as u64, complete: open }
+            }
             Memory::Set { seen: times } => {
                 for position in seen.positions {
                     if let Some(t) = times.get_mut(usize::from(*position)) {
@@ -294,6 +376,7 @@ impl Window {
             None => {
                 let in_window = match &self.memory {
                     Memory::Count { total, .. } => *total,
+                    Memory::Active { connections, .. } => connections.len() as u64,
                     _ => self.since_fired,
                 };
                 (in_window, self.memory.oldest().unwrap_or(now))
@@ -304,9 +387,13 @@ impl Window {
         Some(Firing { count, first, last: now })
     }
 
+    fn has_open(&self) -> bool {
+        matches!(&self.memory, Memory::Active { connections, .. } if connections.iter().any(|c| c.open))
+    }
+
     /// Nothing in it counts any more at this time.
     pub(crate) fn is_over(&self, now: i64) -> bool {
-        now.saturating_sub(self.newest) > self.span
+        now.saturating_sub(self.newest) > self.span && !self.has_open()
     }
 }
 
@@ -317,7 +404,7 @@ mod tests {
     use super::*;
 
     fn at(time: i64) -> Observation<'static> {
-        Observation { time, event: 1, weight: 1, positions: &[], value: "" }
+        Observation { time, event: 1, weight: 1, positions: &[], value: "", connection: None }
     }
 
     #[test]
@@ -354,7 +441,8 @@ mod tests {
         let mut event = 0;
         let mut step = |w: &mut Window, time, positions: &'static [u8]| {
             event += 1;
-            w.observe(&Observation { time, event, weight: 1, positions, value: "" }).complete
+            w.observe(&Observation { time, event, weight: 1, positions, value: "", connection: None })
+                .complete
         };
         let mut w = Window::new(Memory::chain(2), 100);
         assert!(!step(&mut w, 0, &[1]));
@@ -365,7 +453,8 @@ mod tests {
         assert!(!step(&mut w, 0, &[0, 1]), "one event is not a chain");
         assert!(step(&mut w, 1, &[0, 1]));
         let mut w = Window::new(Memory::chain(2), 100);
-        let told = |positions| Observation { time: 5, event: 77, weight: 1, positions, value: "" };
+        let told =
+            |positions| Observation { time: 5, event: 77, weight: 1, positions, value: "", connection: None };
         w.observe(&told(&[0]));
         assert!(!w.observe(&told(&[1])).complete, "nor when two rules tell of it");
     }
@@ -386,7 +475,7 @@ mod tests {
             for (step, weight, value) in steps {
                 time += step;
                 let value = value.to_string();
-                let seen = Observation { time, event: 1, weight, positions: &[], value: &value };
+                let seen = Observation { time, event: 1, weight, positions: &[], value: &value, connection: None };
                 let (count, distinct) = (counts.observe(&seen).value, values.observe(&seen).value);
                 let mut now = time;
                 if now < newest {
@@ -422,7 +511,7 @@ mod tests {
                 time += step;
                 let positions = [rule];
                 let event = all.len() as u64 + 1;
-                let seen = Observation { time, event, weight: 1, positions: &positions, value: "" };
+                let seen = Observation { time, event, weight: 1, positions: &positions, value: "", connection: None };
                 all.push((time, rule));
                 let live: Vec<_> = all.iter().filter(|(t, _)| time - t <= span).collect();
                 prop_assert_eq!(set.observe(&seen).complete, (0..3).all(|r| live.iter().any(|(_, x)| *x == r)));

@@ -167,7 +167,11 @@ pub(super) fn bits(address: IpAddr) -> u128 {
     }
 }
 
-fn protocol(word: Option<&str>) -> Result<Protocol, String> {
+/// Reads a protocol: its name or number.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn protocol(word: Option<&str>) -> Result<Protocol, String> {
     let word = word.unwrap_or_default();
     let number = || word.parse().ok().map(Protocol);
     Protocol::from_name(word)
@@ -175,7 +179,11 @@ fn protocol(word: Option<&str>) -> Result<Protocol, String> {
         .ok_or_else(|| format!("`{word}` is no protocol such as `tcp` or `udp`"))
 }
 
-fn ports(word: &str) -> Result<(u16, u16), String> {
+/// Reads a port, a range of ports or `ephemeral`.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn ports(word: &str) -> Result<(u16, u16), String> {
     if word == "ephemeral" {
         return Ok(EPHEMERAL);
     }

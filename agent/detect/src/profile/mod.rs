@@ -12,7 +12,7 @@
 //! | `watch` | the profile in force: what of an event it lacks |
 
 mod document;
-mod endpoint;
+pub(crate) mod endpoint;
 mod generalise;
 mod learn;
 mod observed;

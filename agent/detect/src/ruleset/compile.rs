@@ -32,7 +32,12 @@ pub(super) fn unique(documents: Vec<(String, Document)>, errors: &mut Vec<RuleEr
         if let Some(first) = ids.get(&document.id) {
             let cause =
                 Cause::DuplicateId(format!("the id `{}` is already that of a rule in {first}", document.id));
-            errors.push(RuleError { file, line: Some(document.line), rule: Some(document.title), cause });
+            errors.push(RuleError {
+                file,
+                line: Some(document.line).filter(|line| *line > 0),
+                rule: Some(document.title),
+                cause,
+            });
             continue;
         }
         ids.insert(document.id.clone(), file.clone());
@@ -53,7 +58,8 @@ impl Compiler {
         entry.out = true;
         self.errors.push(RuleError {
             file: entry.file.clone(),
-            line: line.or(Some(entry.document.line)),
+            // What the configuration makes has no line.
+            line: line.or(Some(entry.document.line)).filter(|line| *line > 0),
             rule: Some(entry.document.title.clone()),
             cause,
         });
@@ -287,7 +293,9 @@ fn own_needs(entry: &Entry) -> DataSources {
 /// What a correlation needs of what its rules need: one that counts can do with any of them.
 fn joint_needs(kind: CorrelationKind, rules: impl Iterator<Item = DataSources>) -> DataSources {
     let join = match kind {
-        CorrelationKind::EventCount | CorrelationKind::ValueCount => DataSources::intersection,
+        CorrelationKind::EventCount | CorrelationKind::ValueCount | CorrelationKind::ActiveCount => {
+            DataSources::intersection
+        }
         CorrelationKind::Temporal | CorrelationKind::TemporalOrdered => DataSources::union,
     };
     rules.reduce(join).unwrap_or_default()

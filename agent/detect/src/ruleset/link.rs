@@ -134,6 +134,7 @@ impl Compiler {
             inputs,
             rules: targets.len(),
             source_at,
+            floor: spec.floor,
         })
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use defender_model::finding::{Responses, RuleInfo};
 use defender_model::severity::Severity;
 
+use crate::alert::{self, AlertSpec};
 use crate::error::{At, Cause, RuleError};
 use crate::exception::{Exception, ExceptionSpec};
 use crate::field::{Class, Field};
@@ -123,6 +124,8 @@ pub(crate) struct Correlation {
     /// Position in the group of the address events came from. Only what every input takes from that field counts as one: a user may
     /// be called `192.0.2.1`.
     pub(crate) source_at: Option<usize>,
+    /// The clock asks whether the bounds hold, rather than events.
+    pub(crate) floor: bool,
 }
 
 /// What a rule that held is told to: a correlation, and which of its inputs the rule is.
@@ -244,6 +247,31 @@ impl RuleSetBuilder {
                         self.errors.push(RuleError { file: file_name.to_owned(), line, rule: label, cause });
                     }
                 }
+            }
+        }
+        self
+    }
+
+    /// Takes in custom alerts, from the configuration. One that is wrong is left out and named; see [`AlertSpec::check`].
+    #[must_use]
+    pub fn alerts(mut self, specs: Vec<AlertSpec>) -> Self {
+        const FILE: &str = "[[alert]]";
+        for spec in specs {
+            let documents = alert::documents(&spec, &self.placeholders).map_err(|error| error.cause);
+            let documents = documents.and_then(|documents| match self.documents.len() + documents.len() {
+                0..=MAX_RULES => Ok(documents),
+                _ => Err(Cause::TooLarge(format!("more than {MAX_RULES} rules"))),
+            });
+            match documents {
+                Ok(documents) => {
+                    self.documents.extend(documents.into_iter().map(|document| (FILE.to_owned(), document)));
+                }
+                Err(cause) => self.errors.push(RuleError {
+                    file: FILE.to_owned(),
+                    line: None,
+                    rule: Some(spec.name),
+                    cause,
+                }),
             }
         }
         self

@@ -9,7 +9,7 @@ pub(crate) const MAX_THRESHOLD: u64 = 10_000;
 /// Most rules one correlation may refer to.
 const MAX_RULES: usize = 64;
 /// Most fields to group by.
-const MAX_GROUP: usize = 8;
+pub(crate) const MAX_GROUP: usize = 8;
 
 /// What a correlation counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub enum CorrelationKind {
     EventCount,
     /// Distinct values of a field.
     ValueCount,
+    /// Connections that are open at some time of the timespan. Of custom alerts only; Sigma has nothing like it.
+    ActiveCount,
     /// Rules that all fired within the timespan.
     Temporal,
     /// Rules that all fired within the timespan, in the order given.
@@ -31,6 +33,7 @@ impl CorrelationKind {
         match self {
             Self::EventCount => "event_count",
             Self::ValueCount => "value_count",
+            Self::ActiveCount => "active_count",
             Self::Temporal => "temporal",
             Self::TemporalOrdered => "temporal_ordered",
         }
@@ -53,6 +56,8 @@ pub(crate) struct CorrelationSpec {
     pub(crate) field: Option<String>,
     /// Alias, then the field it stands for in each rule.
     pub(crate) aliases: Vec<(String, Vec<(String, String)>)>,
+    /// The clock asks whether the bounds hold, rather than events: for what is missing. Of custom alerts only.
+    pub(crate) floor: bool,
 }
 
 fn structure<T>(node: &Node, why: impl Into<String>) -> Result<T, At> {
@@ -113,7 +118,7 @@ pub(crate) fn parse(node: &Node) -> Result<CorrelationSpec, At> {
         return structure(node, "`value_count` needs `condition.field`");
     }
     let aliases = node.get("aliases").map_or(Ok(Vec::new()), aliases)?;
-    Ok(CorrelationSpec { kind, rules, generate, group_by, timespan_ms, bounds, field, aliases })
+    Ok(CorrelationSpec { kind, rules, generate, group_by, timespan_ms, bounds, field, aliases, floor: false })
 }
 
 /// A list of texts, or one text.

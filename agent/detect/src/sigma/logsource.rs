@@ -4,7 +4,7 @@ use crate::error::{At, Cause};
 use crate::expression::Expr;
 use crate::field::{self, Class};
 use crate::predicate::{Place, Question, Test};
-use crate::yaml::Node;
+use crate::yaml::{Kind, Node};
 
 /// A log source that a sensor supplies.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +99,20 @@ pub(crate) fn parse(node: &Node) -> Result<LogSource, At> {
         _ => return unsupplied(unknown(&text)),
     };
     Ok(LogSource { class, also, text })
+}
+
+/// The log source of a category or a service of that name.
+pub(crate) fn named(name: &str) -> Result<LogSource, At> {
+    let is_category = CATEGORIES.iter().any(|(category, _)| *category == name);
+    let key = if is_category { "category" } else { "service" };
+    let text = |text: &str| Node { line: 0, kind: Kind::Text(text.to_owned()) };
+    let entries = vec![("product".to_owned(), text("linux")), (key.to_owned(), text(name))];
+    parse(&Node { line: 0, kind: Kind::Map(entries) })
+}
+
+/// The category of a class of events; empty for one that has none.
+pub(crate) fn category(class: Class) -> &'static str {
+    CATEGORIES.iter().find(|(_, of)| *of == class).map_or("", |(name, _)| *name)
 }
 
 fn unknown(text: &str) -> String {

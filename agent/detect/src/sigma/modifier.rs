@@ -330,7 +330,8 @@ fn next_percent(text: &str) -> Option<(&str, Percent<'_>, &str)> {
     None
 }
 
-fn escape_regex(text: &str) -> String {
+/// The text as a regular expression that matches it alone.
+pub(crate) fn escape_regex(text: &str) -> String {
     escape(text, |c| r"\.+*?()|[]{}^$#&-~/".contains(c))
 }
 
