@@ -75,7 +75,7 @@ define DEFENDER_USE_VENDOR
 	mv $(@D)/buildroot-package/VENDOR $(@D)/VENDOR
 	mkdir -p $(@D)/.cargo
 	printf '[source.crates-io]\nreplace-with = "vendored-sources"\n\n[source.vendored-sources]\ndirectory = "VENDOR"\n' \
-		>$(@D)/.cargo/config.toml
+		>>$(@D)/.cargo/config.toml
 endef
 DEFENDER_POST_RSYNC_HOOKS += DEFENDER_USE_VENDOR
 HOST_DEFENDER_POST_RSYNC_HOOKS += DEFENDER_USE_VENDOR
