@@ -29,6 +29,15 @@ DEFENDER_CARGO_ENV = \
 	CARGO_PROFILE_RELEASE_LTO="fat" \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS="1"
 
+# No path of the build in the binary: two builds of one source are the same
+# bytes. On ARM Buildroot's own flags, which this replaces, stay with it.
+DEFENDER_RUSTFLAGS = --remap-path-prefix=$(@D)=/usr/src/defender
+ifeq ($(NORMALIZED_ARCH),arm)
+DEFENDER_RUSTFLAGS += -Clink-arg=-Wl,--allow-multiple-definition
+endif
+DEFENDER_CARGO_ENV += \
+	CARGO_TARGET_$(call UPPERCASE,$(RUSTC_TARGET_NAME))_RUSTFLAGS="$(DEFENDER_RUSTFLAGS)"
+
 ifeq ($(BR2_PACKAGE_DEFENDER_DBUS),y)
 DEFENDER_FEATURES += dbus
 DEFENDER_DEPENDENCIES += dbus

@@ -48,7 +48,7 @@ class DefenderTest(OERuntimeTestCase):
         self.target.run("sh -c 'wget -q -O - http://127.0.0.1:9/x.sh | sh' 2>/dev/null")
         alerts = ""
         for _ in range(10):
-            _, alerts = self.target.run("defender alerts")
+            _, alerts = self.target.run("defender alerts --json")
             if "127.0.0.1:9/x.sh" in alerts:
                 return
             time.sleep(1)
