@@ -23,6 +23,8 @@ pub mod class {
     pub const PROCESS: u64 = 1007;
     /// Detection Finding: an alert.
     pub const FINDING: u64 = 2004;
+    /// Compliance Finding: the verdict of a posture check.
+    pub const COMPLIANCE: u64 = 2003;
     /// Authentication.
     pub const AUTHENTICATION: u64 = 3002;
     /// Application Lifecycle and Application Error: the agent about itself.

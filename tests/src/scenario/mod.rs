@@ -9,6 +9,7 @@ mod harness;
 mod intrusion;
 mod life;
 mod load;
+mod posture;
 
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "clock_jumps", on: BUSYBOX, agent: true, run: faults::clock_jumps },
     Scenario { name: "bad_configuration", on: BOTH, agent: true, run: faults::bad_configuration },
     Scenario { name: "bad_rule", on: BUSYBOX, agent: true, run: faults::bad_rule },
+    Scenario { name: "posture_of_the_device", on: BOTH, agent: true, run: posture::posture_of_the_device },
+    Scenario {
+        name: "posture_changes_are_told",
+        on: BOTH,
+        agent: true,
+        run: posture::posture_changes_are_told,
+    },
     Scenario { name: "auditd_comes_and_goes", on: SYSTEMD, agent: true, run: faults::auditd_comes_and_goes },
     Scenario {
         name: "every_exec_is_reported_once",

@@ -1,13 +1,14 @@
 //! Scans of the running device: at intervals spread by chance, and soon after something changed that they look at. Each runs in a thread
 //! that yields to everything else; only what changed since the last one is sent.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use defender_model::event::{Event, EventKind};
 use defender_model::file::FileChange;
 use defender_model::health::{Health, Kind};
-use defender_model::process::Change;
+use defender_model::process::{Change, Process};
 use defender_model::time::Timestamp;
 use defender_posture::{scan, Root};
 use defender_sensors::{Observation, Outlet};
@@ -178,11 +179,17 @@ pub fn concerns(event: &Event) -> bool {
         EventKind::Firewall(change) => change.table != "defender",
         EventKind::Module(_) | EventKind::Listener(_) => true,
         EventKind::Process(activity) => {
-            let name = activity.process.executable.rsplit('/').next().unwrap_or_default();
-            matches!(activity.change, Change::Exec { .. }) && CHANGING.contains(&name)
+            matches!(activity.change, Change::Exec { .. }) && CHANGING.contains(&program(&activity.process))
         }
         _ => false,
     }
+}
+
+/// The name of the program that runs: of an applet, not of the BusyBox it is in.
+fn program(process: &Process) -> &str {
+    let words = iter::once(&*process.executable).chain(process.argv.iter().map(String::as_str));
+    let mut names = words.map(|path| path.rsplit('/').next().unwrap_or_default()).take(3);
+    names.find(|name| !name.starts_with("busybox")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -193,6 +200,18 @@ mod tests {
     fn chance_stays_below_its_limit() {
         assert_eq!(chance(0), 0);
         assert!((0..100).all(|_| chance(60) < 60));
+    }
+
+    #[test]
+    fn an_applet_is_known_by_its_name() {
+        let name = |executable: &str, argv: &[&str]| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            program(&Process { executable: executable.into(), argv, ..Process::default() }).to_owned()
+        };
+        assert_eq!(name("/usr/sbin/sysctl", &["sh"]), "sysctl");
+        assert_eq!(name("/bin/busybox", &["/sbin/sysctl", "-w"]), "sysctl");
+        assert_eq!(name("/bin/busybox.nosuid", &["busybox", "passwd", "root"]), "passwd");
+        assert_eq!(name("/bin/busybox", &["busybox"]), "");
     }
 
     #[test]
