@@ -278,7 +278,15 @@ fn samples() -> Vec<EventKind> {
     let evidence = observed.iter().map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
     kinds.push(finding(evidence, &["T1071"], &[]).into());
     kinds.extend(observed);
-    for action in [Action::Block, Action::Unblock, Action::Restore, Action::Kill, Action::RunHook] {
+    for action in [
+        Action::Block,
+        Action::Unblock,
+        Action::Restore,
+        Action::Kill,
+        Action::RunHook,
+        Action::Isolate,
+        Action::EndIsolation,
+    ] {
         for outcome in [
             remediation::Outcome::Verified,
             remediation::Outcome::Refused("on the allow-list".into()),
@@ -287,7 +295,8 @@ fn samples() -> Vec<EventKind> {
             kinds.push(
                 Remediation {
                     action,
-                    address: (action != Action::Kill).then(|| "2001:db8::7".parse().unwrap()),
+                    address: matches!(action, Action::Block | Action::Unblock | Action::Restore)
+                        .then(|| "2001:db8::7".parse().unwrap()),
                     process: (action == Action::Kill).then(|| Ancestor {
                         pid: 4242,
                         executable: "/tmp/x".into(),

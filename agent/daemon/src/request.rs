@@ -38,6 +38,15 @@ pub enum Request {
     },
     /// Which addresses are blocked.
     Blocked,
+    /// For a time, let nobody but named peers through.
+    Isolate {
+        /// For how long; the configured time when absent.
+        seconds: Option<u64>,
+        /// The operator's words, for the record.
+        reason: String,
+    },
+    /// End the isolation.
+    EndIsolation,
 }
 
 impl Request {
@@ -52,9 +61,13 @@ impl Request {
     /// # Errors
     /// A sentence that names the argument and its range.
     pub fn check(&self) -> Result<(), String> {
-        let Self::Block { seconds, reason, .. } = self else { return Ok(()) };
-        if seconds.is_some_and(|seconds| !(1..=MAX_BLOCK_SECONDS).contains(&seconds)) {
-            return Err(format!("seconds must be from 1 to {MAX_BLOCK_SECONDS} (30 days)"));
+        let (seconds, reason, most, words) = match self {
+            Self::Block { seconds, reason, .. } => (seconds, reason, MAX_BLOCK_SECONDS, "30 days"),
+            Self::Isolate { seconds, reason } => (seconds, reason, MAX_ISOLATION_SECONDS, "a day"),
+            _ => return Ok(()),
+        };
+        if seconds.is_some_and(|seconds| !(1..=most).contains(&seconds)) {
+            return Err(format!("seconds must be from 1 to {most} ({words})"));
         }
         if reason.len() > MAX_REASON {
             return Err(format!("the reason is longer than {MAX_REASON} bytes"));
@@ -65,7 +78,9 @@ impl Request {
 
 /// Longest time an operator can block an address for, in seconds: 30 days.
 pub const MAX_BLOCK_SECONDS: u64 = 30 * 24 * 3600;
-/// Longest reason of a block, in bytes.
+/// Longest time the device can be isolated for, in seconds: a day.
+pub const MAX_ISOLATION_SECONDS: u64 = defender_firewall::isolation::MAX_ISOLATION.as_secs();
+/// Longest reason of a block or an isolation, in bytes.
 pub const MAX_REASON: usize = 1024;
 
 /// The answer.
@@ -84,7 +99,7 @@ pub enum Reply {
         /// The addresses, soonest to expire first.
         addresses: Vec<BlockedAddress>,
     },
-    /// To [`Request::Block`] and [`Request::Unblock`]: done, and read back from the kernel.
+    /// To [`Request::Block`], [`Request::Isolate`] and what ends these: done, and read back from the kernel.
     Done {
         /// Something was changed; false when it was so already (an unblock of an address that was not blocked).
         changed: bool,
@@ -210,6 +225,18 @@ pub struct FirewallStatus {
     pub ready: bool,
     /// Why not.
     pub error: String,
+    /// The device is isolated.
+    #[serde(default)]
+    pub isolation: Option<IsolationStatus>,
+}
+
+/// An isolation in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IsolationStatus {
+    /// Seconds left.
+    pub seconds_left: u64,
+    /// Why: the finding's title or the operator's words.
+    pub reason: String,
 }
 
 /// One sink.
@@ -245,6 +272,8 @@ pub enum Notice {
     Blocked(BlockedAddress),
     /// An address was unblocked.
     Unblocked(IpAddr),
+    /// The device was isolated, or is no longer.
+    Isolation(Option<IsolationStatus>),
     /// The state of health changed.
     Health {
         /// `starting`, `ok` or `degraded`.

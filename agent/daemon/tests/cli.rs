@@ -111,6 +111,8 @@ fn reply(request: &Request, status: &StatusReport) -> Reply {
             _ => Reply::Done { changed: true },
         },
         Request::Unblock { address } => Reply::Done { changed: address.is_ipv6() },
+        Request::Isolate { .. } => Reply::Done { changed: true },
+        Request::EndIsolation => Reply::Done { changed: false },
         Request::Blocked => Reply::Blocked {
             addresses: vec![BlockedAddress {
                 address: "198.51.100.7".parse().unwrap(),

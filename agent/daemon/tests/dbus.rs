@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use defender_daemon::control::Operators;
 use defender_daemon::dbus::{serve, NAME, PATH};
-use defender_daemon::request::{BlockedAddress, Desk, Notice, Reply, Request, StatusReport};
+use defender_daemon::request::{BlockedAddress, Desk, IsolationStatus, Notice, Reply, Request, StatusReport};
 use defender_model::health::{Health, Kind};
 use defender_sensors::{Observation, Outlet};
 use futures_core::Stream;
@@ -230,6 +230,7 @@ impl Agent {
                     }
                     Request::Unblock { address } => Reply::Done { changed: address.is_ipv6() },
                     Request::Blocked => Reply::Blocked { addresses: vec![blocked()] },
+                    Request::Isolate { .. } | Request::EndIsolation => Reply::Done { changed: true },
                 };
                 let _ = answer.send(reply);
             }
@@ -360,6 +361,12 @@ async fn every_method_answers() {
     assert!(removed);
     let removed: bool = proxy.call("Unblock", &("192.0.2.9",)).await.unwrap();
     assert!(!removed);
+    let verified: bool = proxy.call("Isolate", &(0u32, "")).await.unwrap();
+    assert!(verified);
+    let ended: bool = proxy.call("EndIsolation", &()).await.unwrap();
+    assert!(ended);
+    let error = proxy.call::<_, _, bool>("Isolate", &(86_401u32, "x")).await.unwrap_err();
+    assert!(error.to_string().contains("a day"), "{error}");
     let list: Vec<(String, u32, String)> = proxy.call("ListBlocked", &()).await.unwrap();
     assert_eq!(list, [("198.51.100.7".to_owned(), 60, "noise \\x00".to_owned())]);
     let asked = agent.blocks.lock().unwrap().clone();
@@ -425,6 +432,8 @@ async fn signals_arrive() {
     agent.desk.announce(Notice::Alert { severity: "high", title: "T\0".into(), ocsf: "{}".into() });
     agent.desk.announce(Notice::Blocked(blocked()));
     agent.desk.announce(Notice::Unblocked("2001:db8::1".parse().unwrap()));
+    let isolation = IsolationStatus { seconds_left: 900, reason: "why".into() };
+    agent.desk.announce(Notice::Isolation(Some(isolation)));
     {
         let mut status = agent.status.lock().unwrap();
         status.health = "degraded".into();
@@ -433,7 +442,7 @@ async fn signals_arrive() {
     let reasons = vec!["cannot reach 192.0.2.5:514".to_owned()];
     agent.desk.announce(Notice::Health { health: "degraded", reasons });
     let mut named = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         let message = next(&mut signals).await;
         named.push(message.header().member().unwrap().to_string());
         let body = message.body();
@@ -447,6 +456,9 @@ async fn signals_arrive() {
                 assert_eq!((address.as_str(), seconds, reason.as_str()), ("198.51.100.7", 60, "noise \\x00"));
             }
             "AddressUnblocked" => assert_eq!(body.deserialize::<String>().unwrap(), "2001:db8::1"),
+            "IsolationChanged" => {
+                assert_eq!(body.deserialize::<(bool, u32, String)>().unwrap(), (true, 900, "why".into()));
+            }
             _ => {
                 let (health, reasons): (String, Vec<String>) = body.deserialize().unwrap();
                 assert_eq!(
@@ -456,7 +468,10 @@ async fn signals_arrive() {
             }
         }
     }
-    assert_eq!(named, ["AlertRaised", "AddressBlocked", "AddressUnblocked", "HealthChanged"]);
+    assert_eq!(
+        named,
+        ["AlertRaised", "AddressBlocked", "AddressUnblocked", "IsolationChanged", "HealthChanged"]
+    );
     let change = next(&mut changes).await;
     let arguments = change.args().unwrap();
     let mut names: Vec<&str> = arguments.changed_properties().keys().copied().collect();
@@ -546,13 +561,15 @@ async fn strangers_are_refused_by_the_policy_and_by_the_agent() {
         println!("skipped: needs root, to call as another user");
         return;
     }
-    let restricted: [(&str, &[&str]); 6] = [
+    let restricted: [(&str, &[&str]); 8] = [
         ("GetStatus", &[]),
         ("GetAlerts", &["uint32:0"]),
         ("GetEvents", &["uint32:0"]),
         ("Block", &["string:192.0.2.9", "uint32:0", "string:x"]),
         ("Unblock", &["string:192.0.2.9"]),
         ("ListBlocked", &[]),
+        ("Isolate", &["uint32:0", "string:x"]),
+        ("EndIsolation", &[]),
     ];
     for policy in [Policy::Image, Policy::Open] {
         let Some(bus) = Bus::running(policy) else { return };

@@ -387,11 +387,11 @@ impl Isolation {
     /// Whatever stands in the way of `nft`; the isolation then ends when its time is over.
     pub async fn end(&mut self) -> Result<bool, Error> {
         let isolated = self.look().await?.is_some_and(|seen| !seen.active.is_empty());
-        self.ends = None;
-        if self.pause_left().is_some() {
-            self.install().await?;
-        } else {
-            self.remove().await?;
+        let before = self.ends.take();
+        let done = if self.pause_left().is_some() { self.install().await } else { self.remove().await };
+        if let Err(error) = done {
+            self.ends = before;
+            return Err(error);
         }
         Ok(isolated)
     }

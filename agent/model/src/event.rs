@@ -237,6 +237,8 @@ impl core::fmt::Display for Event {
                     Action::Restore => "restore",
                     Action::Kill => "kill",
                     Action::RunHook => "hook",
+                    Action::Isolate => "isolate",
+                    Action::EndIsolation => "end isolation",
                 };
                 write!(f, "{action}")?;
                 if let Some(address) = done.address {

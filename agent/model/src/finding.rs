@@ -39,11 +39,14 @@ pub enum Response {
     KillProcess,
     /// Start the product's own program with the finding.
     RunHook,
+    /// For a time, let nobody but named peers through.
+    Isolate,
 }
 
 impl Response {
     /// Every response.
-    pub const ALL: [Self; 4] = [Self::BlockSource, Self::BlockDestination, Self::KillProcess, Self::RunHook];
+    pub const ALL: [Self; 5] =
+        [Self::BlockSource, Self::BlockDestination, Self::KillProcess, Self::RunHook, Self::Isolate];
 
     /// The word used in rules (`defender: {response: block_source}`) and in the configuration.
     #[must_use]
@@ -53,6 +56,7 @@ impl Response {
             Self::BlockDestination => "block_destination",
             Self::KillProcess => "kill_process",
             Self::RunHook => "run_hook",
+            Self::Isolate => "isolate",
         }
     }
 

@@ -18,6 +18,10 @@ pub enum Action {
     Kill,
     /// The product's own program was run.
     RunHook,
+    /// Nobody but named peers was let through any more.
+    Isolate,
+    /// The isolation was ended before its time.
+    EndIsolation,
 }
 
 /// How it went.
@@ -36,7 +40,7 @@ pub enum Outcome {
 pub struct Remediation {
     /// What was done.
     pub action: Action,
-    /// To which address; `None` for actions on the whole table.
+    /// To which address; `None` for actions on the whole table or the whole device.
     pub address: Option<IpAddr>,
     /// Which process, where it is about one.
     pub process: Option<Ancestor>,

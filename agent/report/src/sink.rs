@@ -5,6 +5,7 @@
 //! rid of the first ones. Either way the loss is counted and reported.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ pub struct Stats {
     pub state: State,
     /// Why it failed last, even if it works again.
     pub last_error: Option<String>,
+    /// Who it was last connected to; `None` when nobody, or when it stays on the device.
+    pub peer: Option<IpAddr>,
 }
 
 impl Stats {
@@ -384,6 +387,13 @@ impl Intake {
         }
         drop(inner);
         self.shared.emptied.notify_waiters();
+    }
+
+    /// Takes note of who is at the other end.
+    pub(crate) fn connected(&mut self, peer: Option<IpAddr>) {
+        if peer.is_some() {
+            self.shared.lock().stats.peer = peer;
+        }
     }
 
     /// The sink is asked to end.

@@ -2,6 +2,7 @@
 
 use std::future::{poll_fn, Future};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{pin, Pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -35,8 +36,12 @@ pub(crate) fn target(host: &str, port: u16) -> String {
     }
 }
 
-/// Connects to the first address of `host` that answers.
-pub(crate) async fn connect(host: &str, port: u16, tls: Option<&Tls>) -> Result<Box<dyn Stream>, Error> {
+/// Connects to the first address of `host` that answers, and tells which that is.
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    tls: Option<&Tls>,
+) -> Result<(Box<dyn Stream>, Option<IpAddr>), Error> {
     let target = target(host, port);
     let tcp = within(&target, "connect to", TcpStream::connect((host, port))).await?;
     tcp.set_nodelay(true).map_err(|source| Error::Socket {
@@ -44,10 +49,11 @@ pub(crate) async fn connect(host: &str, port: u16, tls: Option<&Tls>) -> Result<
         action: "set up",
         source,
     })?;
+    let peer = tcp.peer_addr().ok().map(|peer| peer.ip());
     match tls {
-        None => Ok(Box::new(tcp)),
+        None => Ok((Box::new(tcp), peer)),
         #[cfg(feature = "tls")]
-        Some(tls) => Ok(Box::new(crate::tls::connect(tls, host, &target, tcp).await?)),
+        Some(tls) => Ok((Box::new(crate::tls::connect(tls, host, &target, tcp).await?), peer)),
         #[cfg(not(feature = "tls"))]
         Some(tls) => match *tls {},
     }

@@ -72,7 +72,9 @@ impl Flag {
                 ("socket", "FILE", "the agent's control socket (default control.sock in the run directory)")
             }
             Self::Limit => ("limit", "N", "at most so many, the newest (default 100)"),
-            Self::Seconds => ("seconds", "N", "for how long, 1 to 2592000 (default: as configured)"),
+            Self::Seconds => {
+                ("seconds", "N", "for how long, at most 2592000, of isolate 86400 (default: as configured)")
+            }
             Self::Reason => ("reason", "TEXT", "why, for the record"),
             Self::Root => {
                 ("root", "DIR", "the root directory of an image that is not running (default: this device)")
@@ -117,6 +119,8 @@ pub(super) enum Verb {
     Block,
     Unblock,
     Blocked,
+    Isolate,
+    IsolateOff,
     Replay,
     Posture,
     PostureList,
@@ -219,6 +223,25 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: &[Json, Config, Socket],
         about: "Show which addresses are blocked, soonest to expire first.",
         details: "",
+    },
+    Command {
+        verb: Verb::Isolate,
+        words: &["isolate"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Seconds, Reason, Json, Config, Socket],
+        about: "Isolate the device: let only loopback, the allowed peers, the sinks' servers and DHCP through.",
+        details: "It ends by itself. An isolation in force is made longer, never shorter. Exit codes: 0 when it was read back from \
+                  the kernel, 3 when it failed.",
+    },
+    Command {
+        verb: Verb::IsolateOff,
+        words: &["isolate", "off"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Json, Config, Socket],
+        about: "End the isolation.",
+        details: "Exit codes: 0 when it was ended, 1 when the device was not isolated, 3 when it failed.",
     },
     Command {
         verb: Verb::Replay,

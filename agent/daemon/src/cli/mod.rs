@@ -144,9 +144,14 @@ fn perform(invocation: Result<Invocation, String>, mut streams: Streams<'_>) -> 
 fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
     match verb {
         Verb::Run => Err(Failure::usage("`run` is not carried out here")),
-        Verb::Status | Verb::Alerts | Verb::Events | Verb::Block | Verb::Unblock | Verb::Blocked => {
-            query::ask(verb, given, streams)
-        }
+        Verb::Status
+        | Verb::Alerts
+        | Verb::Events
+        | Verb::Block
+        | Verb::Unblock
+        | Verb::Blocked
+        | Verb::Isolate
+        | Verb::IsolateOff => query::ask(verb, given, streams),
         Verb::Replay => replay::replay(given, streams),
         Verb::Posture => posture::scan(given, streams),
         Verb::PostureList => posture::list(given, streams),

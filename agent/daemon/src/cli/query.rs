@@ -58,18 +58,22 @@ fn request(verb: Verb, given: &Given) -> Result<Request, Failure> {
     Ok(match verb {
         Verb::Alerts => Request::Alerts { limit },
         Verb::Events => Request::Events { limit },
-        Verb::Block => Request::Block {
-            address: address(given)?,
-            seconds: given.seconds,
-            reason: match given.reason.as_str() {
-                "" => "operator".to_owned(),
-                reason => reason.to_owned(),
-            },
-        },
+        Verb::Block => {
+            Request::Block { address: address(given)?, seconds: given.seconds, reason: reason(given) }
+        }
         Verb::Unblock => Request::Unblock { address: address(given)? },
         Verb::Blocked => Request::Blocked,
+        Verb::Isolate => Request::Isolate { seconds: given.seconds, reason: reason(given) },
+        Verb::IsolateOff => Request::EndIsolation,
         _ => Request::Status,
     })
+}
+
+fn reason(given: &Given) -> String {
+    match given.reason.as_str() {
+        "" => "operator".to_owned(),
+        reason => reason.to_owned(),
+    }
 }
 
 fn address(given: &Given) -> Result<IpAddr, Failure> {
@@ -91,6 +95,9 @@ fn done(
         Request::Unblock { address } if changed => (format!("{address} is no longer blocked"), Outcome::Fine),
         Request::Unblock { address } => (format!("{address} was not blocked"), Outcome::No),
         Request::Block { address, .. } => (format!("{address} is blocked"), Outcome::Fine),
+        Request::Isolate { .. } => ("the device is isolated".to_owned(), Outcome::Fine),
+        Request::EndIsolation if changed => ("the device is no longer isolated".to_owned(), Outcome::Fine),
+        Request::EndIsolation => ("the device was not isolated".to_owned(), Outcome::No),
         _ => ("done".to_owned(), Outcome::Fine),
     };
     if given.json {

@@ -55,6 +55,10 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     let firewall = &report.firewall;
     let ready = if firewall.ready { "ready".to_owned() } else { format!("NOT READY: {}", firewall.error) };
     row(out, "firewall", &ready)?;
+    if let Some(isolation) = &firewall.isolation {
+        let left = duration(isolation.seconds_left);
+        row(out, "  ISOLATED", &format!("for {left} more: {}", isolation.reason))?;
+    }
     for sink in &report.sinks {
         let mut words = format!("{}, {} written, {} dropped", sink.state, sink.written, sink.dropped);
         if sink.spooled > 0 {
@@ -124,7 +128,22 @@ struct Brief {
     status_code: String,
     status_detail: String,
     observables: Vec<Observable>,
+    process: Option<Target>,
     unmapped: Unmapped,
+}
+
+/// The process of a remediation.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Target {
+    pid: u32,
+    file: Executable,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Executable {
+    path: String,
 }
 
 #[derive(Deserialize)]
@@ -156,8 +175,19 @@ pub(super) fn event(out: &mut dyn Write, line: &str, colour: bool) -> io::Result
             ("" | "none", _) | (_, None) => format!("ALERT {}", brief.message),
             (response, Some(address)) => format!("ALERT {} [{response} {address}]", brief.message),
         },
-        ocsf_class::NETWORK_REMEDIATION => {
-            let mut words = if brief.activity_id == 3 { "unblock" } else { "block" }.to_owned();
+        ocsf_class::REMEDIATION | ocsf_class::PROCESS_REMEDIATION | ocsf_class::NETWORK_REMEDIATION => {
+            let mut words = match (brief.class_uid, brief.activity_id, address) {
+                (ocsf_class::REMEDIATION, ..) => "hook",
+                (ocsf_class::PROCESS_REMEDIATION, ..) => "kill",
+                (_, 3, None) => "end isolation",
+                (_, 3, _) => "unblock",
+                (_, _, None) => "isolate",
+                _ => "block",
+            }
+            .to_owned();
+            if let Some(process) = brief.process {
+                words = format!("{words} pid={} {}", process.pid, process.file.path);
+            }
             if let Some(address) = address {
                 words = format!("{words} {address}");
             }
@@ -179,6 +209,8 @@ pub(super) fn event(out: &mut dyn Write, line: &str, colour: bool) -> io::Result
 /// OCSF classes that are conclusions.
 mod ocsf_class {
     pub(super) const DETECTION_FINDING: u32 = 2004;
+    pub(super) const REMEDIATION: u32 = 7001;
+    pub(super) const PROCESS_REMEDIATION: u32 = 7003;
     pub(super) const NETWORK_REMEDIATION: u32 = 7004;
 }
 
@@ -204,7 +236,7 @@ mod tests {
     use defender_model::event::Event;
     use defender_model::health::{Health, Kind};
     use defender_model::identity::DeviceIdentity;
-    use defender_model::process::{Change, Process, ProcessActivity, Source};
+    use defender_model::process::{Ancestor, Change, Process, ProcessActivity, Source};
     use defender_model::remediation::{Action, Outcome, Remediation};
 
     use super::*;
@@ -248,6 +280,22 @@ mod tests {
             "1970-01-01T00:00:00.000Z  \x1b[1;31mhigh         \x1b[0m  \
              block 2001:db8::1 for 1 h 0 min failed (nft: not found): Brute force\n"
         );
+        let done = |action, process, seconds| {
+            let (outcome, reason) = (Outcome::Verified, "Dropper".into());
+            let done =
+                Remediation { action, address: None, process, seconds, outcome, reason, finding: None };
+            shown(&Event::new(Timestamp(0), done.into()), false)
+        };
+        let killed =
+            Ancestor { pid: 4242, executable: "/tmp/x".into(), command_line: "x -y".into(), parent: None };
+        for (line, words) in [
+            (done(Action::Kill, Some(killed), None), "kill pid=4242 /tmp/x verified: Dropper"),
+            (done(Action::RunHook, None, None), "hook verified: Dropper"),
+            (done(Action::Isolate, None, Some(900)), "isolate for 15 min 0 s verified: Dropper"),
+            (done(Action::EndIsolation, None, None), "end isolation verified: Dropper"),
+        ] {
+            assert!(line.ends_with(&format!("  {words}\n")), "{line}");
+        }
         let health = Health::new(Kind::Degraded, "sink.file", "no room");
         assert_eq!(
             shown(&Event::new(Timestamp(0), health.into()), false),

@@ -185,6 +185,7 @@ impl Config {
             ("process.receive_buffer_kib", self.process.receive_buffer_kib.into(), 16, 1 << 20),
             ("process.audit_backlog_limit", self.process.audit_backlog_limit.into(), 64, 1 << 20),
             ("response.hook_timeout_s", self.response.hook_timeout_s, 1, 3600),
+            ("response.isolate_s", self.response.isolate_s, 10, 86_400),
             ("response.block_seconds", self.response.block_seconds, 1, 365 * 86_400),
             ("spool.max_kib", self.spool.max_kib, 256, 1 << 30),
             ("sink.file.max_kib", self.sink.file.max_kib, 16, 1 << 30),

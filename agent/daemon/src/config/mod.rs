@@ -352,6 +352,12 @@ Response {
     hook: PathBuf = PathBuf::new(),
     /// Seconds after which the hook is killed.
     hook_timeout_s: u64 = 30,
+    /// Let rules and levels isolate the device: nothing passes but loopback, `isolate_allow`, the sinks' servers and DHCP.
+    isolate: bool = false,
+    /// Seconds an isolation lasts, at most a day. Then the device is reachable for at least as long before a rule can isolate it again.
+    isolate_s: u64 = 900,
+    /// Addresses and prefixes that an isolated device still speaks with, such as the management network and its name servers.
+    isolate_allow: Vec<Prefix> = Vec::new(),
     /// What is done about every critical alert, besides what its rule asks for.
     on_critical: ResponseChoice = ResponseChoice::default(),
     /// The same about every high alert.

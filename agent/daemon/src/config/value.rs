@@ -156,7 +156,8 @@ pub struct ResponseChoice(pub Responses);
 
 impl read::Value for ResponseChoice {
     fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
-        const KNOWN: &[&str] = &["none", "block_source", "block_destination", "kill_process", "run_hook"];
+        const KNOWN: &[&str] =
+            &["none", "block_source", "block_destination", "kill_process", "run_hook", "isolate"];
         let names = match value.get_ref() {
             DeValue::Array(names) => names.iter().map(text).collect::<Result<Vec<_>, _>>()?,
             DeValue::String(name) => vec![name.as_ref()],

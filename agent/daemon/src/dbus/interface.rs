@@ -191,6 +191,34 @@ impl Agent {
         }
     }
 
+    #[zbus(out_args("verified"))]
+    async fn isolate(
+        &self,
+        seconds: u32,
+        reason: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(bool,)> {
+        let seconds = (seconds != 0).then_some(u64::from(seconds));
+        let reason = if reason.is_empty() { "operator".to_owned() } else { reason };
+        match self.ask(Request::Isolate { seconds, reason }, &header, connection).await? {
+            Reply::Done { .. } => Ok((true,)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    #[zbus(out_args("ended"))]
+    async fn end_isolation(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(bool,)> {
+        match self.ask(Request::EndIsolation, &header, connection).await? {
+            Reply::Done { changed } => Ok((changed,)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     #[zbus(signal)]
     async fn alert_raised(
         emitter: &SignalEmitter<'_>,
@@ -209,6 +237,14 @@ impl Agent {
 
     #[zbus(signal)]
     async fn address_unblocked(emitter: &SignalEmitter<'_>, address: &str) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn isolation_changed(
+        emitter: &SignalEmitter<'_>,
+        isolated: bool,
+        seconds: u32,
+        reason: &str,
+    ) -> zbus::Result<()>;
 
     // Not `health_changed`: the property of that name has one already.
     #[zbus(signal, name = "HealthChanged")]
@@ -235,6 +271,12 @@ pub(super) async fn signal(
             Agent::address_blocked(emitter, &address, seconds, &reason).await
         }
         Notice::Unblocked(address) => Agent::address_unblocked(emitter, &address.to_string()).await,
+        Notice::Isolation(isolation) => {
+            let isolated = isolation.is_some();
+            let now = isolation.unwrap_or_default();
+            let seconds = u32::try_from(now.seconds_left).unwrap_or(u32::MAX);
+            Agent::isolation_changed(emitter, isolated, seconds, &text(&now.reason)).await
+        }
         Notice::Health { health, reasons: why } => {
             standing.forget().await;
             Agent::health_announced(emitter, health, reasons(&why)).await?;

@@ -3,29 +3,31 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `sequence` | sequence numbers |
+//! | `respond` | what is done about a finding |
 //! | `responder` | the task that owns the firewall |
+//! | `isolator` | isolation of the device, within that task |
 //! | `sinks` | the sinks of the configuration |
 //! | `recent` | the latest events, for who asks |
 //! | `standing` | how the agent is, from what its parts say |
 
+mod isolator;
 mod recent;
+mod respond;
 mod responder;
 mod sequence;
 mod sinks;
 mod standing;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use defender_detect::suppression::Suppressor;
 use defender_detect::Detector;
 use defender_model::event::{Event, EventKind};
-use defender_model::finding::{Evidence, Finding, Response};
+use defender_model::finding::Finding;
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
-use defender_model::process::Ancestor;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
@@ -35,11 +37,11 @@ use tokio::sync::{mpsc, oneshot, Notify};
 use crate::feeds;
 use crate::posture::schedule::concerns;
 use crate::request::{
-    BlockedAddress, Desk, EventCounts, FirewallStatus, NetworkStatus, Notice, ProcessStatus, Reply, Request,
-    Requests, RulesStatus, StatusReport,
+    BlockedAddress, Desk, EventCounts, FirewallStatus, IsolationStatus, NetworkStatus, Notice, ProcessStatus,
+    Reply, Request, Requests, RulesStatus, StatusReport,
 };
-use crate::response::hook::{self, Hook};
-use crate::response::{self, kill};
+use crate::response::hook::Hook;
+use isolator::IsolateOrder;
 use recent::Recent;
 use responder::{BlockOrder, Done, Order, Responder};
 use sequence::Sequence;
@@ -55,8 +57,6 @@ const EVENTS: (usize, usize) = (256, 256 << 10);
 const LAST_ORDERS: Duration = Duration::from_secs(2);
 /// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
 const BUFFER: usize = 256 << 10;
-/// Why nothing was done.
-const DRY_RUN: &str = "`response.dry_run` is on";
 /// Seconds between two reports of alerts that went over their rule's rate.
 const WITHHELD_S: u32 = 60;
 /// How long sinks may take to write what they hold when the agent stops.
@@ -106,6 +106,8 @@ pub struct Pipeline {
     armed_after: Option<Duration>,
     ready: bool,
     firewall_error: String,
+    /// When the isolation of the device ends, and why there is one.
+    isolated: Option<(Instant, String)>,
     buffer: Vec<u8>,
     findings: Vec<Finding>,
     /// Findings that suppression lets out.
@@ -127,7 +129,8 @@ impl Pipeline {
             allow_gateway: response.allow_gateway,
             ..defender_firewall::Config::default()
         };
-        let (responder, done) = Responder::start(firewall, parts.clock);
+        let peers = response.isolate_allow.iter().map(|prefix| prefix.0).collect();
+        let (responder, done) = Responder::start(firewall, peers, parts.clock);
         let (hook, hooked) = (!response.hook.as_os_str().is_empty())
             .then(|| Hook::start(response.hook.clone(), Duration::from_secs(response.hook_timeout_s)))
             .unzip();
@@ -150,6 +153,7 @@ impl Pipeline {
             armed_after: None,
             ready: false,
             firewall_error: String::new(),
+            isolated: None,
             buffer: Vec::new(),
             findings: Vec::new(),
             due: Vec::new(),
@@ -357,104 +361,6 @@ impl Pipeline {
         self.desk.announce(Notice::Alert { severity, title, ocsf });
     }
 
-    fn respond(&mut self, finding: &Finding) {
-        if !self.parts.config.response.enabled {
-            return;
-        }
-        for response in response::wanted(finding, &self.parts.config.response) {
-            match response {
-                Response::BlockSource => self.block(finding, finding.source),
-                Response::BlockDestination => self.block(finding, finding.destination),
-                Response::KillProcess => self.kill(finding),
-                Response::RunHook => self.run_hook(finding),
-            }
-        }
-    }
-
-    fn run_hook(&mut self, finding: &Finding) {
-        let now = (self.parts.clock)();
-        let mut ocsf = Vec::new();
-        ocsf::encode(&Event::new(now, finding.clone().into()), &self.parts.device, &mut ocsf);
-        let order = hook::Order {
-            finding: finding.uid.clone(),
-            reason: finding.rule.title.clone(),
-            // JSON that serde wrote is UTF-8.
-            ocsf: String::from_utf8(ocsf).unwrap_or_default().into(),
-        };
-        let refused = match &self.hook {
-            None => Some(order.refused("`response.hook` names no program")),
-            Some(_) if self.parts.config.response.dry_run => Some(order.refused(DRY_RUN)),
-            Some(hook) => hook.order(order).err(),
-        };
-        if let Some(refused) = refused {
-            self.remediated(*refused);
-        }
-    }
-
-    fn kill(&mut self, finding: &Finding) {
-        let process = finding.evidence.iter().find_map(|evidence| match evidence {
-            Evidence::Process(process) => Some(process),
-            _ => None,
-        });
-        let Some(process) = process else { return };
-        let config = &self.parts.config.response;
-        let outcome = if !config.kill_process {
-            Outcome::Refused("`response.kill_process` is off".to_owned())
-        } else if config.dry_run {
-            Outcome::Refused(DRY_RUN.to_owned())
-        } else {
-            kill::kill(process, finding.last_seen, &kill::guard(&config.never_kill))
-        };
-        self.remediated(Remediation {
-            action: Action::Kill,
-            address: None,
-            process: Some(Ancestor {
-                pid: process.pid,
-                executable: process.executable.clone(),
-                command_line: process.command_line().into(),
-                parent: None,
-            }),
-            seconds: None,
-            outcome,
-            reason: finding.rule.title.clone(),
-            finding: Some(finding.uid.clone()),
-        });
-    }
-
-    fn block(&mut self, finding: &Finding, address: Option<IpAddr>) {
-        let Some(address) = address else { return };
-        let response = &self.parts.config.response;
-        if response.dry_run {
-            return self.remediated(Remediation {
-                action: Action::Block,
-                address: Some(address),
-                process: None,
-                seconds: Some(response.block_seconds),
-                outcome: Outcome::Refused(DRY_RUN.to_owned()),
-                reason: finding.rule.title.clone(),
-                finding: Some(finding.uid.clone()),
-            });
-        }
-        let order = Order::Block(BlockOrder {
-            address,
-            seconds: response.block_seconds,
-            reason: finding.rule.title.clone(),
-            finding: Some(finding.uid.clone()),
-            answer: None,
-        });
-        if let Err(Order::Block(order)) = self.responder.order(order) {
-            self.remediated(Remediation {
-                action: Action::Block,
-                address: Some(address),
-                process: None,
-                seconds: Some(order.seconds),
-                outcome: Outcome::Failed("too many orders wait for the firewall already".to_owned()),
-                reason: order.reason,
-                finding: order.finding,
-            });
-        }
-    }
-
     fn answer_of_firewall(&mut self, done: Done) {
         match done {
             Done::Ready(result) => {
@@ -470,7 +376,19 @@ impl Pipeline {
             }
             Done::Remediation(remediation) => self.remediated(remediation),
             Done::Health(health) => self.say(health),
+            Done::Isolation(isolation) => {
+                let now = Instant::now();
+                let ends = |status: &IsolationStatus| now + Duration::from_secs(status.seconds_left);
+                self.isolated = isolation.clone().map(|status| (ends(&status), status.reason));
+                self.desk.announce(Notice::Isolation(isolation));
+            }
         }
+    }
+
+    fn isolation(&self) -> Option<IsolationStatus> {
+        let (ends, reason) = self.isolated.as_ref()?;
+        let left = ends.saturating_duration_since(Instant::now());
+        Some(IsolationStatus { seconds_left: left.as_secs(), reason: reason.clone() })
     }
 
     fn remediated(&mut self, remediation: Remediation) {
@@ -478,7 +396,7 @@ impl Pipeline {
         if let (Outcome::Verified, Some(address)) = (&remediation.outcome, remediation.address) {
             self.desk.announce(match remediation.action {
                 Action::Unblock => Notice::Unblocked(address),
-                Action::Kill | Action::RunHook => return,
+                Action::Kill | Action::RunHook | Action::Isolate | Action::EndIsolation => return,
                 Action::Block | Action::Restore => Notice::Blocked(BlockedAddress {
                     address,
                     seconds_left: remediation.seconds.unwrap_or_default(),
@@ -578,6 +496,17 @@ impl Pipeline {
             }
             Request::Unblock { address } => return self.order(Order::Unblock(address, answer)),
             Request::Blocked => return self.order(Order::List(answer)),
+            Request::Isolate { seconds, reason } => {
+                let order = IsolateOrder {
+                    seconds: seconds.unwrap_or(self.parts.config.response.isolate_s),
+                    reason,
+                    finding: None,
+                    sinks: self.sinks.peers(),
+                    answer: Some(answer),
+                };
+                return self.order(Order::Isolate(order));
+            }
+            Request::EndIsolation => return self.order(Order::EndIsolation(answer)),
         };
         // Whoever asked may have gone.
         let _ = answer.send(reply);
@@ -587,7 +516,8 @@ impl Pipeline {
         let Err(order) = self.responder.order(order) else { return };
         let answer = match order {
             Order::Block(order) => order.answer,
-            Order::Unblock(_, answer) | Order::List(answer) => Some(answer),
+            Order::Isolate(order) => order.answer,
+            Order::Unblock(_, answer) | Order::List(answer) | Order::EndIsolation(answer) => Some(answer),
         };
         if let Some(answer) = answer {
             let error = "too many orders wait for the firewall already; try again".to_owned();
@@ -638,6 +568,7 @@ impl Pipeline {
             firewall: FirewallStatus {
                 ready: self.ready && self.firewall_error.is_empty(),
                 error: self.firewall_error.clone(),
+                isolation: self.isolation(),
             },
             sinks: self.sinks.status(),
             confinement: self.parts.confinement.clone(),

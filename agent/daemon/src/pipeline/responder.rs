@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use defender_firewall::{BlockRequest, Blocked, Config, Firewall, Target};
+use defender_firewall::{BlockRequest, Blocked, Cidr, Config, Firewall, Target};
 use defender_model::health::{Health, Kind};
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::request::{BlockedAddress, Reply};
+use super::isolator::{IsolateOrder, Isolator};
+use crate::request::{BlockedAddress, IsolationStatus, Reply};
 
 /// Orders that may wait.
 const ORDERS: usize = 256;
@@ -27,6 +28,10 @@ pub(super) enum Order {
     Unblock(IpAddr, oneshot::Sender<Reply>),
     /// Say what is blocked.
     List(oneshot::Sender<Reply>),
+    /// Let nobody but named peers through.
+    Isolate(IsolateOrder),
+    /// End the isolation, and answer.
+    EndIsolation(oneshot::Sender<Reply>),
 }
 
 /// Block an address.
@@ -49,6 +54,8 @@ pub(super) enum Done {
     Remediation(Remediation),
     /// The firewall speaks of itself.
     Health(Health),
+    /// The device is isolated now, or no longer.
+    Isolation(Option<IsolationStatus>),
 }
 
 /// The pipeline's end.
@@ -59,10 +66,16 @@ pub(super) struct Responder {
 
 impl Responder {
     /// Starts the task.
-    pub(super) fn start(config: Config, clock: fn() -> Timestamp) -> (Self, mpsc::Receiver<Done>) {
+    /// `peers` are let through when the device is isolated.
+    pub(super) fn start(
+        config: Config,
+        peers: Vec<Cidr>,
+        clock: fn() -> Timestamp,
+    ) -> (Self, mpsc::Receiver<Done>) {
         let (orders, incoming) = mpsc::channel(ORDERS);
         let (outgoing, done) = mpsc::channel(ORDERS);
-        let task = Task { firewall: Firewall::new(config), clock, outgoing, failing: false };
+        let isolator = Isolator::new(&config, peers);
+        let task = Task { firewall: Firewall::new(config), isolator, clock, outgoing, failing: false };
         tokio::spawn(task.run(incoming));
         (Self { orders: Some(orders) }, done)
     }
@@ -83,6 +96,7 @@ impl Responder {
 
 struct Task {
     firewall: Firewall,
+    isolator: Isolator,
     clock: fn() -> Timestamp,
     outgoing: mpsc::Sender<Done>,
     failing: bool,
@@ -95,6 +109,7 @@ impl Task {
         let mut check = tokio::time::interval_at(tokio::time::Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let due = self.isolator.due();
             tokio::select! {
                 count = incoming.recv_many(&mut orders, BATCH) => {
                     if count == 0 {
@@ -103,6 +118,10 @@ impl Task {
                     self.carry_out(&mut orders).await;
                 }
                 _ = check.tick() => self.check().await,
+                () = at(due) => {
+                    let said = self.isolator.check().await;
+                    self.tell_all(said).await;
+                }
             }
             self.save().await;
         }
@@ -112,6 +131,12 @@ impl Task {
     async fn tell(&self, done: Done) {
         // The pipeline is gone only at the very end.
         let _ = self.outgoing.send(done).await;
+    }
+
+    async fn tell_all(&self, said: Vec<Done>) {
+        for done in said {
+            self.tell(done).await;
+        }
     }
 
     fn now(&self) -> i64 {
@@ -147,7 +172,9 @@ impl Task {
                 Err(error.to_string())
             }
         };
+        let said = self.isolator.begin().await;
         self.tell(Done::Ready(ready)).await;
+        self.tell_all(said).await;
     }
 
     async fn carry_out(&mut self, orders: &mut Vec<Order>) {
@@ -161,6 +188,14 @@ impl Task {
                     match other {
                         Order::Unblock(address, answer) => self.unblock(address, answer).await,
                         Order::List(answer) => self.list(answer).await,
+                        Order::Isolate(order) => {
+                            let said = self.isolator.isolate(order).await;
+                            self.tell_all(said).await;
+                        }
+                        Order::EndIsolation(answer) => {
+                            let said = self.isolator.end(answer).await;
+                            self.tell_all(said).await;
+                        }
                         Order::Block(_) => {}
                     }
                 }
@@ -287,6 +322,9 @@ impl Task {
     }
 
     async fn check(&mut self) {
+        // A pause that is over.
+        let said = self.isolator.check().await;
+        self.tell_all(said).await;
         let now = self.now();
         let result = if self.failing {
             self.firewall.start(now).await.map(|_| false)
@@ -335,6 +373,14 @@ impl Task {
             )))
             .await;
         }
+    }
+}
+
+/// Ready at a time; never, where there is none.
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sinks of the configuration: each a task of its own behind a bounded queue.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -288,6 +289,11 @@ impl Sinks {
             }
         };
         self.sinks.iter().map(one).collect()
+    }
+
+    /// Servers that sinks are or were connected to.
+    pub(super) fn peers(&self) -> Vec<IpAddr> {
+        self.sinks.iter().filter_map(|sink| sink.handle.stats().peer).collect()
     }
 
     /// Lets every sink write what it holds, and waits for it.

@@ -190,7 +190,7 @@ fn own_key(node: &Node) -> Result<Own, At> {
                 own.response =
                     names.and_then(|names| Responses::from_names(names).ok()).ok_or_else(|| {
                         let why = "`defender.response` must be none, or one or a list of block_source, block_destination, \
-                                   kill_process and run_hook";
+                                   kill_process, run_hook and isolate";
                         At::new(value.line, Cause::Structure(why.to_owned()))
                     })?;
             }

@@ -353,7 +353,7 @@ fn attacks(rule: &crate::finding::RuleInfo) -> Option<Vec<Attack<'_>>> {
 }
 
 fn remediation(done: &Remediation) -> Record<'_> {
-    let network = matches!(done.action, Action::Block | Action::Unblock | Action::Restore);
+    let network = !matches!(done.action, Action::Kill | Action::RunHook);
     let (status, code, detail) = match &done.outcome {
         remediation::Outcome::Verified => (1, None, None),
         remediation::Outcome::Refused(why) => (2, Some("refused"), Some(why.as_str())),
@@ -361,15 +361,17 @@ fn remediation(done: &Remediation) -> Record<'_> {
     };
     Record {
         class_uid: Some(match done.action {
-            Action::Block | Action::Unblock | Action::Restore => class::NETWORK_REMEDIATION,
+            Action::Block | Action::Unblock | Action::Restore | Action::Isolate | Action::EndIsolation => {
+                class::NETWORK_REMEDIATION
+            }
             Action::Kill => class::PROCESS_REMEDIATION,
             Action::RunHook => class::REMEDIATION,
         }),
         // 1 Isolate, 2 Evict, 3 Restore, 99 Other.
         activity_id: Some(match done.action {
-            Action::Block | Action::Restore => 1,
+            Action::Block | Action::Restore | Action::Isolate => 1,
             Action::Kill => 2,
-            Action::Unblock => 3,
+            Action::Unblock | Action::EndIsolation => 3,
             Action::RunHook => 99,
         }),
         message: some(&done.reason),

@@ -65,6 +65,7 @@ pub async fn run(config: Config, mut intake: Intake) {
         let outcome = match Session::open(&config).await {
             Ok(mut session) => {
                 intake.works();
+                intake.connected(session.peer);
                 backoff.worked();
                 session.run(&mut intake, &mut unacknowledged).await
             }

@@ -1,6 +1,7 @@
 //! One connection to a broker.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -33,6 +34,8 @@ pub(super) enum End {
 /// An open connection that the broker has accepted.
 pub(super) struct Session<'a> {
     config: &'a Config,
+    /// The broker's address.
+    pub(super) peer: Option<IpAddr>,
     target: String,
     stream: Box<dyn Stream>,
     incoming: BytesMut,
@@ -47,9 +50,10 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects, logs in and says that the device is online.
     pub(super) async fn open(config: &'a Config) -> Result<Self, Error> {
-        let stream = stream::connect(&config.host, config.port, config.tls()).await?;
+        let (stream, peer) = stream::connect(&config.host, config.port, config.tls()).await?;
         let mut session = Self {
             config,
+            peer,
             target: stream::target(&config.host, config.port),
             stream,
             incoming: BytesMut::new(),

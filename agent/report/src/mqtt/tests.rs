@@ -125,6 +125,7 @@ async fn a_real_broker_gets_everything_under_its_topics() {
     // Longer than the keep-alive time: pings keep the connection.
     tokio::time::sleep(Duration::from_millis(3500)).await;
     assert_eq!((handle.stats().state, handle.stats().last_error), (State::Ok, None));
+    assert!(handle.stats().peer.is_some_and(|peer| peer.is_loopback()));
     task.abort();
     // Aborted without a farewell: the broker publishes the last will.
     let lines = output(subscriber).await;

@@ -107,6 +107,7 @@ pub async fn run(config: Config, mut intake: Intake) {
             }
         }
         intake.delivered(&sent);
+        intake.connected(connection.peer());
         let Some(error) = failure else {
             backoff.worked();
             continue;

@@ -107,6 +107,7 @@ async fn udp() {
     assert!(line.starts_with("<83>1 ") && line.ends_with("] record 1"), "{line}");
     handle.close();
     task.await.expect("no panic");
+    assert_eq!(handle.stats().peer, Some("::1".parse().expect("an address")));
 }
 
 /// One frame of RFC 6587 section 3.4.1.
@@ -157,6 +158,7 @@ async fn tcp_reconnects_when_the_collector_restarts() {
     handle.close();
     task.await.expect("no panic");
     assert_eq!(handle.stats().written, 4);
+    assert_eq!(handle.stats().peer, Some("127.0.0.1".parse().expect("an address")));
 }
 
 #[cfg(feature = "tls")]

@@ -1,6 +1,7 @@
 //! Sockets that reconnect.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const LOCAL_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Connection {
     transport: Transport,
     socket: Option<Socket>,
+    /// Address of the last collector.
+    peer: Option<IpAddr>,
 }
 
 enum Socket {
@@ -37,7 +40,7 @@ pub(super) enum Failure {
 
 impl Connection {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, socket: None }
+        Self { transport, socket: None, peer: None }
     }
 
     /// Sends one line, on a new socket if need be. `check` asks whether the peer has closed the connection meanwhile.
@@ -51,7 +54,11 @@ impl Connection {
         }
         let socket = match self.socket.take() {
             Some(socket) => socket,
-            None => connect(&self.transport).await.map_err(Failure::Broken)?,
+            None => {
+                let (socket, peer) = connect(&self.transport).await.map_err(Failure::Broken)?;
+                self.peer = peer;
+                socket
+            }
         };
         // Put back only if it worked: half a line may be in a connection that failed.
         let socket = self.send_on(socket, line).await?;
@@ -98,6 +105,11 @@ impl Connection {
         }
     }
 
+    /// Address of the collector it was last connected to.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
     /// Ends a connection in good order, so that what was sent arrives.
     pub(super) async fn finish(self) {
         if let Some(Socket::Stream(mut stream)) = self.socket {
@@ -115,22 +127,25 @@ impl Connection {
     }
 }
 
-async fn connect(transport: &Transport) -> Result<Socket, Error> {
+async fn connect(transport: &Transport) -> Result<(Socket, Option<IpAddr>), Error> {
+    let connected = |(stream, peer)| (Socket::Stream(stream), peer);
     match transport {
-        Transport::Local { path } => local(path).map(Socket::Local).map_err(|source| Error::Socket {
-            target: path.display().to_string(),
-            action: "connect to",
-            source,
-        }),
+        Transport::Local { path } => {
+            local(path).map(|socket| (Socket::Local(socket), None)).map_err(|source| Error::Socket {
+                target: path.display().to_string(),
+                action: "connect to",
+                source,
+            })
+        }
         Transport::Udp { host, port } => {
             let target = stream::target(host, *port);
-            stream::within(&target, "connect to", udp(host, *port)).await.map(Socket::Udp)
+            let socket = stream::within(&target, "connect to", udp(host, *port)).await?;
+            let peer = socket.peer_addr().ok().map(|peer| peer.ip());
+            Ok((Socket::Udp(socket), peer))
         }
-        Transport::Tcp { host, port } => stream::connect(host, *port, None).await.map(Socket::Stream),
+        Transport::Tcp { host, port } => stream::connect(host, *port, None).await.map(connected),
         #[cfg(feature = "tls")]
-        Transport::Tls { host, port, tls } => {
-            stream::connect(host, *port, Some(tls)).await.map(Socket::Stream)
-        }
+        Transport::Tls { host, port, tls } => stream::connect(host, *port, Some(tls)).await.map(connected),
     }
 }
 
