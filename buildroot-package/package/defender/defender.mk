@@ -121,6 +121,9 @@ endif
 ifneq ($(BR2_PACKAGE_DEFENDER_HARDENING),y)
 DEFENDER_UNWANTED_FILES += |./etc/ssh/*|./usr/lib/sysctl.d/*
 endif
+ifneq ($(BR2_PACKAGE_DEFENDER_STRICT),y)
+DEFENDER_UNWANTED_FILES += |./usr/lib/systemd/system/defender.service.d/*
+endif
 ifneq ($(BR2_PACKAGE_DEFENDER_RULES),y)
 DEFENDER_UNWANTED_FILES += |./usr/share/defender/rules/*
 endif

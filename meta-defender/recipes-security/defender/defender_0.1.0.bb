@@ -1,5 +1,6 @@
 SUMMARY = "Device security agent: sees, judges, blocks and reports on the device"
 SUMMARY:${PN}-hardening = "Kernel parameters and sshd options that the posture policies ask for"
+SUMMARY:${PN}-strict = "Drop-in of systemd that takes from the agent what it can do without"
 SUMMARY:${PN}-firewall = "Base firewall ruleset: drop by default, loaded before the network comes up"
 DESCRIPTION = "A small daemon that watches processes and logins, judges them by Sigma rules on the device, blocks attackers \
 through nftables and reports OCSF events to files, syslog, MQTT and D-Bus."
@@ -103,7 +104,7 @@ do_install:class-native () {
     install -D -m 0644 ${S}/meta-defender/recipes-kernel/linux/files/defender.cfg ${D}${datadir}/defender/kernel-options.cfg
 }
 
-PACKAGES =+ "${PN}-firewall ${PN}-hardening"
+PACKAGES =+ "${PN}-firewall ${PN}-hardening ${PN}-strict"
 
 FILES:${PN} += "${datadir}/dbus-1 \
                 ${nonarch_libdir}/sysusers.d \
@@ -116,6 +117,11 @@ FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
 # nooelint: oelint.var.filesoverride - a package of our own
 FILES:${PN}-hardening = "${nonarch_libdir}/sysctl.d \
                          ${sysconfdir}/ssh"
+# nooelint: oelint.var.filesoverride - a package of our own
+FILES:${PN}-strict = "${systemd_system_unitdir}/defender.service.d"
+
+# Made even where there is no systemd, so that it can be named there.
+ALLOW_EMPTY:${PN}-strict = "1"
 
 CONFFILES:${PN}-hardening = "${sysconfdir}/ssh/sshd_config.d/60-defender.conf"
 CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfdir}/defender/nftables/base.nft"
@@ -123,6 +129,7 @@ CONFFILES:${PN}-firewall = "${sysconfdir}/defender/nftables/table.nft ${sysconfd
 VIRTUAL-RUNTIME_defender-config ??= "defender-config"
 RDEPENDS:${PN}:append:class-target = " ${VIRTUAL-RUNTIME_defender-config}"
 RDEPENDS:${PN}-firewall += "${PN}"
+RDEPENDS:${PN}-strict += "${PN}"
 # Modules matter only where the kernel does not have the options built in. nft, which is in meta-networking, is asked for in
 # dynamic-layers/: a recommendation that no layer provides would keep the recipe from being built.
 RRECOMMENDS:${PN}:append:class-target = " \

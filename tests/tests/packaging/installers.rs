@@ -38,7 +38,7 @@ fn shell_function(recipe: &str, function: &str) -> String {
 }
 
 /// Options of the Buildroot package that leave files out when they are off.
-const OPTIONS: [&str; 5] = ["DBUS", "FIREWALL", "HARDENING", "RULES", "POLICIES"];
+const OPTIONS: [&str; 6] = ["DBUS", "FIREWALL", "HARDENING", "RULES", "POLICIES", "STRICT"];
 
 /// What the Buildroot package's install hooks put into an image with all options but these.
 fn buildroot_installs(source: &Path, scratch: &Scratch, init: &str, off: &[&str]) -> BTreeMap<String, u32> {
@@ -106,7 +106,7 @@ fn both_installers_install_the_whole_overlay() {
         let buildroot = without_start_order(buildroot_installs(&source, &scratch, init, &["DBUS"]));
         assert_eq!(yocto, buildroot, "{init} without D-Bus");
         assert!(!yocto.keys().any(|path| path.contains("dbus-1")), "{init}: D-Bus files without D-Bus");
-        let left_out: [(&str, &[&str]); 4] = [
+        let left_out: [(&str, &[&str]); 5] = [
             (
                 "FIREWALL",
                 &[
@@ -119,12 +119,14 @@ fn both_installers_install_the_whole_overlay() {
             ("HARDENING", &["etc/ssh/", "usr/lib/sysctl.d/"]),
             ("RULES", &["share/defender/rules/"]),
             ("POLICIES", &["share/defender/policies/"]),
+            ("STRICT", &["defender.service.d/"]),
         ];
         for (option, patterns) in left_out {
             let mut expected = buildroot_installs(&source, &scratch, init, &[]);
             let all = expected.len();
             expected.retain(|path, _| !patterns.iter().any(|pattern| path.contains(pattern)));
-            assert!(expected.len() < all, "{option}: leaves nothing out");
+            let of_this_init = option != "STRICT" || init == "systemd";
+            assert_eq!(expected.len() < all, of_this_init, "{option}: leaves nothing out");
             let bare = buildroot_installs(&source, &scratch, init, &[option]);
             assert_eq!(bare, expected, "{init} without {option}");
         }
