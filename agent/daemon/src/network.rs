@@ -24,6 +24,8 @@ pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSens
     network.enabled.then(|| {
         NetworkSensor::open(Settings {
             flows: true,
+            dns_group: network.dns.then_some(network.dns_group),
+            dns_table: network.dns_table,
             listen_interval: (network.listen_interval_s > 0)
                 .then(|| Duration::from_secs(network.listen_interval_s)),
             accounting: network.accounting,
@@ -43,15 +45,50 @@ pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSens
 }
 
 /// Puts the rules in place and runs the sensor until it is told to stop.
-pub async fn run(sensor: NetworkSensor, nft: std::path::PathBuf, outlet: Outlet, stopped: Receiver<bool>) {
-    let config = defender_firewall::Config { nft, nft_timeout: NFT, ..defender_firewall::Config::default() };
-    if let Err(error) = watch::install(&config, &Watch { connections: true }).await {
-        let words = format!(
-            "connections are seen only if another rule asks for their state: {error}; the kernel may lack CONFIG_NF_CONNTRACK or \
-             CONFIG_NFT_CT"
-        );
-        let health = Health::new(Kind::Degraded, format!("{COMPONENT}.rules"), words);
+pub async fn run(sensor: NetworkSensor, config: Config, outlet: Outlet, stopped: Receiver<bool>) {
+    let nft = config.response.nft.clone();
+    let firewall =
+        defender_firewall::Config { nft, nft_timeout: NFT, ..defender_firewall::Config::default() };
+    let network = &config.network;
+    let wanted = Watch {
+        connections: true,
+        dns_group: network.dns.then_some(network.dns_group),
+        include: network.include_interfaces.clone(),
+        exclude: network.exclude_interfaces.clone(),
+    };
+    for (part, words) in install(&firewall, wanted).await {
+        let health = Health::new(Kind::Degraded, format!("{COMPONENT}.{part}"), words);
         outlet.send(Observation::Health(health)).await;
     }
     sensor.run(outlet, crate::run::told(stopped)).await;
+}
+
+/// Puts the rules in place, those that the kernel takes, and says what is missed for want of the others.
+async fn install(firewall: &defender_firewall::Config, wanted: Watch) -> Vec<(&'static str, String)> {
+    let Err(whole) = watch::install(firewall, &wanted).await else { return Vec::new() };
+    let tracking = Watch { dns_group: None, ..wanted.clone() };
+    let copying = Watch { connections: false, ..wanted };
+    let no_names = |error| {
+        let words = format!(
+            "look-ups of names are not seen: {error}; the kernel may lack CONFIG_NFT_LOG or CONFIG_NETFILTER_NETLINK_LOG"
+        );
+        ("names", words)
+    };
+    let no_tracking = |error| {
+        let words = format!(
+            "connections are seen only if another rule asks for their state: {error}; the kernel may lack \
+             CONFIG_NF_CONNTRACK or CONFIG_NFT_CT"
+        );
+        ("connections", words)
+    };
+    if copying.dns_group.is_some() {
+        if watch::install(firewall, &tracking).await.is_ok() {
+            return vec![no_names(whole)];
+        }
+        return match watch::install(firewall, &copying).await {
+            Ok(()) => vec![no_tracking(whole)],
+            Err(error) => vec![no_tracking(whole), no_names(error)],
+        };
+    }
+    vec![no_tracking(whole)]
 }

@@ -159,8 +159,7 @@ async fn serve(parts: Parts, opened: Opened) {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.network {
-        let nft = config.response.nft.clone();
-        tokio::spawn(network::run(sensor, nft, outlet.clone(), stopped));
+        tokio::spawn(network::run(sensor, config.clone(), outlet.clone(), stopped));
     }
     let operators = operators(&config);
     let mut tasks = Vec::new();

@@ -15,8 +15,9 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
             let off = !config.network.enabled || config.network.listen_interval_s == 0;
             off.then_some("`network.enabled` is false, or `network.listen_interval_s` 0")
         }
-        DataSource::Dns
-        | DataSource::File
+        DataSource::Dns => (!config.network.enabled || !config.network.dns)
+            .then_some("`network.enabled` or `network.dns` is false"),
+        DataSource::File
         | DataSource::FileRead
         | DataSource::Peripheral
         | DataSource::Module

@@ -3,8 +3,14 @@
 //!
 //! ```text
 //! table inet defender_watch {
-//!     chain input  { type filter hook input priority 10; policy accept;  ct state invalid counter }
-//!     chain output { type filter hook output priority 10; policy accept; ct state invalid counter }
+//!     chain input {
+//!         type filter hook input priority 10; policy accept;
+//!         ct state invalid counter
+//!         iifname "excluded" return
+//!         udp sport 53 log group 53 snaplen 1500 queue-threshold 1
+//!         tcp sport 53 tcp flags psh log group 53 snaplen 1500 queue-threshold 1
+//!     }
+//!     chain output { the same by dport and oifname: questions, where input has the answers }
 //! }
 //! ```
 //!
@@ -23,11 +29,21 @@ pub const TABLE: &str = "defender_watch";
 /// After the product's own filter chains (0).
 const PRIORITY: i32 = 10;
 
+/// Segments that carry the end of a message: of the handshake nothing is copied.
+const PUSH: &str =
+    r#"{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"psh"}},"#;
+
 /// What the rules are for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watch {
     /// Connections are tracked.
     pub connections: bool,
+    /// Questions and answers of the domain name system are copied to this NFLOG group.
+    pub dns_group: Option<u16>,
+    /// Packets are copied from these interfaces alone; empty for all. A `*` at the end stands for any ending, as in nft.
+    pub include: Vec<String>,
+    /// Packets are not copied from these.
+    pub exclude: Vec<String>,
 }
 
 impl Watch {
@@ -39,7 +55,7 @@ impl Watch {
             format!(r#"{{"delete":{table}}}"#),
             format!(r#"{{"add":{table}}}"#),
         ];
-        for hook in ["input", "output"] {
+        for (hook, interface, port) in [("input", "iifname", "sport"), ("output", "oifname", "dport")] {
             commands.push(format!(
                 r#"{{"add":{{"chain":{{"family":"inet","table":"{TABLE}","name":"{hook}","type":"filter","hook":"{hook}","prio":{PRIORITY},"policy":"accept"}}}}}}"#
             ));
@@ -52,6 +68,29 @@ impl Watch {
                 rule(
                     r#"{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":null}"#,
                 );
+            }
+            let Some(group) = self.dns_group else { continue };
+            let on = |name: &String| {
+                // Whatever a configuration holds is one string of JSON.
+                let name = serde_json::Value::from(name.as_str());
+                format!(
+                    r#"{{"match":{{"op":"==","left":{{"meta":{{"key":"{interface}"}}}},"right":{name}}}}},"#
+                )
+            };
+            for name in &self.exclude {
+                rule(&format!(r#"{}{{"return":null}}"#, on(name)));
+            }
+            let included: Vec<String> = if self.include.is_empty() {
+                vec![String::new()]
+            } else {
+                self.include.iter().map(on).collect()
+            };
+            for on in included {
+                for (protocol, flags) in [("udp", ""), ("tcp", PUSH)] {
+                    rule(&format!(
+                        r#"{on}{{"match":{{"op":"==","left":{{"payload":{{"protocol":"{protocol}","field":"{port}"}}}},"right":53}}}},{flags}{{"log":{{"group":{group},"snaplen":1500,"queue-threshold":1}}}}"#
+                    ));
+                }
             }
         }
         format!(r#"{{"nftables":[{}]}}"#, commands.join(","))
@@ -77,11 +116,22 @@ mod tests {
 
     #[test]
     fn a_document_is_json() {
-        let text = Watch { connections: true }.document();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let watch = Watch {
+            connections: true,
+            dns_group: Some(53),
+            include: vec!["eth*".into(), "a\"b".into()],
+            exclude: vec!["lo".into()],
+        };
+        let value: serde_json::Value = serde_json::from_str(&watch.document()).unwrap();
         let commands = value["nftables"].as_array().unwrap();
-        assert_eq!(commands.len(), 3 + 2 * 2);
+        assert_eq!(commands.len(), 3 + 2 * (1 + 1 + 1 + 4));
         assert_eq!(commands[1]["delete"]["table"]["name"], TABLE);
-        assert_eq!(commands[4]["add"]["rule"]["expr"][0]["match"]["left"]["ct"]["key"], "state");
+        let expr = |at: usize| &commands[at]["add"]["rule"]["expr"];
+        assert_eq!(expr(4)[0]["match"]["left"]["ct"]["key"], "state");
+        assert_eq!(expr(5)[0]["match"]["right"], "lo");
+        assert_eq!(expr(8)[0]["match"]["right"], "a\"b");
+        assert_eq!(expr(8)[2]["log"]["group"], 53);
+        let none: serde_json::Value = serde_json::from_str(&Watch::default().document()).unwrap();
+        assert_eq!(none["nftables"].as_array().unwrap().len(), 3 + 2);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
-//! | [`network`] | connection tracking, `/proc/net` | connections, listening sockets |
+//! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use defender_model::dns::Dns;
 use defender_model::event::EventKind;
 use defender_model::health::Health;
 use defender_model::network::{Direction, Flow, FlowChange, Listener, Protocol};
@@ -39,6 +40,8 @@ fn settings() -> Settings {
     Settings {
         flows: true,
         listen_interval: None,
+        dns_group: None,
+        dns_table: 64,
         accounting: true,
         interfaces: Selection::default(),
         flow_table: 1024,
@@ -106,6 +109,13 @@ impl Seen {
 }
 
 impl Seen {
+    fn names(&self) -> impl Iterator<Item = &Dns> {
+        self.kinds.iter().filter_map(|kind| match kind {
+            EventKind::Dns(dns) => Some(&**dns),
+            _ => None,
+        })
+    }
+
     fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.kinds.iter().filter_map(|kind| match kind {
             EventKind::Listener(socket) => Some(&**socket),
@@ -288,6 +298,92 @@ fn sockets_begin_and_cease_to_listen() {
     }
     // What was there before the sensor is no event.
     assert!(!sensor.seen.lock().unwrap().listeners().any(|l| l.open && l.local.port == Some(gone.port())));
+}
+
+/// An answer of one address to the question in `message`.
+fn answer(message: &[u8], address: &[u8]) -> Vec<u8> {
+    let mut answer = message.to_vec();
+    answer[2] |= 0x80;
+    answer[7] = 1;
+    answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c");
+    answer.extend((address.len() as u16).to_be_bytes());
+    answer.extend(address);
+    answer
+}
+
+fn question(id: u8, name: &str) -> Vec<u8> {
+    let mut message = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+#[test]
+fn names_are_looked_up_and_connections_bear_them() {
+    let rules = "table inet t { chain i { type filter hook input priority 10;
+        udp sport 53 log group 53 snaplen 1500 queue-threshold 1; tcp sport 53 tcp flags psh log group 53; }; \
+        chain o { type filter hook output priority 10; ct state invalid counter;
+        udp dport 53 log group 53 snaplen 1500 queue-threshold 1; tcp dport 53 tcp flags psh log group 53; }; }";
+    if !namespace(rules) {
+        return;
+    }
+    let (near, far) = UnixStream::pair().unwrap();
+    drop(thread::spawn(|| look(far, Path::new("/proc"))));
+    let sensor =
+        Running::start(Settings { dns_group: Some(53), onlooker: Some(Arc::new(near)), ..settings() });
+    let dns = |name: &str| {
+        let mut found = None;
+        sensor.until(name, |seen| {
+            found = seen.names().find(|dns| dns.name == name).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    };
+    sensor.until("the start", |seen| !seen.notes.is_empty());
+    let served = TcpListener::bind("127.0.0.9:0").unwrap();
+
+    for (number, host) in [(1, "127.0.0.1:53"), (2, "[::1]:53")] {
+        let server = UdpSocket::bind(host).unwrap();
+        let client = UdpSocket::bind(if number == 1 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
+        client.connect(host).unwrap();
+        let name = format!("host{number}.example");
+        client.send(&question(number, &name)).unwrap();
+        let mut buffer = [0; 512];
+        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        // The agent has half a second to see whose question it is; the server of this test answers at once.
+        server.send_to(&answer(&buffer[..length], &[127, 0, 0, 9]), from).unwrap();
+        client.recv(&mut buffer).unwrap();
+        let seen = dns(&name);
+        assert_eq!((seen.rcode, seen.answers[0].data.as_str()), (Some(0), "127.0.0.9"));
+        assert_eq!(seen.server.unwrap().to_string(), host);
+        assert_eq!(seen.process.unwrap().pid, std::process::id());
+    }
+    drop(TcpStream::connect(served.local_addr().unwrap()).unwrap());
+    let opened =
+        sensor.flow("the connection", |flow| flow.destination.address == served.local_addr().unwrap().ip());
+    assert_eq!(opened.destination_name.as_deref(), Some("host2.example"));
+
+    let server = TcpListener::bind("127.0.0.1:53").unwrap();
+    let mut client = TcpStream::connect("127.0.0.1:53").unwrap();
+    let (mut accepted, _) = server.accept().unwrap();
+    let framed = |message: Vec<u8>| [&(message.len() as u16).to_be_bytes()[..], &message].concat();
+    client.write_all(&framed(question(7, "long.example"))).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    accepted.write_all(&framed(answer(&question(7, "long.example"), &[192, 0, 2, 1]))).unwrap();
+    assert_eq!(dns("long.example").answers[0].data, "192.0.2.1");
+
+    // Nobody answers this one, and that is no message.
+    let silent = UdpSocket::bind("127.0.0.1:53").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(&question(9, "silent.example"), silent.local_addr().unwrap()).unwrap();
+    client.send_to(b"\0\x01nonsense that has no sense at all", silent.local_addr().unwrap()).unwrap();
+    let unanswered = dns("silent.example");
+    assert_eq!((unanswered.rcode, unanswered.answers.len()), (None, 0));
+    let status = sensor.status.lock().unwrap().clone();
+    assert_eq!((status.unreadable, status.names), (1, 2), "{status:?}");
 }
 
 #[test]

@@ -182,7 +182,7 @@ Login {
 } }
 
 section! { "network"
-/// Connections, and sockets that wait for them.
+/// Connections, sockets that wait for them, and names looked up.
 Network {
     /// Watch the network.
     enabled: bool = true,
@@ -190,6 +190,12 @@ Network {
     accounting: bool = true,
     /// Seconds between two looks for sockets that begin or cease to listen; 0 for none.
     listen_interval_s: u64 = 5,
+    /// Watch questions and answers of the domain name system, on port 53 over UDP and TCP; connections then bear the name of their destination.
+    dns: bool = true,
+    /// NFLOG group by which they come; another program that reads NFLOG may have it already.
+    dns_group: u16 = 53,
+    /// Names of addresses that are kept.
+    dns_table: usize = 512,
     /// Interfaces that are watched; `*` at the end of a name stands for any ending. Empty: all.
     include_interfaces: Vec<String> = Vec::new(),
     /// Interfaces that are not watched.

@@ -6,6 +6,7 @@
 mod faults;
 mod isolation;
 mod namespace;
+mod watch;
 
 use std::fs;
 use std::path::Path;

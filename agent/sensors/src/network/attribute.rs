@@ -23,7 +23,6 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// Appends an attribute.
-#[cfg(test)]
 pub(super) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // What the agent sends is a few bytes long.
     let length = (4 + value.len()) as u16;

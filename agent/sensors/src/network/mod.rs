@@ -1,26 +1,40 @@
-//! Connections and sockets that wait for them.
+//! Connections, names looked up, and sockets that wait for connections.
 //!
 //! | Module | Holds |
 //! |---|---|
 //! | [`conntrack`] | the kernel's messages about connections |
 //! | `flow` | connections as events, with what is remembered between begin and end |
 //! | `listener` | sockets that wait for connections: which have come, which have gone |
+//! | [`nflog`], [`packet`] | packets that rules copy to the agent, and their headers |
+//! | [`dns`] | messages of the domain name system |
+//! | `lookup`, `names` | questions and their answers put together; by which name an address was looked up |
 //! | `interface` | the device's own addresses; which interfaces are watched |
 //! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
 //! | `socket` | the kernel's lists of sockets |
 //! | `budget` | how many events may pass in a second |
 //! | `attribute` | netlink attributes |
+//! | `attribution` | events that wait for word of the process behind them |
+//! | `settings`, `source` | what the sensor is told; what the kernel offers it |
 //! | [`sensor`] | the task that joins them |
 
 mod attribute;
+mod attribution;
 mod budget;
 pub mod conntrack;
+pub mod dns;
 mod flow;
 mod interface;
 mod listener;
+mod lookup;
+mod names;
+pub mod nflog;
 pub mod onlooker;
+pub mod packet;
 pub mod sensor;
+mod settings;
 mod socket;
+mod source;
 
 pub use interface::Selection;
-pub use sensor::{NetworkSensor, Settings, Status};
+pub use sensor::NetworkSensor;
+pub use settings::{Settings, Status};
