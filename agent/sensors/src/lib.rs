@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
+//! | [`file`] | inotify, a baseline of digests | files created, changed, removed |
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
 
 mod accounts;
+mod budget;
+pub mod file;
+mod inotify_queue;
 pub mod login;
 mod netlink;
 pub mod network;

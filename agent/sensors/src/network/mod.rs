@@ -11,7 +11,6 @@
 //! | `interface` | the device's own addresses; which interfaces are watched |
 //! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
 //! | `socket` | the kernel's lists of sockets |
-//! | `budget` | how many events may pass in a second |
 //! | `attribute` | netlink attributes |
 //! | `attribution` | events that wait for word of the process behind them |
 //! | `settings`, `source` | what the sensor is told; what the kernel offers it |
@@ -19,7 +18,6 @@
 
 mod attribute;
 mod attribution;
-mod budget;
 pub mod conntrack;
 pub mod dns;
 mod flow;

@@ -11,7 +11,6 @@ use defender_model::health::{Health, Kind};
 use defender_model::network::{Direction, Protocol};
 
 use super::attribution::{self, Attribution, Subject};
-use super::budget::Budget;
 use super::flow::Flows;
 use super::interface::Locals;
 use super::listener::{listener, Change, Listeners};
@@ -21,6 +20,7 @@ use super::nflog::Logged;
 use super::onlooker::Question;
 use super::settings::{Settings, Status};
 use super::{conntrack, dns, nflog, packet, socket, source};
+use crate::budget::Budget;
 use crate::netlink::{Batch, Message, Socket};
 use crate::{Observation, Outlet};
 

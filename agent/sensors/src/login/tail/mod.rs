@@ -17,7 +17,6 @@
 mod directories;
 mod fault;
 mod position;
-mod queue;
 mod reader;
 
 use std::collections::{HashMap, VecDeque};
@@ -30,10 +29,10 @@ use std::time::{Duration, Instant};
 use defender_model::health::{Health, Kind};
 use inotify::{EventMask, WatchDescriptor, WatchMask};
 
+use crate::inotify_queue::Queue;
 pub(super) use fault::INOTIFY;
 use fault::{AGAIN, FAILING_RECHECK};
 pub use position::{BadPosition, Position};
-use queue::Queue;
 pub use reader::Line;
 use reader::{Progress, Reader};
 

@@ -8,12 +8,12 @@ use tokio::io::Interest;
 
 /// An inotify instance whose queue can be waited for.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     inotify: AsyncFd<Inotify>,
 }
 
 impl Queue {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let inotify = Inotify::init()?;
         // SAFETY: an Inotify owns one descriptor, which it opens when it is made, always returns and closes when it is dropped;
         // the AsyncFd owns the Inotify and never gives it away.
@@ -21,18 +21,18 @@ impl Queue {
         Ok(Self { inotify })
     }
 
-    pub(super) fn watches(&self) -> Watches {
+    pub(crate) fn watches(&self) -> Watches {
         self.inotify.get_ref().watches()
     }
 
     /// Waits for news. The caller then reads all there is, for it is announced only once.
-    pub(super) async fn wait(&mut self) -> io::Result<()> {
+    pub(crate) async fn wait(&mut self) -> io::Result<()> {
         self.inotify.readable_mut().await?.clear_ready();
         Ok(())
     }
 
     /// Some of what there is; fails with `WouldBlock` when there is no more.
-    pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Events<'a>> {
+    pub(crate) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Events<'a>> {
         self.inotify.get_mut().read_events(buffer)
     }
 }

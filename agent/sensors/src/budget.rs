@@ -7,7 +7,7 @@ const BURST: u64 = 5;
 
 /// A bucket of tokens that fills by so many a second.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     per_second: u64,
     tokens: u64,
     filled: Instant,
@@ -16,13 +16,23 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A full bucket; 0 a second means without bound.
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = u64::from(per_second);
         Self { per_second, tokens: per_second * BURST, filled: now, refused: 0 }
     }
 
     /// One more may pass; what may not is counted.
-    pub(super) fn admits(&mut self, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
+        if !self.has_room(now) {
+            self.refused += 1;
+            return false;
+        }
+        self.tokens = self.tokens.saturating_sub(1);
+        true
+    }
+
+    /// Whether one more would pass, for a source that can wait.
+    pub(crate) fn has_room(&mut self, now: Instant) -> bool {
         if self.per_second == 0 {
             return true;
         }
@@ -37,16 +47,11 @@ impl Budget {
                 self.filled = now;
             }
         }
-        if self.tokens == 0 {
-            self.refused += 1;
-            return false;
-        }
-        self.tokens -= 1;
-        true
+        self.tokens > 0
     }
 
     /// How many were refused.
-    pub(super) const fn refused(&self) -> u64 {
+    pub(crate) const fn refused(&self) -> u64 {
         self.refused
     }
 }
