@@ -110,6 +110,7 @@ fn product_layout(flavour: Flavour, stage: &Path) -> Result<()> {
         }
         Flavour::Systemd => {
             let _ = fs::remove_dir_all(stage.join("etc/init.d"));
+            let _ = fs::remove_file(stage.join("usr/libexec/defender/supervise"));
         }
     }
     Ok(())
@@ -129,7 +130,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
             let points_to =
                 fs::read_link(&source).map_err(Error::io(format!("cannot read {}", source.display())))?;
             replace_by_link(&target, &points_to.to_string_lossy())?;
-        } else if entry.file_name() != ".gitkeep" {
+        } else if !left_out(&entry.file_name().to_string_lossy()) {
             // What the package had there may be a link to somewhere else.
             let _ = fs::remove_file(&target);
             fs::copy(&source, &target).map_err(Error::io(format!("cannot copy {}", source.display())))?;
@@ -138,6 +139,11 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Files that are for who writes them, as both installers leave them out.
+fn left_out(name: &str) -> bool {
+    name == ".gitkeep" || name.ends_with(".tests.yaml") || name.ends_with(".tests.toml")
 }
 
 /// A link for every BusyBox applet whose name no package has taken.
