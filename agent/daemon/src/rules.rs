@@ -23,7 +23,7 @@ const BYTES: u64 = 1 << 20;
 pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     let mut errors = Vec::new();
     let builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
-    let mut builder = with_profile(builder, config);
+    let mut builder = with_configured(builder, config);
     for directory in &config.rules.directories {
         let mut files = Vec::new();
         collect(directory, 0, &mut files, &mut errors);
@@ -54,8 +54,9 @@ pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     (rules, errors)
 }
 
-/// With the rules about the learned profile, where that is enforced.
-pub(crate) fn with_profile(builder: RuleSetBuilder, config: &Config) -> RuleSetBuilder {
+/// With the rules that the configuration itself makes: custom alerts, and those about the learned profile, where that is enforced.
+pub(crate) fn with_configured(builder: RuleSetBuilder, config: &Config) -> RuleSetBuilder {
+    let builder = builder.alerts(config.alert.specs());
     match config.profile.enforce.0 {
         true => builder.profile(config.profile.level.0, config.profile.response.0),
         false => builder,

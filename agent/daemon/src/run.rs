@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> ExitCode {
     let mut news: Vec<Health> =
         vec![Health::new(Kind::Started, "agent", format!("version {}", env!("CARGO_PKG_VERSION")))];
     for problem in &problems {
-        let words = format!("{problem}; the file is left out, defaults and other files hold");
+        let words = format!("{problem}; {}", problem.consequence());
         let mut health = Health::new(Kind::Degraded, format!("config {}", problem.file.display()), words);
         health.severity = Severity::High;
         news.push(health);

@@ -144,7 +144,7 @@ pub(crate) fn shortfall(rule: &Rule, number: u64, now: Timestamp, group: &Group<
         severity: rule.level,
         message: printable(&message).into_owned(),
         count: 1,
-        first_seen: now + -correlation.span,
+        first_seen: now - correlation.span,
         last_seen: now,
         group: correlation.group_by.iter().cloned().zip(values.iter().map(ToString::to_string)).collect(),
         source,

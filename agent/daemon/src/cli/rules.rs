@@ -181,7 +181,7 @@ pub(super) fn in_force(given: &Given, streams: &mut Streams<'_>) -> InForce {
         config = Config::default();
         config.feeds.directories.clear();
     }
-    let Named { rules, mistakes, .. } = named(&given.rules, crate::rules::with_profile(builder, &config));
+    let Named { rules, mistakes, .. } = named(&given.rules, crate::rules::with_configured(builder, &config));
     InForce { rules, errors: mistakes.iter().map(ToString::to_string).collect(), config }
 }
 

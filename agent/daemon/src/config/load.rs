@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::alert::Checked;
 use super::Config;
 
 /// Longest file read, in bytes.
@@ -25,6 +26,20 @@ pub struct Problem {
     pub line: Option<usize>,
     /// What is wrong and what would be right.
     pub message: String,
+    /// Only an `[[alert]]` is left out, and the rest of the file is in force.
+    pub section: bool,
+}
+
+impl Problem {
+    /// What becomes of the configuration.
+    #[must_use]
+    pub const fn consequence(&self) -> &'static str {
+        if self.section {
+            "the section is left out, everything else holds"
+        } else {
+            "the file is left out, defaults and other files hold"
+        }
+    }
 }
 
 impl core::fmt::Display for Problem {
@@ -44,7 +59,7 @@ impl std::error::Error for Problem {}
 pub struct Loaded {
     /// The configuration in force.
     pub config: Config,
-    /// Mistakes; each names a file that was left out.
+    /// Mistakes; each names a file that was left out, or an `[[alert]]`.
     pub problems: Vec<Problem>,
     /// Files that are in force, in the order they were applied.
     pub files: Vec<PathBuf>,
@@ -77,7 +92,12 @@ pub fn load_image(root: &defender_posture::Root, file: &Path) -> Loaded {
     let pattern = file.with_file_name("conf.d/*.toml");
     match root.glob(&pattern.to_string_lossy()) {
         Ok(more) => files.extend(more),
-        Err(error) => loaded.problems.push(Problem { file: pattern, line: None, message: error.to_string() }),
+        Err(error) => loaded.problems.push(Problem {
+            file: pattern,
+            line: None,
+            message: error.to_string(),
+            section: false,
+        }),
     }
     let mut texts = Vec::new();
     for file in files {
@@ -86,7 +106,8 @@ pub fn load_image(root: &defender_posture::Root, file: &Path) -> Loaded {
             // An image without a configuration has the defaults.
             Ok(None) => {}
             Err(error) => {
-                let problem = Problem { file: file.clone(), line: None, message: error.reason };
+                let problem =
+                    Problem { file: file.clone(), line: None, message: error.reason, section: false };
                 texts.push((file, Err(problem)));
             }
         }
@@ -105,13 +126,36 @@ impl Loaded {
             }
         }
         self.config = whole(&parts).unwrap_or_else(|_| leave_contradictions_out(&mut parts));
+        self.alerts(&parts, texts);
         for part in parts {
             match part.out {
                 None => self.files.push(part.file),
-                Some(message) => self.problems.push(Problem { file: part.file, line: None, message }),
+                Some(message) => {
+                    self.problems.push(Problem { file: part.file, line: None, message, section: false });
+                }
             }
         }
     }
+
+    /// Puts the alerts in force that are right, and tells of the others. One that is wrong takes nothing else with it.
+    fn alerts(&mut self, parts: &[Part<'_>], texts: &[(PathBuf, Result<String, Problem>)]) {
+        let mut alerts = Checked::default();
+        for part in parts.iter().filter(|part| part.out.is_none()) {
+            let mistakes = alerts.add(&part.file, &part.table, &self.config.rules.placeholders);
+            let text =
+                texts.iter().find(|(file, _)| *file == part.file).and_then(|(_, text)| text.as_deref().ok());
+            for (at, message) in mistakes {
+                let line = text.map(|text| line_of(text, at));
+                self.problems.push(Problem { file: part.file.clone(), line, message, section: true });
+            }
+        }
+        self.config.alert = alerts.into_sections();
+    }
+}
+
+/// The line, from 1, of an offset.
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// A file that is right by itself.
@@ -230,6 +274,7 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
         file: directory.to_owned(),
         line: None,
         message: format!("cannot list the drop-ins: {error}"),
+        section: false,
     };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -246,13 +291,13 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
     files.sort();
     if files.len() > DROP_INS {
         let message = format!("{} drop-ins; at most {DROP_INS} are read", files.len());
-        return Err(Problem { file: directory.to_owned(), line: None, message });
+        return Err(Problem { file: directory.to_owned(), line: None, message, section: false });
     }
     Ok(files)
 }
 
 fn read(file: &Path) -> Result<String, Problem> {
-    let problem = |message: String| Problem { file: file.to_owned(), line: None, message };
+    let problem = |message: String| Problem { file: file.to_owned(), line: None, message, section: false };
     let mut bytes = Vec::new();
     let read = File::open(file).and_then(|open| open.take(LIMIT + 1).read_to_end(&mut bytes));
     read.map_err(|error| problem(format!("cannot be read: {error}")))?;
@@ -262,7 +307,7 @@ fn read(file: &Path) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-        Problem { file: file.to_owned(), line: Some(line), message: "not UTF-8".to_owned() }
+        Problem { file: file.to_owned(), line: Some(line), message: "not UTF-8".to_owned(), section: false }
     })
 }
 
@@ -271,8 +316,8 @@ fn read(file: &Path) -> Result<String, Problem> {
 /// # Errors
 /// The first mistake, with its line and, for an unknown key, the nearest known one.
 pub fn check<'t>(file: &Path, text: &'t str) -> Result<DeTable<'t>, Problem> {
-    let problem = |line, message| Problem { file: file.to_owned(), line, message };
-    let line = |at: usize| Some(1 + text[..at.min(text.len())].matches('\n').count());
+    let problem = |line, message| Problem { file: file.to_owned(), line, message, section: false };
+    let line = |at: usize| Some(line_of(text, at));
     let table = DeTable::parse(text)
         .map_err(|error| problem(error.span().and_then(|span| line(span.start)), error.message().to_owned()))?
         .into_inner();

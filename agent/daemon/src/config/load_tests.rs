@@ -124,6 +124,45 @@ fn only_the_file_that_contradicts_is_left_out() {
 }
 
 #[test]
+fn a_wrong_alert_takes_nothing_else_with_it() {
+    let first = "[process]\nexits = false\n\n[[alert]]\nname = \"Users\"\nallow_users = [\"root\"]\n\n[[alert]]\nname = \"Peers\"\n\
+                 allow_outbound = [\"tcp 192.0.2.0/33 443\"]\n\n[[alert]]\nname = \"Typo\"\nallow_user = []\n\n[[alert]]\n\
+                 name = \"Two\"\nallow_dns = []\nallow_users = []\n\n[[alert]]\nallow_dns = [7]\n\n[[alert]]\nname = \"None\"\n\n\
+                 [[alert]]\nname = \"List\"\nallow_dns = []\nmaximum = 3\n";
+    let second = "[[alert]]\nname = \"Users!\"\nallow_users = []\n\n[[alert]]\nname = \"Gone\"\ncount = \"failed_logins\"\nmaximum = 5\n\
+                  select = { Nonsense = 1 }\n";
+    let (_directory, loaded) = loaded(&[first, second, "[[alert]]\nname = \"Names\"\nallow_dns = []\n"]);
+    let told: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    let expected = [
+        (
+            "defender.toml:10: ",
+            "\"Peers\": `allow_outbound`: `tcp 192.0.2.0/33 443`: `192.0.2.0/33` is not a network",
+        ),
+        ("defender.toml:14: ", "\"Typo\": unknown key `allow_user`; did you mean `allow_users`?"),
+        (
+            "defender.toml:18: ",
+            "\"Two\": `allow_dns`: an alert is of one kind, and this has `allow_users` too",
+        ),
+        ("defender.toml:22: ", "number 5: `allow_dns` must be a text"),
+        ("defender.toml:24: ", "\"None\": it has none of `allow_users`"),
+        ("defender.toml:30: ", "\"List\": `maximum`: it belongs to `count`"),
+        ("10.toml:2: ", "\"Users!\": `name`: its id `alert.users` is that of another in "),
+        ("10.toml:9: ", "\"Gone\": `select`: no sensor supplies the field `Nonsense`"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, (place, words)) in told.iter().zip(expected) {
+        assert!(told.contains(&format!("{place}[[alert]] {words}")), "{told}");
+    }
+    assert!(loaded.problems.iter().all(|problem| problem.section));
+    assert_eq!(loaded.files.len(), 3, "all of them are in force");
+    assert!(!loaded.config.process.exits);
+    let names: Vec<&str> = loaded.config.alert.0.iter().map(|alert| alert.name.as_str()).collect();
+    assert_eq!(names, ["Users", "Names"]);
+    let (_directory, loaded) = self::loaded(&[first, "alert = []\n"]);
+    assert!(loaded.config.alert.0.is_empty());
+}
+
+#[test]
 fn no_file_at_all_is_a_problem_and_the_defaults() {
     let loaded = load(Path::new("/nonexistent/defender.toml"));
     assert_eq!(loaded.config, Config::default());

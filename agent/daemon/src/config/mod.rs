@@ -2,6 +2,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
+//! | [`alert`] | sections `[[alert]]`, each read by itself |
 //! | [`load`] | reading the file and its drop-ins, errors with file, line and nearest key |
 //! | `read` | from the file's values to the types |
 //! | [`reference`](mod@reference) | the documentation and the commented default file, generated from the types |
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub mod alert;
 pub mod load;
 mod read;
 pub mod reference;
@@ -51,6 +53,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Sections `[[feed]]`.
     pub feed: Vec<Feed>,
+    /// Sections `[[alert]]`.
+    pub alert: alert::Alerts,
     /// Section `profile`.
     pub profile: Profile,
     /// Section `response`.
@@ -84,6 +88,7 @@ impl Config {
                 ("posture", &mut read.posture),
                 ("feeds", &mut read.feeds),
                 ("feed", &mut read.feed),
+                ("alert", &mut read.alert),
                 ("profile", &mut read.profile),
                 ("response", &mut read.response),
                 ("spool", &mut read.spool),
@@ -337,6 +342,43 @@ Profile {
     response: ResponseChoice = ResponseChoice(defender_model::finding::Responses::NONE),
 } }
 
+section! { list true "alert"
+/// An alert of the product's own (docs/custom-alerts.md): a list of what is allowed, or how many events of a kind there may be. Exactly one of `allow_users`, `allow_processes`, `allow_outbound`, `allow_inbound`, `allow_dns` and `count` is given.
+Alert {
+    /// What its alerts are called.
+    name: String = String::new(),
+    /// What its rule is called in `[[rule]]` and `[[exception]]`; empty: `alert.` and the name in lower case with dashes.
+    id: String = String::new(),
+    /// What it means and what to do, for whoever reads the alert.
+    description: String = String::new(),
+    /// Level of its alerts; medium when absent.
+    level: Level = Level(defender_model::severity::Severity::Medium),
+    /// What is done about it; nothing when absent.
+    response: ResponseChoice = ResponseChoice(defender_model::finding::Responses::NONE),
+    /// Accounts that may log in or be changed to.
+    allow_users: Option<Vec<String>> = None,
+    /// Absolute paths of programs that may run. `*` and `?` stay within a directory, `**` does not. ` sha256:DIGEST` behind a path says what its content may be.
+    allow_processes: Option<Vec<String>> = None,
+    /// Where the device may connect to, as `PROTOCOL HOST PORT`.
+    allow_outbound: Option<Vec<String>> = None,
+    /// Who may connect to the device, as `PROTOCOL HOST PORT`; the port is the device's.
+    allow_inbound: Option<Vec<String>> = None,
+    /// Names that may be looked up; `*.example.com` is what lies below.
+    allow_dns: Option<Vec<String>> = None,
+    /// What is counted: `active_connections`, `failed_logins`, or a category or service of Sigma's log sources.
+    count: Option<String> = None,
+    /// Which of these events count, as in `[[exception]]`. Empty: all.
+    select: When = When::default(),
+    /// Fields by whose values they are counted apart.
+    group_by: Vec<String> = Vec::new(),
+    /// Seconds of the window, up to a week; 60 when absent.
+    window_s: u64 = 60,
+    /// Fewer events in the window alert.
+    minimum: Option<u32> = None,
+    /// More events in the window alert.
+    maximum: Option<u32> = None,
+} }
+
 section! { "response"
 /// What the agent does about findings.
 Response {
@@ -490,6 +532,7 @@ pub fn sections() -> Vec<Section> {
         PostureException::section(),
         Feeds::section(),
         Feed::section(),
+        Alert::section(),
         Profile::section(),
         Response::section(),
         Spool::section(),

@@ -53,7 +53,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Placeholders" => "table of arrays of strings",
         "Vec<u16>" => "array of integers",
         "Vec<PostureException>" => "array of tables",
-        "Vec<String>" | "Vec<PathBuf>" => "array of strings",
+        "Vec<String>" | "Vec<PathBuf>" | "Option<Vec<String>>" => "array of strings",
         "Vec<Prefix>" => "array of addresses or prefixes",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
         "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",

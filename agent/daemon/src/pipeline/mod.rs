@@ -59,6 +59,8 @@ const LAST_ORDERS: Duration = Duration::from_secs(2);
 const BUFFER: usize = 256 << 10;
 /// Seconds between two reports of alerts that went over their rule's rate.
 const WITHHELD_S: u32 = 60;
+/// Milliseconds that an observation may take from the sensor to detection.
+const UNDER_WAY_MS: i64 = 2000;
 /// How long sinks may take to write what they hold when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -198,6 +200,7 @@ impl Pipeline {
                 Some(news) = self.feeds.recv() => self.feed(news),
                 _ = heart.tick() => {
                     beat();
+                    self.miss();
                     self.thin_out();
                     until_withheld -= 1;
                     if until_withheld == 0 {
@@ -284,15 +287,7 @@ impl Pipeline {
         }
         let mut findings = std::mem::take(&mut self.findings);
         self.parts.detector.inspect(&event, &mut findings);
-        if self.resumed_at > 0 {
-            // Detection counts from one again after a restart; a receiver must not take the finding for one it has.
-            for finding in &mut findings {
-                finding.uid = format!("{}.{}", finding.uid, self.resumed_at);
-            }
-        }
-        for finding in &findings {
-            self.respond(finding);
-        }
+        self.act_on(&mut findings);
         match &event.kind {
             EventKind::Process(_) => self.counts.process += 1,
             EventKind::Authentication(_) => self.counts.authentication += 1,
@@ -300,6 +295,25 @@ impl Pipeline {
             _ => {}
         }
         self.emit(event);
+        self.tell(&mut findings);
+        self.findings = findings;
+    }
+
+    /// Names findings apart from those before a restart, and orders the responses to them.
+    fn act_on(&mut self, findings: &mut [Finding]) {
+        if self.resumed_at > 0 {
+            // Detection counts from one again after a restart; a receiver must not take the finding for one it has.
+            for finding in &mut *findings {
+                finding.uid = format!("{}.{}", finding.uid, self.resumed_at);
+            }
+        }
+        for finding in findings {
+            self.respond(finding);
+        }
+    }
+
+    /// Sends of the findings what suppression lets out.
+    fn tell(&mut self, findings: &mut Vec<Finding>) {
         let now = (self.parts.clock)();
         let mut due = std::mem::take(&mut self.due);
         for finding in findings.drain(..) {
@@ -308,7 +322,16 @@ impl Pipeline {
         for finding in due.drain(..) {
             self.alert(finding);
         }
-        (self.findings, self.due) = (findings, due);
+        self.due = due;
+    }
+
+    /// Once a second: what did not happen. Observations under way are given time to arrive.
+    fn miss(&mut self) {
+        let mut findings = std::mem::take(&mut self.findings);
+        self.parts.detector.tick((self.parts.clock)() - UNDER_WAY_MS, &mut findings);
+        self.act_on(&mut findings);
+        self.tell(&mut findings);
+        self.findings = findings;
     }
 
     /// Once a second: repeats whose window is over, and exceptions that ended.

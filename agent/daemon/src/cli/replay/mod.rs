@@ -21,6 +21,7 @@ use defender_model::finding::Finding;
 use defender_model::health::Kind;
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
+use defender_model::time::Timestamp;
 
 use super::arguments::Given;
 use super::{complain, rules, shown, Failure, Outcome, Streams};
@@ -29,6 +30,11 @@ use recording::{Counts, Recording};
 
 /// Longest line, in bytes: the longest event of ours (an argument vector of 6 MiB, escaped) fits.
 const MAX_LINE: u64 = 40 << 20;
+
+/// Milliseconds by which time passes between two events.
+const STEP: i64 = 10_000;
+/// Longest pause between two events that time passes through.
+const LONGEST_PAUSE: i64 = 7 * 86_400_000;
 
 /// Judges the recording and prints the alerts.
 pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome, Failure> {
@@ -62,7 +68,7 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         device: device(),
         line: Vec::new(),
     };
-    let mut judge = Judge { detector, sequence: 0, findings: Vec::new() };
+    let mut judge = Judge { detector, sequence: 0, findings: Vec::new(), clock: None };
     let counts = read(&path, &mut *streams.input, &mut |events| Ok(judge.events(events, &mut printer)?))?;
     let stats = judge.detector.stats();
     let words = format!(
@@ -121,18 +127,46 @@ struct Judge {
     detector: Detector,
     sequence: u64,
     findings: Vec<Finding>,
+    /// Up to when time has passed; kept only where rules wait for what does not happen.
+    clock: Option<Timestamp>,
 }
 
 impl Judge {
+    /// Lets time pass up to an event, as the clock of a device would. A recording that stops for longer than a week was cut there.
+    fn pass(&mut self, to: Timestamp, printer: &mut Printer<'_>) -> io::Result<()> {
+        if !self.detector.wants_ticks() {
+            return Ok(());
+        }
+        let from = self.clock.filter(|from| (0..LONGEST_PAUSE).contains(&to.since(*from))).unwrap_or(to);
+        let mut now = from;
+        loop {
+            self.detector.tick(now, &mut self.findings);
+            self.print(now, printer)?;
+            if now >= to {
+                break;
+            }
+            now = to.min(now + STEP);
+        }
+        self.clock =
+            Some(self.clock.map_or(to, |clock| if clock.since(to) > STEP { to } else { clock.max(to) }));
+        Ok(())
+    }
+
+    fn print(&mut self, time: Timestamp, printer: &mut Printer<'_>) -> io::Result<()> {
+        for finding in self.findings.drain(..) {
+            self.sequence += 1;
+            let alert = Event { time, sequence: self.sequence, kind: finding.into() };
+            printer.alert(&alert)?;
+        }
+        Ok(())
+    }
+
     fn events(&mut self, events: &mut Vec<Event>, printer: &mut Printer<'_>) -> io::Result<()> {
         for event in events.drain(..) {
+            self.pass(event.time, printer)?;
             self.sequence += 1;
             self.detector.inspect(&event, &mut self.findings);
-            for finding in self.findings.drain(..) {
-                self.sequence += 1;
-                let alert = Event { time: event.time, sequence: self.sequence, kind: finding.into() };
-                printer.alert(&alert)?;
-            }
+            self.print(event.time, printer)?;
         }
         Ok(())
     }
