@@ -149,16 +149,15 @@ fn parse(bytes: &[u8], max: usize) -> Option<Files> {
     }
     let lines = body.strip_prefix(FORMAT)?.strip_prefix('\n')?.lines();
     let mut files = Files::new();
-    for (at, line) in lines.enumerate() {
-        if at >= count {
-            return None;
-        }
-        if at < max {
+    let mut read = 0;
+    for line in lines {
+        if read < max {
             let (path, entry) = file(line)?;
             files.insert(path.into(), Known { entry, round: 0, live: false });
         }
+        read += 1;
     }
-    Some(files)
+    (read == count).then_some(files)
 }
 
 fn file(line: &str) -> Option<(PathBuf, Entry)> {
@@ -270,7 +269,7 @@ mod tests {
         for at in 0..text.len() {
             let mut damaged = text.clone();
             damaged[at] ^= 1;
-            assert!(parse(&damaged, 10).is_none(), "{at}");
+            assert!(parse(&damaged, 10).is_none(), "{at} of {}", text.len());
         }
     }
 
