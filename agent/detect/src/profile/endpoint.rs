@@ -160,7 +160,7 @@ pub(super) fn is_host_name(name: &str) -> bool {
 }
 
 /// An address as 128 bits; IPv4 as IPv4-mapped IPv6.
-pub(super) fn bits(address: IpAddr) -> u128 {
+fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),

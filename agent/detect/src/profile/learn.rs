@@ -2,15 +2,16 @@
 //!
 //! Everything is a set and is generalised by itself or, for ports and addresses, by what the whole set shows when learning is over: the
 //! order of events and their number do not matter.
+//!
+//! All sets are sets of text, the entries of the file: each type of set more is another copy of the code that keeps it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use defender_model::event::Event;
-use defender_model::network::Protocol;
 
-use super::document::{self, Document, Facts, MAX_ENTRIES};
-use super::endpoint::{bits, write_listen, write_peer, Port, Seen, EPHEMERAL};
+use super::document::{self, Document, MAX_ENTRIES};
+use super::endpoint::{write_listen, write_peer, Seen, EPHEMERAL};
 use super::observed::{observe, Fact, Scratch};
 use super::pattern::{escape, Name, MAX_NAME};
 use super::{generalise, Facet};
@@ -19,39 +20,15 @@ use super::{generalise, Facet};
 const EPHEMERAL_AT_LEAST: usize = 2;
 /// Different addresses of a network that are taken for the network.
 const NETWORK_AT_LEAST: usize = 8;
-/// Bits of the network that they are taken for: a /24, and a /64.
-const NETWORK_BITS: (u32, u32) = (24, 64);
-
-/// Where a connection went.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Host {
-    Local,
-    Name(String),
-    Address(IpAddr),
-}
-
-impl Host {
-    fn text(&self) -> String {
-        match self {
-            Self::Local => "local".to_owned(),
-            Self::Name(name) => name.clone(),
-            Self::Address(address) => address.to_string(),
-        }
-    }
-}
-
-/// What was seen of one program.
-#[derive(Debug, Default)]
-struct Raw {
-    names: BTreeSet<(Facet, String)>,
-    listens: BTreeSet<(Protocol, bool, Port)>,
-    peers: BTreeSet<(Protocol, Host, Port)>,
-}
+/// Bits of the network that they are taken for.
+const NETWORK_V4: u32 = 24;
+/// The same of IPv6.
+const NETWORK_V6: u32 = 64;
 
 /// Learns from events what a product does.
 #[derive(Debug, Default)]
 pub struct Learner {
-    programs: BTreeMap<String, Raw>,
+    document: Document,
     scratch: Scratch,
     size: usize,
     used: u64,
@@ -83,18 +60,14 @@ impl Learner {
             return;
         }
         let program = generalise::executable(program);
-        let raw = self.programs.entry(program).or_insert_with(|| {
-            self.size += 1;
-            Raw::default()
-        });
+        let programs = &mut self.document.programs;
+        let before = programs.len();
+        let of_program = programs.entry(program).or_default();
         for fact in facts.iter().flatten() {
-            let new = match *fact {
-                Fact::Name(facet, name) => raw.names.insert((facet, general(facet, name))),
-                Fact::End(Facet::Listens, seen) => raw.listens.insert((seen.protocol, seen.local, seen.port)),
-                Fact::End(_, seen) => raw.peers.insert((seen.protocol, host(&seen), seen.port)),
-            };
-            self.size += usize::from(new);
+            let (facet, text) = written(fact);
+            self.size += usize::from(of_program.0[facet as usize].insert(text));
         }
+        self.size += programs.len() - before;
     }
 
     /// Events that said something.
@@ -112,28 +85,26 @@ impl Learner {
     /// The profile.
     #[must_use]
     pub fn finish(self) -> Document {
-        let mut document = Document::default();
-        for (program, raw) in self.programs {
-            let mut facts = Facts::default();
-            for (facet, name) in raw.names {
-                facts.0[facet as usize].insert(name);
+        let mut document = self.document;
+        for facts in document.programs.values_mut() {
+            for facet in Facet::ALL {
+                let entries = &mut facts.0[facet as usize];
+                match facet {
+                    Facet::Users | Facet::Logins => {}
+                    Facet::Listens => merge(entries, EPHEMERAL_AT_LEAST, ephemeral),
+                    Facet::Connects => {
+                        merge(entries, EPHEMERAL_AT_LEAST, ephemeral);
+                        merge(entries, NETWORK_AT_LEAST, network);
+                    }
+                    Facet::Parents | Facet::LooksUp | Facet::Writes | Facet::Reads => absorb(facet, entries),
+                }
             }
-            for (protocol, loopback, port) in listens(&raw.listens) {
-                facts.0[Facet::Listens as usize].insert(write_listen(protocol, port.as_deref(), loopback));
-            }
-            for (protocol, host, port) in peers(&raw.peers) {
-                facts.0[Facet::Connects as usize].insert(write_peer(protocol, &host, port.as_deref()));
-            }
-            for facet in [Facet::Parents, Facet::LooksUp, Facet::Writes, Facet::Reads] {
-                absorb(facet, &mut facts.0[facet as usize]);
-            }
-            document.programs.insert(program, facts);
         }
         document
     }
 }
 
-/// The entry that a profile would have for a fact by itself.
+/// The entry that a profile has for a fact by itself.
 pub(super) fn written(fact: &Fact<'_>) -> (Facet, String) {
     match *fact {
         Fact::Name(facet, name) => (facet, general(facet, name)),
@@ -141,18 +112,19 @@ pub(super) fn written(fact: &Fact<'_>) -> (Facet, String) {
             let port = seen.port.map(|port| port.to_string());
             let text = match facet {
                 Facet::Listens => write_listen(seen.protocol, port.as_deref(), seen.local),
-                _ => write_peer(seen.protocol, &host(&seen).text(), port.as_deref()),
+                _ => write_peer(seen.protocol, &host(&seen), port.as_deref()),
             };
             (facet, text)
         }
     }
 }
 
-fn host(seen: &Seen<'_>) -> Host {
+/// Where a connection went.
+fn host(seen: &Seen<'_>) -> String {
     match seen.name {
-        _ if seen.local => Host::Local,
-        Some(name) => Host::Name(generalise::domain(name)),
-        None => Host::Address(seen.address),
+        _ if seen.local => "local".to_owned(),
+        Some(name) => generalise::domain(name),
+        None => seen.address.to_string(),
     }
 }
 
@@ -185,65 +157,46 @@ fn absorb(facet: Facet, names: &mut BTreeSet<String>) {
     });
 }
 
-/// The port as a profile has it: its number, or `ephemeral` where several of that range were seen in one place.
-fn port(port: Port, ephemeral: &BTreeSet<u16>) -> Option<String> {
-    let port = port?;
-    let generated = ephemeral.len() >= EPHEMERAL_AT_LEAST && ephemeral.contains(&port);
-    Some(if generated { "ephemeral".to_owned() } else { port.to_string() })
-}
-
-/// By place: the ports of the ephemeral range that were seen there.
-fn ephemeral<P: Ord + Clone>(all: impl Iterator<Item = (P, Port)>) -> BTreeMap<P, BTreeSet<u16>> {
-    let mut by_place: BTreeMap<P, BTreeSet<u16>> = BTreeMap::new();
-    for (place, port) in all {
-        let ports = by_place.entry(place).or_default();
-        ports.extend(port.filter(|port| (EPHEMERAL.0..=EPHEMERAL.1).contains(port)));
+/// Puts what entries have in common in their place, where so many of them have it.
+fn merge(entries: &mut BTreeSet<String>, at_least: usize, common: fn(&str) -> Option<String>) {
+    let mut all: Vec<(String, &String)> =
+        entries.iter().filter_map(|entry| Some((common(entry)?, entry))).collect();
+    all.sort_unstable();
+    let alike = all.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() >= at_least);
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    for alike in alike {
+        gone.extend(alike.iter().map(|(_, entry)| (*entry).clone()));
+        come.push(alike[0].0.clone());
     }
-    by_place
+    gone.sort_unstable();
+    entries.retain(|entry| gone.binary_search(entry).is_err());
+    entries.extend(come);
 }
 
-type Listens = BTreeSet<(Protocol, bool, Option<String>)>;
-
-fn listens(seen: &BTreeSet<(Protocol, bool, Port)>) -> Listens {
-    let high = ephemeral(seen.iter().map(|(protocol, local, port)| ((*protocol, *local), *port)));
-    let all = seen
-        .iter()
-        .map(|(protocol, local, number)| (*protocol, *local, port(*number, &high[&(*protocol, *local)])));
-    all.collect()
+/// The entry with its port, if that is one the kernel hands out, as `ephemeral`. No other word is a number that large.
+fn ephemeral(entry: &str) -> Option<String> {
+    let high = |word: &str| word.parse().is_ok_and(|port: u16| (EPHEMERAL.0..=EPHEMERAL.1).contains(&port));
+    let at = entry.split(' ').position(high)?;
+    Some(with_word(entry, at, "ephemeral"))
 }
 
-fn peers(seen: &BTreeSet<(Protocol, Host, Port)>) -> BTreeSet<(Protocol, String, Option<String>)> {
-    let high = ephemeral(seen.iter().map(|(protocol, host, port)| ((*protocol, host), *port)));
-    let mut all = BTreeSet::new();
-    let mut networks: BTreeMap<(Protocol, Option<String>, u128), BTreeSet<IpAddr>> = BTreeMap::new();
-    for (protocol, host, number) in seen {
-        let port = port(*number, &high[&(*protocol, host)]);
-        match host {
-            Host::Address(address) => {
-                networks.entry((*protocol, port, network(*address))).or_default().insert(*address);
-            }
-            _ => drop(all.insert((*protocol, host.text(), port))),
+/// The entry with the network of its address in the place of that.
+fn network(entry: &str) -> Option<String> {
+    let word = entry.split(' ').nth(1)?;
+    let network = match word.parse().ok()? {
+        IpAddr::V4(v4) => {
+            format!("{}/{NETWORK_V4}", Ipv4Addr::from_bits(v4.to_bits() & u32::MAX << (32 - NETWORK_V4)))
         }
-    }
-    for ((protocol, port, _), addresses) in networks {
-        let text = |address: &IpAddr| address.to_string();
-        match addresses.first() {
-            Some(IpAddr::V4(v4)) if addresses.len() >= NETWORK_AT_LEAST => {
-                let base = std::net::Ipv4Addr::from_bits(v4.to_bits() & !0 << (32 - NETWORK_BITS.0));
-                all.insert((protocol, format!("{base}/{}", NETWORK_BITS.0), port));
-            }
-            Some(IpAddr::V6(v6)) if addresses.len() >= NETWORK_AT_LEAST => {
-                let base = std::net::Ipv6Addr::from_bits(v6.to_bits() & !0 << (128 - NETWORK_BITS.1));
-                all.insert((protocol, format!("{base}/{}", NETWORK_BITS.1), port));
-            }
-            _ => all.extend(addresses.iter().map(|address| (protocol, text(address), port.clone()))),
+        IpAddr::V6(v6) => {
+            format!("{}/{NETWORK_V6}", Ipv6Addr::from_bits(v6.to_bits() & u128::MAX << (128 - NETWORK_V6)))
         }
-    }
-    all
+    };
+    Some(with_word(entry, 1, &network))
 }
 
-/// The network an address lies in; those of the families do not meet.
-fn network(address: IpAddr) -> u128 {
-    let free = if address.is_ipv4() { 32 - NETWORK_BITS.0 } else { 128 - NETWORK_BITS.1 };
-    bits(address) >> free << free
+/// The entry with another word at that place.
+fn with_word(entry: &str, place: usize, word: &str) -> String {
+    let mut words: Vec<&str> = entry.split(' ').collect();
+    words[place] = word;
+    words.join(" ")
 }

@@ -171,12 +171,19 @@ fn connections_ports_names_files_logins() {
         file("/usr/bin/app", "/etc/app.conf.abcdef", FileChange::Created),
         login("operator"),
     ];
+    seen.extend(
+        [40001, 40002].map(|port| flow("/usr/bin/ftp", address(3), port, Some("h40001.example.org"))),
+    );
     seen.extend((10..18).map(|last| flow("/usr/bin/sync", address(last), 873, None)));
     let profile = learned(&seen);
     let text = profile.to_toml();
-    for line in
-        ["\"udp ephemeral\"", "\"udp 44818\"", "\"tcp 192.0.2.0/24 873\"", "\"/etc/app.conf.{random:6}\""]
-    {
+    for line in [
+        "\"udp ephemeral\"",
+        "\"tcp h40001.example.org ephemeral\"",
+        "\"udp 44818\"",
+        "\"tcp 192.0.2.0/24 873\"",
+        "\"/etc/app.conf.{random:6}\"",
+    ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert!(!text.contains("abcdef"), "{text}");
