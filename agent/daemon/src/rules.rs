@@ -1,8 +1,6 @@
 //! Rule files of the configured directories, read and compiled.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use defender_detect::suppression::Settings;
 use defender_detect::{ExceptionSpec, RuleOverride, RuleSet, RuleSetBuilder};
@@ -10,12 +8,7 @@ use defender_model::time::Timestamp;
 
 use crate::config::{Config, RuleException};
 
-/// Deepest directory below a rules directory.
-const DEPTH: usize = 8;
-/// Most rule files.
-const FILES: usize = 10_000;
-/// Longest rule file, in bytes.
-const BYTES: u64 = 1 << 20;
+pub(crate) mod files;
 
 /// Reads rule files below the configured directories and compiles them, the configuration's changes applied. What is wrong with
 /// which file comes back as sentences; one bad file stops no other.
@@ -25,13 +18,17 @@ pub fn load(config: &Config) -> (RuleSet, Vec<String>) {
     let builder = RuleSet::builder().placeholders(config.rules.placeholders.clone());
     let mut builder = with_configured(builder, config);
     for directory in &config.rules.directories {
+        // A product without rules of its own has no directory for them.
+        if matches!(directory.try_exists(), Ok(false)) {
+            continue;
+        }
         let mut files = Vec::new();
-        collect(directory, 0, &mut files, &mut errors);
-        files.sort();
+        let mut problem = |file: &Path, what: String| errors.push(format!("{}: {what}", file.display()));
+        files::below(directory, &mut files, &mut problem);
         for file in files {
-            match read_bounded(&file) {
+            match files::read(&file) {
                 Ok(bytes) => builder = builder.add_source(&file.display().to_string(), &bytes),
-                Err(error) => errors.push(format!("{}: {error}", file.display())),
+                Err(error) => problem(&file, format!("cannot be read: {error}")),
             }
         }
     }
@@ -103,33 +100,4 @@ pub fn suppression(config: &Config) -> Settings {
         per_hour: config.suppression.max_per_hour,
         per_hour_of: per_hour_of.collect(),
     }
-}
-
-fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, errors: &mut Vec<String>) {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        // A product without rules of its own has no directory for them.
-        Err(error) if depth == 0 && error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => return errors.push(format!("{}: cannot list the rules: {error}", directory.display())),
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.is_dir() && depth < DEPTH {
-            collect(&path, depth + 1, files, errors);
-        } else if path.extension().is_some_and(|extension| extension == "yml") {
-            if files.len() == FILES {
-                return errors.push(format!("{}: more than {FILES} rule files", directory.display()));
-            }
-            files.push(path);
-        }
-    }
-}
-
-fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES {
-        return Err(io::Error::other(format!("longer than {BYTES} bytes")));
-    }
-    Ok(bytes)
 }

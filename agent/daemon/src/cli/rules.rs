@@ -1,7 +1,6 @@
 //! `rules check` and `rules list`.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use defender_detect::{DataSource, Rule, RuleError, RuleSet, RuleSetBuilder};
@@ -13,16 +12,8 @@ use super::summary::{Standing, Summary};
 use super::{complain, configuration, query, Failure, Outcome, Streams};
 use crate::config::load::load;
 use crate::config::Config;
+use crate::rules::files;
 use crate::supply;
-
-/// Deepest directory below a named one.
-const DEPTH: usize = 8;
-/// Most rule files.
-const FILES: usize = 10_000;
-/// Longest rule file, in bytes.
-const BYTES: u64 = 1 << 20;
-/// Ending of the files that hold tests of rules rather than rules.
-const TESTS: &str = ".tests.yaml";
 
 /// What is wrong with a file: with a rule in it, or with reading it.
 #[derive(Debug)]
@@ -214,7 +205,8 @@ fn named(paths: &[PathBuf], mut builder: RuleSetBuilder) -> Named {
     for path in paths {
         let before = (files.len(), mistakes.len());
         if path.is_dir() {
-            below(path, 0, &mut files, &mut mistakes);
+            let mut problem = |file: &Path, what: String| mistakes.push(Mistake::file(file, what));
+            files::below(path, &mut files, &mut problem);
             if before == (files.len(), mistakes.len()) {
                 mistakes.push(Mistake::file(path, "no rule file (*.yml) in this directory"));
             }
@@ -223,7 +215,7 @@ fn named(paths: &[PathBuf], mut builder: RuleSetBuilder) -> Named {
         }
     }
     for file in &files {
-        match read(file) {
+        match files::read(file) {
             Ok(bytes) => builder = builder.add_source(&file.to_string_lossy(), &bytes),
             Err(error) => mistakes.push(Mistake::file(file, format!("cannot be read: {error}"))),
         }
@@ -254,41 +246,4 @@ fn columns<const N: usize>(out: &mut dyn Write, titles: &[&str; N], rows: &[[Str
         writeln!(out, "{}", line(std::array::from_fn(|at| row[at].as_str())))?;
     }
     Ok(())
-}
-
-/// The rule files below a directory, by name.
-fn below(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, mistakes: &mut Vec<Mistake>) {
-    let entries = std::fs::read_dir(directory)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
-    let mut entries = match entries {
-        Ok(entries) => entries,
-        Err(error) => return mistakes.push(Mistake::file(directory, format!("cannot be listed: {error}"))),
-    };
-    entries.sort();
-    for path in entries {
-        let name = path.to_string_lossy();
-        if path.is_dir() {
-            if depth == DEPTH {
-                mistakes.push(Mistake::file(&path, format!("deeper than {DEPTH} directories; not read")));
-            } else {
-                below(&path, depth + 1, files, mistakes);
-            }
-        } else if name.ends_with(".yml") {
-            if files.len() == FILES {
-                return mistakes.push(Mistake::file(directory, format!("more than {FILES} rule files")));
-            }
-            files.push(path);
-        } else if name.ends_with(".yaml") && !name.ends_with(TESTS) {
-            mistakes.push(Mistake::file(&path, "the agent does not read it: rule files end in .yml"));
-        }
-    }
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES {
-        return Err(io::Error::other(format!("longer than {BYTES} bytes")));
-    }
-    Ok(bytes)
 }

@@ -78,6 +78,18 @@ fn rules_are_listed() {
     let ended = defender(&["rules", "list", "--json", "--config", file.to_str().unwrap()]);
     let rules: Vec<Value> = serde_json::from_str(&ended.output).unwrap();
     assert!(rules.iter().any(|rule| rule["id"] == id && rule["enabled"] == false), "{ended:?}");
+    // A directory that is not there is none; a file that looks like a rule and is not read is told.
+    let rules = directory.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(rules.join("overlooked.yaml"), "").unwrap();
+    let text = format!("[rules]\ndirectories = [\"/nonexistent\", \"{}\"]\n", rules.display());
+    std::fs::write(&file, text).unwrap();
+    let ended = defender(&["rules", "list", "--json", "--config", file.to_str().unwrap()]);
+    assert!(
+        ended.status == 1 && ended.errors.contains("overlooked.yaml: the agent does not read it"),
+        "{ended:?}"
+    );
+    assert!(!ended.errors.contains("nonexistent"), "{ended:?}");
 }
 
 #[test]
