@@ -57,17 +57,20 @@ fn stories() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories")
 }
 
+/// A recording that is judged by the `[[alert]]` sections of the file beside it, and by nothing else.
+const CUSTOM_ALERTS: &str = "custom-alerts";
+
 /// What the program says about the recording, and its words about the recording as a whole.
 fn replay(name: &str, arguments: &[&str]) -> (String, String) {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules");
-    let output = Command::new(env!("CARGO_BIN_EXE_defender"))
-        .arg("replay")
-        .arg(stories().join(name).with_extension("log"))
-        .arg("--rules")
-        .arg(rules)
-        .args(arguments)
-        .output()
-        .unwrap();
+    let recording = stories().join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_defender"));
+    command.arg("replay").arg(recording.with_extension("log"));
+    match name {
+        CUSTOM_ALERTS => command.arg("--config").arg(recording.with_extension("toml")),
+        _ => command.arg("--rules").arg(rules),
+    };
+    let output = command.args(arguments).output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{name}: {errors}");
     (String::from_utf8(output.stdout).unwrap(), errors)
@@ -102,6 +105,32 @@ fn attacks_are_told_from_beginning_to_end() {
         for word in *words {
             assert!(alerts.contains(word), "{name}: nothing about {word:?} in\n{alerts}");
         }
+    }
+}
+
+/// Each kind of alert is told where the recording breaks it, and stays silent about the event beside that.
+#[test]
+fn custom_alerts_are_told_and_nothing_beside_them() {
+    let alerts = golden(CUSTOM_ALERTS);
+    let expected = [
+        "Foreign name: dns A example.org.attacker.example",
+        "Foreign visitor: connection inbound tcp 203.0.113.9:50000",
+        "Foreign visitor: connection inbound tcp 192.0.2.33:50001 -> 192.0.2.10:23",
+        "Foreign destination: connection outbound tcp 192.0.2.10:40002 -> 198.51.100.200:443",
+        "Foreign destination: connection failed outbound tcp 192.0.2.10:40003 -> 203.0.113.80:443",
+        "Foreign program (content): file modified /usr/bin/app",
+        "Foreign program: uid 0 ran /tmp/vi",
+        "Foreign program: uid 0 ran /opt/app2/run",
+        "Login of a stranger: login at sshd as pi",
+        "Failed logins: 4 events in 3 s from src_ip 203.0.113.9",
+        "Downloads: 2 events in 5 s",
+        "Connections: 3 active connections",
+        "No sign of life: 0 events in 300 s, fewer than 1",
+        "Connections: 0 active connections in 60 s, fewer than 1",
+    ];
+    assert_eq!(alerts.lines().count(), expected.len(), "{alerts}");
+    for (line, words) in alerts.lines().zip(expected) {
+        assert!(line.contains(words), "{words:?} is not in {line}");
     }
 }
 
@@ -148,7 +177,9 @@ fn an_alert_names_the_ancestors_of_the_process() {
 
 #[test]
 fn every_recording_is_replayed() {
-    let known: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).chain(ORDINARY_DAYS.iter().copied()).collect();
+    let mut known: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).collect();
+    known.extend(ORDINARY_DAYS);
+    known.push(CUSTOM_ALERTS);
     for entry in fs::read_dir(stories()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();

@@ -146,3 +146,48 @@ fn rules_are_counted_by_tactic() {
         "{said}"
     );
 }
+
+#[test]
+fn custom_alerts_are_checked_one_by_one_and_listed_as_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("defender.toml");
+    let name = file.to_str().unwrap();
+    let right = "[rules]\ndirectories = []\n\n[[alert]]\nname = \"Foreign name\"\nlevel = \"low\"\nallow_dns = [\"*.example.com\"]\n\n\
+                 [[alert]]\nname = \"Beats\"\ncount = \"failed_logins\"\nmaximum = 9\nminimum = 1\n\n";
+    std::fs::write(&file, right).unwrap();
+    let ended = defender(&["config", "check", name]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let listed = |given: &[&str]| {
+        let ended = defender(&[&["rules", "list", "--json", "--config", name], given].concat());
+        let rules: Vec<Value> = serde_json::from_str(&ended.output).unwrap();
+        let ids: Vec<String> = rules.iter().map(|rule| rule["id"].as_str().unwrap().to_owned()).collect();
+        (ended.status, ids, rules)
+    };
+    let (status, ids, rules) = listed(&[]);
+    let expected = ["alert.foreign-name", "alert.beats.events", "alert.beats.maximum", "alert.beats.minimum"];
+    assert_eq!((status, ids.as_slice()), (0, expected.map(str::to_owned).as_slice()));
+    assert_eq!((&rules[0]["level"], &rules[0]["logsource"]), (&"low".into(), &"linux/dns_query".into()));
+    assert_eq!((&rules[1]["alerts"], &rules[2]["kind"]), (&false.into(), &"event_count".into()));
+
+    // A wrong one is named with its line and key, and stops no other.
+    std::fs::write(
+        &file,
+        format!("{right}[[alert]]\nname = \"Peers\"\nallow_inbound = [\"tcp any http\"]\n"),
+    )
+    .unwrap();
+    let ended = defender(&["config", "check", name]);
+    assert_eq!(ended.status, 2, "{ended:?}");
+    let words = "defender.toml:17: [[alert]] \"Peers\": `allow_inbound`: `tcp any http`: `http` is no port";
+    assert!(ended.errors.contains(words), "{}", ended.errors);
+    assert_eq!(listed(&[]).1, expected);
+
+    // Changes and exceptions hold for them as for any rule.
+    let change =
+        "[[rule]]\nid = \"alert.beats.maximum\"\nlevel = \"critical\"\ncount = 20\n\n[[exception]]\n\
+                  rule = \"alert.foreign-name\"\nreason = \"test\"\nwhen = { QueryName = \"x.example\" }\n";
+    std::fs::write(&file, format!("{right}{change}")).unwrap();
+    let (status, _, rules) = listed(&[]);
+    assert_eq!((status, &rules[2]["level"]), (0, &"critical".into()));
+    std::fs::write(&file, format!("{right}[[rule]]\nid = \"alert.nothing\"\nenabled = false\n")).unwrap();
+    assert_eq!(listed(&[]).0, 1);
+}
