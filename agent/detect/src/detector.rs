@@ -1,8 +1,8 @@
 //! Events in, findings out.
 
 mod floor;
+mod groups;
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::profile::{Lack, Profile};
 use crate::ruleset::{Correlation, Feed, Input, Key, RuleSet};
 use crate::sigma::correlation::CorrelationKind;
 use crate::window::{Memory, Observation, Window};
+use groups::{Group, Groups};
 
 /// Longest value of a field that correlations tell apart, in bytes.
 const MAX_KEY: usize = 256;
@@ -60,23 +61,6 @@ pub struct Stats {
     pub groups: usize,
     /// Groups forgotten before their time because a bound was reached.
     pub evictions: u64,
-}
-
-/// The groups of one correlation.
-#[derive(Debug, Default)]
-struct Groups {
-    by_key: HashMap<Box<str>, Group>,
-}
-
-#[derive(Debug)]
-struct Group {
-    values: Box<[Box<str>]>,
-    window: Window,
-    slots: usize,
-    /// When it was last told something, in events.
-    touched: u64,
-    /// Of a floor: from when on its window is judged, which is when it was made or last found too low.
-    since: i64,
 }
 
 /// Buffers kept from event to event.
@@ -441,58 +425,6 @@ impl Detector {
         *number += 1;
         self.stats.findings += 1;
         *number
-    }
-
-    /// Forgets groups until the bounds on all of them hold: first those whose window has passed, then, of the correlation that
-    /// remembers most, those not heard of for longest.
-    fn make_room(&mut self, now: i64) {
-        let full =
-            |d: &Self| d.group_count >= d.limits.groups_total || d.slot_count >= d.limits.entries_total;
-        if full(self) {
-            for i in 0..self.groups.len() {
-                self.forget(i, now, usize::MAX);
-            }
-        }
-        while full(self) {
-            // A floor for everything has one group, which must not be forgotten: what is missing would be missing unnoticed.
-            let largest = (0..self.groups.len())
-                .filter(|i| {
-                    !self.rules.correlations[*i].floor || !self.rules.correlations[*i].group_by.is_empty()
-                })
-                .max_by_key(|i| self.groups[*i].slots_in_use());
-            let Some(largest) = largest else { return };
-            let kept = self.groups[largest].by_key.len();
-            if kept == 0 {
-                return;
-            }
-            self.forget(largest, now, kept);
-        }
-    }
-
-    /// Forgets the passed groups of a correlation, and if `bound` or more are left, the oldest eighth of them.
-    fn forget(&mut self, number: usize, now: i64, bound: usize) {
-        let groups = &mut self.groups[number].by_key;
-        // The clock ends the groups of a floor.
-        if !self.rules.correlations[number].floor {
-            groups.retain(|_, group| !group.window.is_over(now));
-        }
-        if groups.len() >= bound && !groups.is_empty() {
-            let mut ages: Vec<u64> = groups.values().map(|g| g.touched).collect();
-            let cut = (ages.len() - 1) / 8;
-            let (_, oldest, _) = ages.select_nth_unstable(cut);
-            let oldest = *oldest;
-            let before = groups.len();
-            groups.retain(|_, group| group.touched > oldest);
-            self.stats.evictions += (before - groups.len()) as u64;
-        }
-        self.group_count = self.groups.iter().map(|g| g.by_key.len()).sum();
-        self.slot_count = self.groups.iter().map(Groups::slots_in_use).sum();
-    }
-}
-
-impl Groups {
-    fn slots_in_use(&self) -> usize {
-        self.by_key.values().map(|g| g.slots).sum()
     }
 }
 

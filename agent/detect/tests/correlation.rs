@@ -242,6 +242,41 @@ fn memory_is_bounded_and_forgetting_is_counted() {
 }
 
 #[test]
+fn one_correlations_groups_do_not_drive_out_those_of_another() {
+    // Failed logins fill two correlations, with a user of his own each; successful ones are what a third counts, slowly.
+    let by_user = |id: &str| {
+        correlation(
+            id,
+            "type: event_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 1h\ncondition: {gte: 5}",
+        )
+    };
+    let slow = correlation(
+        "slow",
+        "type: event_count\nrules: [success]\ngroup-by: [src_ip]\ntimespan: 1h\ncondition: {gte: 60}",
+    );
+    let limits = Limits { groups_per_rule: 90, groups_total: 100, ..Limits::default() };
+    let rules = good(&[FAILED, SUCCESS, &by_user("one"), &by_user("two"), &slow]);
+    let mut detector = Detector::new(rules, limits);
+    let mut findings = Vec::new();
+    let success = |i: i64| login(i, A, "root", Outcome::Success);
+    for i in 0..59 {
+        detector.inspect(&success(i), &mut findings);
+    }
+    assert!(detector.take_evicted().is_empty());
+    for i in 0..1000 {
+        detector.inspect(&failure(100 + i, A, &format!("u{i}")), &mut findings);
+    }
+    assert!(findings.is_empty());
+    detector.inspect(&success(2000), &mut findings);
+    assert_eq!(findings.len(), 1, "what the third remembered was driven out");
+    let evicted = detector.take_evicted();
+    let titles: Vec<&str> = evicted.iter().map(|(title, _)| title.as_str()).collect();
+    assert_eq!(titles, ["C one", "C two"]);
+    assert_eq!(evicted.iter().map(|(_, groups)| groups).sum::<u64>(), detector.stats().evictions);
+    assert!(detector.take_evicted().is_empty());
+}
+
+#[test]
 fn groups_that_grow_are_bounded_too() {
     let limits = Limits { entries_total: 200, ..Limits::default() };
     let mut detector = Detector::new(good(&[FAILED, &brute()]), limits);

@@ -365,8 +365,15 @@ impl Pipeline {
         }
     }
 
-    /// What went over its rule's rate.
+    /// What went over its rule's rate, and what correlations had no room for.
     fn say_withheld(&mut self) {
+        for (title, groups) in self.parts.detector.take_evicted() {
+            let words = format!(
+                "correlation \"{title}\" forgot groups of events early: more at once than it may remember; somebody may be \
+                 making noise on purpose"
+            );
+            self.say(Health::new(Kind::Lost, "rules", words).with("groups", groups));
+        }
         for withheld in self.suppressor.take_withheld() {
             let words =
                 format!("alerts of rule \"{}\" were withheld: it exceeds its hourly bound", withheld.title);
@@ -490,6 +497,7 @@ impl Pipeline {
             .with("alerts_repeated", self.suppressor.stats().repeats)
             .with("alerts_withheld", self.suppressor.stats().withheld)
             .with("excepted", self.parts.detector.exceptions().map(|(_, count)| count).sum())
+            .with("groups_forgotten", self.parts.detector.stats().evictions)
             .with("process_lost", lost)
             .with("network", counts.network)
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
