@@ -120,7 +120,9 @@ fn end(address: &str, port: Option<u16>) -> Endpoint {
 /// Connections, listening sockets, look-ups.
 fn network_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
     let process = process.clone();
-    for change in [FlowChange::Opened, FlowChange::Closed, FlowChange::Failed, FlowChange::Traffic] {
+    for change in
+        [FlowChange::Opened, FlowChange::Closed, FlowChange::Failed, FlowChange::Traffic, FlowChange::Denied]
+    {
         for direction in [Direction::Inbound, Direction::Outbound, Direction::Local, Direction::Unknown] {
             let counted = change == FlowChange::Closed;
             kinds.push(
@@ -135,6 +137,7 @@ fn network_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
                     reply: counted.then_some(Volume { bytes: u64::from(u32::MAX) + 1, packets: 9 }),
                     started: Some(Timestamp(1_699_999_999_000)),
                     ended: counted.then_some(Timestamp(1_700_000_000_000)),
+                    rule: (change == FlowChange::Denied).then(|| "input policy".into()),
                     process: process.clone(),
                 }
                 .into(),

@@ -25,6 +25,7 @@ pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSens
         NetworkSensor::open(Settings {
             flows: true,
             dns_group: network.dns.then_some(network.dns_group),
+            denied_group: network.denied.then_some(network.denied_group),
             dns_table: network.dns_table,
             listen_interval: (network.listen_interval_s > 0)
                 .then(|| Duration::from_secs(network.listen_interval_s)),

@@ -70,6 +70,7 @@ fn flow(at: i64, change: FlowChange, direction: Direction, from: &str, to: &str)
         reply: None,
         started: None,
         ended: None,
+        rule: None,
         process: None,
     };
     Event::new(Timestamp(START + at), flow.into())

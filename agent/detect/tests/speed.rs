@@ -266,6 +266,7 @@ fn nameless() -> Event {
         reply: None,
         started: None,
         ended: None,
+        rule: None,
         process: None,
     };
     Event::new(Timestamp(0), flow.into())

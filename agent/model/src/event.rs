@@ -133,6 +133,7 @@ impl core::fmt::Display for Event {
                     FlowChange::Closed => "connection closed",
                     FlowChange::Failed => "connection failed",
                     FlowChange::Traffic => "connection traffic",
+                    FlowChange::Denied => "packet denied",
                 };
                 let way = match flow.direction {
                     Direction::Inbound => "inbound",
@@ -143,6 +144,9 @@ impl core::fmt::Display for Event {
                 write!(f, "{what} {way} {} {} -> {}", flow.protocol, flow.source, flow.destination)?;
                 if let Some(name) = &flow.destination_name {
                     write!(f, " ({})", safe(name))?;
+                }
+                if let Some(rule) = &flow.rule {
+                    write!(f, " rule={}", safe(rule))?;
                 }
                 by(f, flow.process.as_ref())
             }

@@ -84,6 +84,8 @@ pub enum FlowChange {
     Failed,
     /// It goes on; the counters say how much so far.
     Traffic,
+    /// A packet of it was dropped by a rule of the packet filter.
+    Denied,
 }
 
 /// Counters of one direction of a flow.
@@ -118,6 +120,8 @@ pub struct Flow {
     pub started: Option<Timestamp>,
     /// When it ended, of those that have.
     pub ended: Option<Timestamp>,
+    /// The `log prefix` of the rule that dropped a packet of it; empty prefixes are left out.
+    pub rule: Option<String>,
     /// The device's process at its end of the flow.
     pub process: Option<Actor>,
 }

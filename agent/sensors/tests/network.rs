@@ -41,6 +41,7 @@ fn settings() -> Settings {
         flows: true,
         listen_interval: None,
         dns_group: None,
+        denied_group: None,
         dns_table: 64,
         accounting: true,
         interfaces: Selection::default(),
@@ -384,6 +385,26 @@ fn names_are_looked_up_and_connections_bear_them() {
     assert_eq!((unanswered.rcode, unanswered.answers.len()), (None, 0));
     let status = sensor.status.lock().unwrap().clone();
     assert_eq!((status.unreadable, status.names), (1, 2), "{status:?}");
+}
+
+#[test]
+fn dropped_packets_name_the_rule() {
+    let rules = "table inet t { chain i { type filter hook input priority 0;
+        tcp dport 23 limit rate 5/second log prefix \"no telnet \" group 54; tcp dport 23 drop; }; }";
+    if !namespace(rules) {
+        return;
+    }
+    let sensor = Running::start(Settings { denied_group: Some(54), ..settings() });
+    let address: SocketAddr = "[::1]:23".parse().unwrap();
+    TcpStream::connect_timeout(&address, Duration::from_millis(20)).unwrap_err();
+    let denied = sensor.flow("the packet", |flow| flow.change == FlowChange::Denied);
+    assert_eq!(denied.rule.as_deref(), Some("no telnet"));
+    assert_eq!((denied.destination.to_string().as_str(), denied.direction), ("[::1]:23", Direction::Local));
+    assert_eq!(denied.protocol, Protocol::TCP);
+    // The group is ours now.
+    let other = Running::start(Settings { denied_group: Some(54), ..settings() });
+    let lacks = other.status.lock().unwrap().lacks.join("\n");
+    assert!(lacks.contains("another program has it: choose another `network.denied_group`"), "{lacks}");
 }
 
 #[test]

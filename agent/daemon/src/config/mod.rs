@@ -199,6 +199,10 @@ Network {
     dns: bool = true,
     /// NFLOG group by which they come; another program that reads NFLOG may have it already.
     dns_group: u16 = 53,
+    /// Report packets that rules of the packet filter drop and log to NFLOG group `denied_group`.
+    denied: bool = true,
+    /// NFLOG group of such rules: `limit rate 10/second log prefix "..." group 54`.
+    denied_group: u16 = 54,
     /// Names of addresses that are kept.
     dns_table: usize = 512,
     /// Interfaces that are watched; `*` at the end of a name stands for any ending. Empty: all.

@@ -329,6 +329,7 @@ mod tests {
             reply: None,
             started: None,
             ended: None,
+            rule: None,
             process: None,
         }
         .into()

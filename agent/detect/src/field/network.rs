@@ -28,12 +28,15 @@ pub(super) const FLOW: &[FieldSpec] = with_actor![
     number(&["duration"]),
     word(&["SourceIsIpv6"]),
     word(&["DestinationIsIpv6"]),
+    text(&["rule", "log_prefix"]),
 ];
 
 pub(super) fn classes(flow: &Flow) -> &'static [Class] {
     match flow.change {
         FlowChange::Opened => &[Class::NetworkConnection, Class::NetworkFlow],
-        FlowChange::Closed | FlowChange::Failed | FlowChange::Traffic => &[Class::NetworkFlow],
+        FlowChange::Closed | FlowChange::Failed | FlowChange::Traffic | FlowChange::Denied => {
+            &[Class::NetworkFlow]
+        }
     }
 }
 
@@ -64,6 +67,7 @@ pub(super) fn flow<'e>(flow: &'e Flow, scratch: &'e mut Scratch) -> Values<'e> {
             FlowChange::Closed => "closed",
             FlowChange::Failed => "failed",
             FlowChange::Traffic => "traffic",
+            FlowChange::Denied => "denied",
         }),
         counter(flow.forward.map(|v| v.bytes)),
         counter(flow.reply.map(|v| v.bytes)),
@@ -72,8 +76,9 @@ pub(super) fn flow<'e>(flow: &'e Flow, scratch: &'e mut Scratch) -> Values<'e> {
         duration.map_or(Value::Absent, Value::Number),
         truth(flow.source.address.is_ipv6()),
         truth(flow.destination.address.is_ipv6()),
+        some_text(flow.rule.as_deref()),
     ])
-    .actor(16, flow.process.as_ref())
+    .actor(17, flow.process.as_ref())
 }
 
 pub(super) const LISTENER: &[FieldSpec] = with_actor![

@@ -54,6 +54,7 @@ fn flow(path: &str, address: IpAddr, port: u16, name: Option<&str>) -> Event {
         reply: None,
         started: None,
         ended: None,
+        rule: None,
         process: actor(path),
     })
 }

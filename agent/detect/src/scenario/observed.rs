@@ -145,13 +145,14 @@ fn flow(
             "closed" => FlowChange::Closed,
             "failed" => FlowChange::Failed,
             "traffic" => FlowChange::Traffic,
+            "denied" => FlowChange::Denied,
             _ => return None,
         })
     };
     let volume = |bytes: u64| Volume { bytes, packets: bytes.div_ceil(1500) };
     Ok(Flow {
         change: keys
-            .read("activity", "opened, closed, failed or traffic", change)?
+            .read("activity", "opened, closed, failed, traffic or denied", change)?
             .unwrap_or(FlowChange::Opened),
         direction,
         protocol: keys.protocol()?,
@@ -162,6 +163,7 @@ fn flow(
         reply: keys.number("bytes_in")?.map(volume),
         started: None,
         ended: None,
+        rule: keys.text("rule")?,
         process: keys.actor()?,
     }
     .into())

@@ -253,6 +253,7 @@ struct Unmapped {
     product_id: Option<String>,
     family: String,
     operation: String,
+    rule: Option<String>,
     entries: Option<u32>,
 }
 

@@ -82,7 +82,7 @@ object!(
         response: Shown<Responses>, group: Pairs<'a, String>, replaces: &'a [String], seconds: u64, finding_uid: &'a str,
         verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
-        family: &'a str, operation: &'a str, entries: u32,
+        family: &'a str, operation: &'a str, entries: u32, rule: &'a str,
     }
 );
 
@@ -111,7 +111,8 @@ impl Unmapped<'_> {
             && self.product_id.is_none()
             && self.family.is_none()
             && self.operation.is_none()
-            && self.entries.is_none();
+            && self.entries.is_none()
+            && self.rule.is_none();
         (!empty).then_some(self)
     }
 }

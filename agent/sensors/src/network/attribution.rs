@@ -14,8 +14,8 @@ use super::onlooker::{Onlooker, Question};
 use super::{listener, lookup};
 use crate::accounts::Accounts;
 
-/// How long an event waits.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+/// How long an event waits. An answer comes within milliseconds, and under a storm when its turn has come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

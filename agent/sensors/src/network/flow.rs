@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Protocol};
 use defender_model::process::Actor;
+use defender_model::text;
 use defender_model::time::Timestamp;
 
 use super::conntrack::{Tracked, Tuple};
+use super::packet::Packet;
 
 /// What is remembered of a connection between its begin and its end.
 #[derive(Debug, Clone)]
@@ -62,14 +64,7 @@ impl Flows {
     ) -> Flow {
         let original = tracked.original;
         let stamp = |ns: Option<u64>| ns.map(|ns| Timestamp((ns / 1_000_000) as i64));
-        let direction = match (local(original.source), local(original.destination)) {
-            (true, true) => Direction::Local,
-            (true, false) => Direction::Outbound,
-            (false, true) => Direction::Inbound,
-            // A broadcast or multicast packet is not routed.
-            (false, false) if is_group(original.destination) => Direction::Inbound,
-            (false, false) => Direction::Unknown,
-        };
+        let direction = direction(original.source, original.destination, local);
         let known = if tracked.ended { self.open.remove(&original) } else { None };
         let change = match (tracked.ended, tracked.assured) {
             (false, _) => FlowChange::Opened,
@@ -108,8 +103,41 @@ impl Flows {
             reply: tracked.backward,
             started,
             ended: tracked.ended.then(|| stamp(tracked.stop_ns).unwrap_or(now)),
+            rule: None,
             process,
         }
+    }
+}
+
+/// Which way what the source sent to the destination goes.
+fn direction(source: IpAddr, destination: IpAddr, local: &dyn Fn(IpAddr) -> bool) -> Direction {
+    match (local(source), local(destination)) {
+        (true, true) => Direction::Local,
+        (true, false) => Direction::Outbound,
+        (false, true) => Direction::Inbound,
+        // A broadcast or multicast packet is not routed.
+        (false, false) if is_group(destination) => Direction::Inbound,
+        (false, false) => Direction::Unknown,
+    }
+}
+
+/// A packet that a rule dropped, or said to have.
+pub(super) fn denied(packet: &Packet<'_>, prefix: &[u8], local: &dyn Fn(IpAddr) -> bool) -> Flow {
+    let (from, to) = packet.ports.unzip();
+    let rule = text::from_bytes(prefix.trim_ascii());
+    Flow {
+        change: FlowChange::Denied,
+        direction: direction(packet.source, packet.destination, local),
+        protocol: packet.protocol,
+        source: Endpoint { address: packet.source, port: from },
+        destination: Endpoint { address: packet.destination, port: to },
+        destination_name: None,
+        forward: None,
+        reply: None,
+        started: None,
+        ended: None,
+        rule: (!rule.is_empty()).then_some(rule),
+        process: None,
     }
 }
 

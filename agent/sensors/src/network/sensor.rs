@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
-use defender_model::network::{Direction, Protocol};
+use defender_model::network::{Direction, FlowChange, Protocol};
 
 use super::attribution::{self, Attribution, Subject};
-use super::flow::Flows;
+use super::flow::{self, Flows};
 use super::interface::Locals;
 use super::listener::{listener, Change, Listeners};
 use super::lookup::{self, Lookups};
@@ -55,11 +55,12 @@ struct Budgets {
     flows: Budget,
     listeners: Budget,
     dns: Budget,
+    denied: Budget,
 }
 
 impl Budgets {
     const fn refused(&self) -> u64 {
-        self.flows.refused() + self.listeners.refused() + self.dns.refused()
+        self.flows.refused() + self.listeners.refused() + self.dns.refused() + self.denied.refused()
     }
 }
 
@@ -81,7 +82,7 @@ impl NetworkSensor {
             lookups: Lookups::new(settings.dns_table),
             listeners: Listeners::default(),
             compared: None,
-            budgets: Budgets { flows: budget(), listeners: budget(), dns: budget() },
+            budgets: Budgets { flows: budget(), listeners: budget(), dns: budget(), denied: budget() },
             locals: Locals::default(),
             batch: Batch::new(),
             conntrack,
@@ -132,7 +133,7 @@ impl NetworkSensor {
     /// One turn: waits for the kernel, at most about a second, and appends what there is to say.
     async fn turn(&mut self, out: &mut Vec<Observation>) {
         let wait = match self.attribution.is_waiting() {
-            true => attribution::PATIENCE / 2,
+            true => attribution::PATIENCE / 4,
             false => Duration::from_secs(1),
         };
         let result = tokio::select! {
@@ -222,6 +223,23 @@ impl NetworkSensor {
         let Some(logged) = nflog::parse(message.kind, message.payload) else { return };
         if self.settings.dns_group == Some(logged.group) && self.name_looked_up(&logged, out).is_none() {
             self.update(|status| status.unreadable += 1);
+        }
+        if self.settings.denied_group == Some(logged.group) {
+            self.denied(&logged, out);
+        }
+    }
+
+    fn denied(&mut self, logged: &Logged<'_>, out: &mut Vec<Observation>) {
+        let Some(packet) = packet::parse(logged.packet) else {
+            return self.update(|status| status.unreadable += 1);
+        };
+        if !self.locals.admits(&self.settings.interfaces, [packet.source, packet.destination]) {
+            return;
+        }
+        self.update(|status| status.denied_seen += 1);
+        if self.budgets.denied.admits(Instant::now()) {
+            let flow = flow::denied(&packet, logged.prefix, &|address| self.locals.contains(address));
+            self.send(Event::new((self.settings.clock)(), flow.into()), out);
         }
     }
 
@@ -314,7 +332,10 @@ impl NetworkSensor {
 
     fn send(&mut self, event: Event, out: &mut Vec<Observation>) {
         let unattributed = match &event.kind {
-            EventKind::Network(flow) => flow.process.is_none() && flow.direction != Direction::Unknown,
+            EventKind::Network(flow) => {
+                let ours = flow.direction != Direction::Unknown && flow.change != FlowChange::Denied;
+                ours && flow.process.is_none()
+            }
             EventKind::Listener(socket) => socket.process.is_none(),
             EventKind::Dns(dns) => dns.process.is_none(),
             _ => false,

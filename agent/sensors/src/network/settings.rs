@@ -20,6 +20,8 @@ pub struct Settings {
     pub listen_interval: Option<Duration>,
     /// The NFLOG group to which rules copy the questions and answers of the domain name system; `None` to leave them.
     pub dns_group: Option<u16>,
+    /// The NFLOG group to which rules copy what they drop; `None` to leave it.
+    pub denied_group: Option<u16>,
     /// Most names kept, and most questions that wait for an answer at once.
     pub dns_table: usize,
     /// Which interfaces are watched.
@@ -51,6 +53,8 @@ pub struct Status {
     pub flows_seen: u64,
     /// Questions and answers of the domain name system read.
     pub dns_seen: u64,
+    /// Dropped packets read.
+    pub denied_seen: u64,
     /// Packets of which no sense could be made: hostile, cut, or encrypted.
     pub unreadable: u64,
     /// Events sent.
@@ -74,10 +78,11 @@ pub struct Status {
 impl Status {
     /// The figures, with the names they have in statistics.
     #[must_use]
-    pub const fn counters(&self) -> [(&'static str, u64); 11] {
+    pub const fn counters(&self) -> [(&'static str, u64); 12] {
         [
             ("flows_seen", self.flows_seen),
             ("dns_seen", self.dns_seen),
+            ("denied_seen", self.denied_seen),
             ("unreadable", self.unreadable),
             ("sent", self.sent),
             ("over_bound", self.over_bound),

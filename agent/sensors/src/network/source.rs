@@ -13,6 +13,8 @@ use crate::netlink::{acknowledgement, Socket, ERROR, NETFILTER, REQUEST_ACK};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of a packet of the domain name system that are read: what Ethernet carries.
 const DNS_PACKET: u32 = 1500;
+/// Bytes of a dropped packet that are read: its headers.
+const HEADERS: u32 = 128;
 
 /// Subscribes to connections that begin and end.
 pub(super) fn connections(settings: &Settings, status: &mut Status) -> Option<Socket> {
@@ -71,35 +73,43 @@ fn account(proc: &Path) -> io::Result<bool> {
 
 /// Subscribes to the packets that rules copy.
 pub(super) fn packets(settings: &Settings, status: &mut Status) -> Option<Socket> {
-    let dns = settings.dns_group?;
-    let mut socket = match Socket::open(NETFILTER, 0) {
-        Ok(socket) => socket,
-        Err(error) => {
-            status.lacks.push(format!(
-                "look-ups of names are not seen: {error}: the kernel lacks CONFIG_NETFILTER_NETLINK"
-            ));
-            return None;
-        }
-    };
-    socket.set_receive_buffer(i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX));
-    match confirmed(&mut socket, nflog::CONFIG, &nflog::bind(dns, DNS_PACKET)) {
-        Ok(()) => {
-            status.modes.push(format!("look-ups of names: packets of NFLOG group {dns}"));
-            Some(socket)
-        }
-        Err(error) => {
-            let why = match error.raw_os_error() {
-                Some(libc::EBUSY) => "; another program has the group: choose another `network.dns_group`",
-                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => {
-                    ": the kernel lacks CONFIG_NETFILTER_NETLINK_LOG"
-                }
-                Some(libc::EPERM | libc::EACCES) => ": CAP_NET_ADMIN is needed",
-                _ => "",
-            };
-            status.lacks.push(format!("look-ups of names are not seen: NFLOG group {dns}: {error}{why}"));
-            None
+    let groups = [
+        (settings.dns_group, "look-ups of names", "dns_group", DNS_PACKET),
+        (settings.denied_group, "dropped packets", "denied_group", HEADERS),
+    ];
+    let mut socket = None;
+    for (group, what, key, bytes) in groups {
+        let Some(group) = group else { continue };
+        match bind(&mut socket, settings, &nflog::bind(group, bytes)) {
+            Ok(()) => status.modes.push(format!("{what}: NFLOG group {group}")),
+            Err(error) => {
+                let why = match error.raw_os_error() {
+                    Some(libc::EPROTONOSUPPORT) => ": the kernel lacks CONFIG_NETFILTER_NETLINK".to_owned(),
+                    Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => {
+                        ": the kernel lacks CONFIG_NETFILTER_NETLINK_LOG".to_owned()
+                    }
+                    // The kernel has no other word for a group that is taken (net/netfilter/nfnetlink_log.c).
+                    Some(libc::EPERM | libc::EBUSY) => format!(
+                        "; another program has it: choose another `network.{key}`; or CAP_NET_ADMIN is missing"
+                    ),
+                    _ => String::new(),
+                };
+                status.lacks.push(format!("{what} are not seen: NFLOG group {group}: {error}{why}"));
+            }
         }
     }
+    socket
+}
+
+fn bind(socket: &mut Option<Socket>, settings: &Settings, request: &[u8]) -> io::Result<()> {
+    if let Some(socket) = socket {
+        return confirmed(socket, nflog::CONFIG, request);
+    }
+    let mut new = Socket::open(NETFILTER, 0)?;
+    new.set_receive_buffer(i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX));
+    confirmed(&mut new, nflog::CONFIG, request)?;
+    *socket = Some(new);
+    Ok(())
 }
 
 /// Sends a request and waits for the kernel's word on it.

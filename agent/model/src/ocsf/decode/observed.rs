@@ -70,6 +70,7 @@ pub(super) fn network(record: Record) -> Result<NetworkActivity, DecodeError> {
         1 => FlowChange::Opened,
         2 => FlowChange::Closed,
         4 => FlowChange::Failed,
+        5 => FlowChange::Denied,
         6 => FlowChange::Traffic,
         _ => return Err(ACTIVITY),
     };
@@ -95,6 +96,7 @@ pub(super) fn network(record: Record) -> Result<NetworkActivity, DecodeError> {
         reply: volume(traffic.bytes_in, traffic.packets_in),
         started: record.start_time.map(Timestamp),
         ended: record.end_time.map(Timestamp),
+        rule: record.unmapped.rule,
         process: actor(record.actor),
     }))
 }

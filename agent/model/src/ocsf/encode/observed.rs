@@ -90,6 +90,8 @@ fn network(flow: &Flow) -> Record<'_> {
             FlowChange::Closed => 2,
             FlowChange::Failed => 4,
             FlowChange::Traffic => 6,
+            // Refuse.
+            FlowChange::Denied => 5,
         }),
         start_time: flow.started.map(Timestamp::millis),
         end_time: flow.ended.map(Timestamp::millis),
@@ -104,6 +106,7 @@ fn network(flow: &Flow) -> Record<'_> {
             packets_in,
             ..Traffic::default()
         }),
+        unmapped: Unmapped { rule: flow.rule.as_deref(), ..Unmapped::default() }.none_if_empty(),
         ..Record::default()
     }
 }
