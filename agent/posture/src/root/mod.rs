@@ -382,7 +382,7 @@ impl Root {
 
     /// A directory open for listing; `None` when there is nothing at that path.
     pub(crate) fn open_directory(&self, path: &Path) -> Result<Option<OwnedFd>, Unreadable> {
-        self.unless_hidden(path)?;
+        self.unless_hidden(path, Last::Followed)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
         match self.open_by_path(path, flags) {
             Ok(fd) => Ok(Some(fd)),
@@ -401,7 +401,7 @@ impl Root {
         path: &Path,
         mut take: impl FnMut(RawFd, &CStr, Metadata) -> bool,
     ) -> Result<bool, Unreadable> {
-        self.unless_hidden(path)?;
+        self.unless_hidden(path, Last::Followed)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_CLOEXEC;
         let opened = resolve::open(self.directory.as_raw_fd(), path, flags, Last::AsItIs, &self.openat2);
         let directory = match opened {
@@ -462,8 +462,8 @@ impl Root {
         self.hidden.borrow().iter().find(|path| !own(path)).cloned()
     }
 
-    /// An error where a path, links followed, leads to what is hidden.
-    fn unless_hidden(&self, path: &Path) -> Result<(), Unreadable> {
+    /// An error where a path leads to what is hidden. A link itself is not hidden because of what it leads to: masks lead to /dev/null.
+    fn unless_hidden(&self, path: &Path, last: Last) -> Result<(), Unreadable> {
         let hidden = self.hidden.borrow();
         if hidden.is_empty() {
             return Ok(());
@@ -471,8 +471,9 @@ impl Root {
         // What is missing is judged by the nearest directory that is there.
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         let nearest = Path::new("/").join(path);
-        let found = nearest.ancestors().find_map(|above| {
-            resolve::open(self.directory.as_raw_fd(), above, flags, Last::Followed, &self.openat2).ok()
+        let found = nearest.ancestors().enumerate().find_map(|(depth, above)| {
+            let last = if depth == 0 { last } else { Last::Followed };
+            resolve::open(self.directory.as_raw_fd(), above, flags, last, &self.openat2).ok()
         });
         let real = found.and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok());
         let leads_in = |hidden: &&PathBuf| real.as_ref().is_some_and(|real| real.starts_with(hidden));
@@ -486,7 +487,7 @@ impl Root {
     }
 
     fn locate(&self, path: &Path, last: Last) -> Result<Option<OwnedFd>, Unreadable> {
-        self.unless_hidden(path)?;
+        self.unless_hidden(path, last)?;
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         match resolve::open(self.directory.as_raw_fd(), path, flags, last, &self.openat2) {
             Ok(fd) => Ok(Some(fd)),

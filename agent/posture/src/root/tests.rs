@@ -184,3 +184,20 @@ fn patterns_expand_below_the_root() {
         assert!(of("/etc/**").contains(&"/etc/d/c.conf".to_owned()));
     }
 }
+
+#[test]
+fn a_link_into_what_is_hidden_is_not_hidden_itself() {
+    let place = tempfile::tempdir().unwrap();
+    let hidden = place.path().join("hidden");
+    std::fs::create_dir(&hidden).unwrap();
+    std::fs::write(hidden.join("file"), "x").unwrap();
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(hidden.join("file"), &link).unwrap();
+    let mask = place.path().join("mask");
+    std::os::unix::fs::symlink("/dev/null", &mask).unwrap();
+    let root = Root::open(Path::new("/")).unwrap();
+    root.hide(vec![hidden.clone(), "/dev".into()]);
+    assert!(root.read(&link).is_err() && root.link_metadata(&hidden).is_err());
+    assert_eq!(root.read_link(&link), Ok(Some(hidden.join("file"))));
+    assert_eq!(root.read(&mask), Ok(Some(Vec::new())), "a mask needs no /dev");
+}
