@@ -110,6 +110,17 @@ fn a_policy_that_does_not_parse_is_named() {
 }
 
 #[test]
+fn an_enforced_profile_is_there_and_in_order() {
+    let image = Image::new();
+    image.write("etc/defender/conf.d/profile.toml", "[profile]\nenforce = \"alert\"\n");
+    image.is_told(1, &["/etc/defender/profile.toml", "profile.enforce", "learn one"]);
+    image.write("etc/defender/profile.toml", "version = 1\n\n[any]\nlogins = [\"operator dropbear\"]\n");
+    assert_eq!(image.check(), (0, String::new()));
+    image.write("etc/defender/profile.toml", "version = 1\n[any]\nlogin = []\n");
+    image.is_told(2, &["/etc/defender/profile.toml:", "login"]);
+}
+
+#[test]
 fn what_the_configuration_asks_for_must_be_in_the_image() {
     let image = Image::new();
     image.remove("etc/defender/defender.toml");

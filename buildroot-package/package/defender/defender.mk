@@ -143,11 +143,21 @@ define DEFENDER_INSTALL_CONFIG_FILE
 endef
 endif
 
+DEFENDER_PROFILE_FILE = $(call qstrip,$(BR2_PACKAGE_DEFENDER_PROFILE_FILE))
+ifneq ($(DEFENDER_PROFILE_FILE),)
+define DEFENDER_INSTALL_PROFILE_FILE
+	$(INSTALL) -D -m 0640 $(DEFENDER_PROFILE_FILE) $(TARGET_DIR)/etc/defender/profile.toml
+	printf '[profile]\nenforce = "alert"\n' >$(TARGET_DIR)/etc/defender/conf.d/40-profile.toml
+	chmod 0640 $(TARGET_DIR)/etc/defender/conf.d/40-profile.toml
+endef
+endif
+
 define DEFENDER_INSTALL_OVERLAY
 	$(call DEFENDER_INSTALL_OVERLAY_FILES,*,$(DEFENDER_UNWANTED_FILES)|$(DEFENDER_SYSTEMD_FILES)|$(DEFENDER_SYSV_FILES))
 	cd $(TARGET_DIR)/etc/defender && mkdir -p conf.d feeds policies rules
 	find $(TARGET_DIR)/etc/defender -type d -exec chmod 0750 {} +
 	$(DEFENDER_INSTALL_CONFIG_FILE)
+	$(DEFENDER_INSTALL_PROFILE_FILE)
 endef
 DEFENDER_POST_INSTALL_TARGET_HOOKS += DEFENDER_INSTALL_OVERLAY
 
