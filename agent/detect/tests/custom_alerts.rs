@@ -526,3 +526,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_full_list_compiles_and_is_quick() {
+    let globs =
+        (0..1000).map(|n| Program { path: format!("/opt/*/v?/lib-{n}/**/tool-*-{n}"), sha256: Vec::new() });
+    let began = std::time::Instant::now();
+    let mut detector = detector(vec![alert(Watch::Processes(globs.collect()))]);
+    let compiled = began.elapsed();
+    let allowed = run("/opt/app/v1/lib-999/a/b/tool-x-999");
+    let other = run("/opt/app/v1/lib-999/a/b/tool-x-99");
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert!(inspect(&mut detector, &allowed).is_empty());
+        assert_eq!(inspect(&mut detector, &other).len(), 1);
+    }
+    println!("compiled in {compiled:?}, {:?} an event", began.elapsed() / 200);
+}
