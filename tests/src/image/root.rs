@@ -111,6 +111,8 @@ fn product_layout(flavour: Flavour, stage: &Path) -> Result<()> {
         Flavour::Systemd => {
             let _ = fs::remove_dir_all(stage.join("etc/init.d"));
             let _ = fs::remove_file(stage.join("usr/libexec/defender/supervise"));
+            // Installed by choice only: with it the agent cannot kill, nor see homes and modules.
+            let _ = fs::remove_dir_all(stage.join("usr/lib/systemd/system/defender.service.d"));
         }
     }
     Ok(())

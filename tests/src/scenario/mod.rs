@@ -85,8 +85,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "posture_of_the_device", on: BOTH, agent: true, run: posture::posture_of_the_device },
     Scenario {
         name: "posture_changes_are_told",
-        // Not yet on the systemd flavour: there the agent takes /proc and more for hidden from it and cannot tell what changed.
-        on: BUSYBOX,
+        on: BOTH,
         agent: true,
         run: posture::posture_changes_are_told,
     },
