@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use defender_firewall::watch::{self, Watch};
 use defender_model::health::{Health, Kind};
+use defender_model::severity::Severity;
+use defender_sensors::network::nftables::rules;
 use defender_sensors::network::sensor::COMPONENT;
 use defender_sensors::network::{NetworkSensor, Selection, Settings};
 use defender_sensors::{Observation, Outlet};
@@ -14,6 +16,8 @@ use tokio::sync::watch::Receiver;
 use crate::config::Config;
 use crate::run::wall_clock;
 
+/// How often the rules are looked for.
+const KEEP: Duration = Duration::from_secs(10);
 /// Bound on a run of nft.
 const NFT: Duration = Duration::from_secs(5);
 
@@ -57,11 +61,40 @@ pub async fn run(sensor: NetworkSensor, config: Config, outlet: Outlet, stopped:
         include: network.include_interfaces.clone(),
         exclude: network.exclude_interfaces.clone(),
     };
-    for (part, words) in install(&firewall, wanted).await {
+    for (part, words) in install(&firewall, wanted.clone()).await {
         let health = Health::new(Kind::Degraded, format!("{COMPONENT}.{part}"), words);
         outlet.send(Observation::Health(health)).await;
     }
-    sensor.run(outlet, crate::run::told(stopped)).await;
+    let keeping = keep(firewall, wanted, outlet.clone());
+    tokio::select! {
+        () = sensor.run(outlet, crate::run::told(stopped)) => {}
+        () = keeping => {}
+    }
+}
+
+/// Looks now and then whether the rules are there, and puts them back when somebody took them away.
+async fn keep(firewall: defender_firewall::Config, wanted: Watch, outlet: Outlet) {
+    let count = || watch::CHAINS.map(|chain| rules(watch::TABLE, chain).ok());
+    let placed = count();
+    loop {
+        tokio::time::sleep(KEEP).await;
+        if count() == placed {
+            continue;
+        }
+        let mut words =
+            "the rules that feed the network sensor were taken away by another hand; they are put back"
+                .to_owned();
+        for (_, lacking) in install(&firewall, wanted.clone()).await {
+            words = format!("{words}; {lacking}");
+        }
+        let mut health = Health::new(Kind::Changed, format!("{COMPONENT}.rules"), words);
+        health.severity = Severity::Medium;
+        outlet.send(Observation::Health(health)).await;
+        if count() != placed {
+            // Nothing is gained by trying often.
+            tokio::time::sleep(KEEP * 30).await;
+        }
+    }
 }
 
 /// Puts the rules in place, those that the kernel takes, and says what is missed for want of the others.

@@ -26,6 +26,8 @@ use crate::nft::Nft;
 
 /// Name of the table.
 pub const TABLE: &str = "defender_watch";
+/// Its chains.
+pub const CHAINS: [&str; 2] = ["input", "output"];
 /// After the product's own filter chains (0).
 const PRIORITY: i32 = 10;
 

@@ -19,6 +19,7 @@ use defender_model::event::EventKind;
 use defender_model::health::Health;
 use defender_model::network::{Direction, Flow, FlowChange, Listener, Protocol};
 use defender_model::time::Timestamp;
+use defender_sensors::network::nftables::rules;
 use defender_sensors::network::onlooker::look;
 use defender_sensors::network::{NetworkSensor, Selection, Settings, Status};
 use defender_sensors::{Observation, Outlet};
@@ -423,6 +424,17 @@ fn refused_connections_failed_and_datagrams_are_flows() {
     let datagram = sensor.flow("UDP", |flow| flow.protocol == Protocol::UDP);
     assert_eq!(datagram.destination.port, Some(9));
     assert_eq!(sensor.status.lock().unwrap().lacks, Vec::<String>::new());
+}
+
+#[test]
+fn rules_of_a_chain_are_counted() {
+    if !namespace(TRACK) {
+        return;
+    }
+    assert_eq!(rules("t", "o").unwrap(), Some(1));
+    assert_eq!((rules("t", "x").unwrap(), rules("x", "o").unwrap()), (None, None));
+    assert!(run("nft", &["flush", "table", "inet", "t"], ""));
+    assert_eq!(rules("t", "o").unwrap(), Some(0));
 }
 
 #[test]

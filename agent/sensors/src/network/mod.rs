@@ -12,6 +12,7 @@
 //! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
 //! | `socket` | the kernel's lists of sockets |
 //! | `attribute` | netlink attributes |
+//! | [`nftables`] | whether the rules that feed the sensor are still there |
 //! | `attribution` | events that wait for word of the process behind them |
 //! | `settings`, `source` | what the sensor is told; what the kernel offers it |
 //! | [`sensor`] | the task that joins them |
@@ -26,6 +27,7 @@ mod listener;
 mod lookup;
 mod names;
 pub mod nflog;
+pub mod nftables;
 pub mod onlooker;
 pub mod packet;
 pub mod sensor;

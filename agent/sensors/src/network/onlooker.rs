@@ -12,10 +12,11 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use defender_model::network::Protocol;
-use defender_model::process::Actor;
+use defender_model::process::{Actor, Ancestor};
 use defender_model::text::truncate;
 
 use super::attribute::address;
@@ -29,8 +30,14 @@ const TOGETHER: usize = 256;
 /// Bytes of a program's path and of a command line in an answer.
 const PATH: usize = 4096;
 const COMMAND_LINE: usize = 1024;
-/// Longest answer: ticket, process, user, login user, path, command line.
-const ANSWER: usize = 8 + 3 * 4 + 2 + PATH + COMMAND_LINE;
+/// The same of those further up than the parent.
+const FURTHER_UP: usize = 256;
+/// Longest answer: ticket, user, login user, and the programs.
+const ANSWER: usize = 8
+    + 2 * 4
+    + (1 + Ancestor::LEVELS) * (4 + 2 + 2 + PATH)
+    + 2 * COMMAND_LINE
+    + (Ancestor::LEVELS - 1) * FURTHER_UP;
 /// Owners remembered between walks.
 const REMEMBERED: usize = 32;
 /// Stands for an id that is not known.
@@ -189,8 +196,26 @@ impl Iterator for Pids<'_> {
     }
 }
 
+/// The process and those above it, as far as they are there.
 fn describe(proc: &Path, pid: u32) -> Option<Actor> {
-    let process = procfs::read(proc, pid)?.process;
+    let entry = procfs::read(proc, pid)?;
+    let process = entry.process;
+    let mut above = Vec::new();
+    let mut next = entry.ppid;
+    while next != 0 && above.len() < Ancestor::LEVELS {
+        let Some(entry) = procfs::read(proc, next) else { break };
+        above.push((next, entry.process));
+        next = entry.ppid;
+    }
+    let parent = above.into_iter().enumerate().rev().fold(None, |parent, (level, (pid, process))| {
+        let line = if level == 0 { COMMAND_LINE } else { FURTHER_UP };
+        Some(Arc::new(Ancestor {
+            pid,
+            executable: truncate(&process.executable, PATH).into(),
+            command_line: truncate(&process.command_line(), line).into(),
+            parent,
+        }))
+    });
     Some(Actor {
         pid,
         command_line: truncate(&process.command_line(), COMMAND_LINE).into(),
@@ -198,7 +223,7 @@ fn describe(proc: &Path, pid: u32) -> Option<Actor> {
         uid: process.uid,
         auid: process.auid,
         user: None,
-        parent: None,
+        parent,
     })
 }
 
@@ -207,15 +232,37 @@ fn write_answer(ticket: u64, actor: Option<&Actor>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 2]);
     out.extend_from_slice(&ticket.to_ne_bytes());
     if let Some(actor) = actor {
-        for id in [actor.pid, actor.uid.unwrap_or(NONE), actor.auid.unwrap_or(NONE)] {
+        for id in [actor.uid.unwrap_or(NONE), actor.auid.unwrap_or(NONE)] {
             out.extend_from_slice(&id.to_ne_bytes());
         }
-        out.extend_from_slice(&(actor.executable.len() as u16).to_ne_bytes());
-        out.extend_from_slice(actor.executable.as_bytes());
-        out.extend_from_slice(actor.command_line.as_bytes());
+        write_program(actor.pid, &actor.executable, &actor.command_line, out);
+        for ancestor in actor.parent.iter().flat_map(|parent| parent.chain()) {
+            write_program(ancestor.pid, &ancestor.executable, &ancestor.command_line, out);
+        }
     }
     let length = (out.len() - start - 2) as u16;
     out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+}
+
+/// What is told of every process: its id, and path and command line with their lengths before them.
+fn write_program(pid: u32, executable: &str, command_line: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&pid.to_ne_bytes());
+    for text in [executable, command_line] {
+        out.extend_from_slice(&(text.len() as u16).to_ne_bytes());
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn read_program(bytes: &mut &[u8]) -> Option<(u32, Arc<str>, Arc<str>)> {
+    let (pid, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    let mut text = || {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (text, rest) = rest.split_at_checked(u16::from_ne_bytes(*length).into())?;
+        *bytes = rest;
+        Some(Arc::from(std::str::from_utf8(text).ok()?))
+    };
+    Some((u32::from_ne_bytes(*pid), text()?, text()?))
 }
 
 /// An answer: its ticket, and the process if it was found. `None` for what is none.
@@ -225,24 +272,19 @@ fn read_answer(bytes: &[u8]) -> Option<(u64, Option<Actor>)> {
     if rest.is_empty() {
         return Some((ticket, None));
     }
-    let (pid, rest) = rest.split_first_chunk::<4>()?;
     let (uid, rest) = rest.split_first_chunk::<4>()?;
-    let (auid, rest) = rest.split_first_chunk::<4>()?;
-    let (length, rest) = rest.split_first_chunk::<2>()?;
-    let (path, line) = rest.split_at_checked(u16::from_ne_bytes(*length).into())?;
+    let (auid, mut rest) = rest.split_first_chunk::<4>()?;
+    let (pid, executable, command_line) = read_program(&mut rest)?;
+    let mut above = Vec::new();
+    while !rest.is_empty() && above.len() < Ancestor::LEVELS {
+        above.push(read_program(&mut rest)?);
+    }
+    let parent = above.into_iter().rev().fold(None, |parent, (pid, executable, command_line)| {
+        Some(Arc::new(Ancestor { pid, executable, command_line, parent }))
+    });
     let id = |bytes: &[u8; 4]| Some(u32::from_ne_bytes(*bytes)).filter(|id| *id != NONE);
-    Some((
-        ticket,
-        Some(Actor {
-            pid: u32::from_ne_bytes(*pid),
-            executable: std::str::from_utf8(path).ok()?.into(),
-            command_line: std::str::from_utf8(line).ok()?.into(),
-            uid: id(uid),
-            auid: id(auid),
-            user: None,
-            parent: None,
-        }),
-    ))
+    let actor = Actor { pid, executable, command_line, uid: id(uid), auid: id(auid), user: None, parent };
+    Some((ticket, Some(actor)))
 }
 
 /// The asking end.
@@ -364,6 +406,7 @@ mod tests {
             assert_eq!(actor.pid, std::process::id());
             assert_eq!(*actor.executable, *std::env::current_exe().unwrap().to_str().unwrap());
             assert!(actor.uid.is_some() && !actor.command_line.is_empty());
+            assert_eq!(actor.parent.unwrap().pid, std::os::unix::process::parent_id());
         });
         looking.join().unwrap().unwrap();
     }
@@ -392,12 +435,16 @@ mod tests {
         }
 
         #[test]
-        fn answers_are_read_as_written(pid: u32, uid: Option<u16>, path in ".{0,40}", line in ".{0,40}") {
+        fn answers_are_read_as_written(pid: u32, uid: Option<u16>, path in ".{0,40}", line in ".{0,40}", levels in 0u32..8) {
+            let parent = (0..levels).fold(None, |parent, pid| {
+                Some(Arc::new(Ancestor { pid, executable: "/bin/sh".into(), command_line: "sh".into(), parent }))
+            });
             let actor = Actor {
                 pid,
                 executable: path.into(),
                 command_line: line.into(),
                 uid: uid.map(u32::from),
+                parent,
                 ..Actor::default()
             };
             let mut bytes = Vec::new();
