@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::kernel::{FirewallChange, ModuleActivity};
 use crate::network::{Direction, Flow, FlowChange, Listener};
 use crate::peripheral::PeripheralActivity;
-use crate::process::{Actor, Change, ExitReason, ProcessActivity};
+use crate::process::{Actor, Ancestor, Change, ExitReason, ProcessActivity};
 use crate::remediation::{self, Action, Remediation};
 use crate::severity::Severity;
 use crate::text::{printable, truncate};
@@ -17,6 +17,10 @@ use crate::time::Timestamp;
 
 /// Longest attacker-supplied text in a one-line summary, in bytes.
 const SUMMARY_TEXT: usize = 200;
+/// The same of an alert: title, group and the event it rests on.
+const ALERT_TEXT: usize = 600;
+/// Longest name of an ancestor in an alert, in bytes.
+const ANCESTOR_TEXT: usize = 32;
 
 /// One thing that happened on the device, or that the agent concluded or did.
 #[derive(Debug, Clone, PartialEq)]
@@ -232,7 +236,8 @@ impl core::fmt::Display for Event {
                 if !finding.message.starts_with(&finding.rule.title) {
                     write!(f, "{}: ", safe(&finding.rule.title))?;
                 }
-                f.write_str(&safe(&finding.message))
+                f.write_str(&printable(truncate(&finding.message, ALERT_TEXT)))?;
+                lineage(f, finding.ancestors())
             }
             EventKind::Remediation(done) => {
                 let action = match done.action {
@@ -270,6 +275,40 @@ impl core::fmt::Display for Event {
             }
         }
     }
+}
+
+impl EventKind {
+    /// The process behind something observed, where a sensor could tell.
+    #[must_use]
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Self::Network(flow) => flow.process.as_ref(),
+            Self::Listener(socket) => socket.process.as_ref(),
+            Self::Dns(dns) => dns.process.as_ref(),
+            Self::File(activity) => activity.process.as_ref(),
+            Self::Module(activity) => activity.process.as_ref(),
+            Self::Firewall(change) => change.process.as_ref(),
+            Self::Peripheral(_)
+            | Self::Process(_)
+            | Self::Authentication(_)
+            | Self::Finding(_)
+            | Self::Remediation(_)
+            | Self::Compliance(_)
+            | Self::Health(_) => None,
+        }
+    }
+}
+
+/// Where a process came from, nearest first, at the end of an alert: names without directories.
+fn lineage(f: &mut core::fmt::Formatter<'_>, ancestor: Option<&Ancestor>) -> core::fmt::Result {
+    let Some(ancestor) = ancestor else { return Ok(()) };
+    for (level, ancestor) in ancestor.chain().enumerate() {
+        let name = ancestor.executable.rsplit('/').next().unwrap_or_default();
+        let name = if name.is_empty() { "?" } else { name };
+        let arrow = if level == 0 { " [from" } else { " <" };
+        write!(f, "{arrow} {}({})", printable(truncate(name, ANCESTOR_TEXT)), ancestor.pid)?;
+    }
+    f.write_str("]")
 }
 
 /// Who did it, at the end of a summary.

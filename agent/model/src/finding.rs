@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::authentication::Authentication;
 use crate::event::EventKind;
-use crate::process::Process;
+use crate::process::{Ancestor, Process};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
@@ -170,4 +170,59 @@ pub struct Finding {
     pub response: Responses,
     /// A later report of a finding that was sent already, with the same `uid`: its count and times are those of all so far.
     pub update: bool,
+}
+
+impl Finding {
+    /// The parent of the process that it rests on, and through it those further up.
+    #[must_use]
+    pub fn ancestors(&self) -> Option<&Ancestor> {
+        self.evidence.iter().find_map(|evidence| match evidence {
+            Evidence::Process(process) => process.parent.as_deref(),
+            Evidence::Observed(kind) => kind.actor().and_then(|actor| actor.parent.as_deref()),
+            Evidence::Authentication(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn an_alert_for_people_tells_where_the_process_came_from_and_is_bounded() {
+        let mut above: Option<Arc<Ancestor>> = None;
+        for pid in 1..=20 {
+            let executable = format!("/usr/bin/{}\x1b[2J", "x".repeat(400)).into();
+            let ancestor = Ancestor { pid, executable, command_line: "".into(), parent: above };
+            above = Some(Arc::new(ancestor));
+        }
+        let shell = Ancestor {
+            pid: 21,
+            executable: "/bin/sh".into(),
+            command_line: "sh -c evil".into(),
+            parent: above,
+        };
+        let process = Process { pid: 22, parent: Some(Arc::new(shell)), ..Process::default() };
+        let finding = Finding {
+            uid: "r-1".into(),
+            rule: Arc::new(RuleInfo { id: "r".into(), title: "Dropper".into(), ..RuleInfo::default() }),
+            severity: Severity::High,
+            message: format!("Dropper: {}", "y".repeat(5000)),
+            count: 1,
+            first_seen: Timestamp(0),
+            last_seen: Timestamp(0),
+            group: Vec::new(),
+            source: None,
+            destination: None,
+            evidence: vec![Evidence::Process(Box::new(process))],
+            response: Responses::NONE,
+            update: false,
+        };
+        let text = Event::new(Timestamp(0), finding.clone().into()).to_string();
+        assert!(text.contains(" [from sh(21) < xxx") && text.ends_with("(14)]"), "{text}");
+        assert!(text.len() < 1200 && !text.contains('\u{1b}'), "{} bytes: {text}", text.len());
+        let finding = Finding { evidence: Vec::new(), ..finding };
+        assert!(!Event::new(Timestamp(0), finding.into()).to_string().contains("[from"));
+    }
 }

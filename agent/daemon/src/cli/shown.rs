@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use defender_model::ocsf;
+use defender_model::process::Ancestor;
 use defender_model::severity::Severity;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
@@ -12,7 +13,9 @@ use serde::Deserialize;
 use crate::request::{BlockedAddress, StatusReport};
 
 /// Longest text of one event, in bytes; the whole of it is in the JSON.
-const TEXT: usize = 600;
+const TEXT: usize = 1000;
+/// Longest name of an ancestor, in bytes.
+const ANCESTOR: usize = 32;
 
 /// A status report.
 pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
@@ -128,16 +131,53 @@ struct Brief {
     status_code: String,
     status_detail: String,
     observables: Vec<Observable>,
-    process: Option<Target>,
+    process: Option<Subject>,
+    evidences: Vec<Evidence>,
     unmapped: Unmapped,
 }
 
-/// The process of a remediation.
+/// A process, and where it came from.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Target {
+struct Subject {
     pid: u32,
     file: Executable,
+    parent_process: Option<Box<Subject>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Evidence {
+    process: Option<Subject>,
+    actor: Option<Actor>,
+}
+
+#[derive(Deserialize)]
+struct Actor {
+    process: Option<Subject>,
+}
+
+impl Brief {
+    /// ` [from sh(12) < sshd(9)]`: the ancestors of the first process among the evidence, names without directories.
+    fn lineage(&self) -> String {
+        let mut above = self
+            .evidences
+            .iter()
+            .find_map(|evidence| evidence.process.as_ref().or(evidence.actor.as_ref()?.process.as_ref()))
+            .and_then(|process| process.parent_process.as_deref());
+        let mut names = Vec::new();
+        while let Some(ancestor) = above.filter(|_| names.len() < Ancestor::LEVELS) {
+            let name = ancestor.file.path.rsplit('/').next().unwrap_or_default();
+            let name = if name.is_empty() { "?" } else { truncate(name, ANCESTOR) };
+            names.push(format!("{name}({})", ancestor.pid));
+            above = ancestor.parent_process.as_deref();
+        }
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(" [from {}]", names.join(" < "))
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -171,10 +211,16 @@ pub(super) fn event(out: &mut dyn Write, line: &str, colour: bool) -> io::Result
     };
     let address = brief.observables.first().map(|observable| observable.value);
     let text = match brief.class_uid {
-        ocsf_class::DETECTION_FINDING => match (brief.unmapped.response.as_str(), address) {
-            ("" | "none", _) | (_, None) => format!("ALERT {}", brief.message),
-            (response, Some(address)) => format!("ALERT {} [{response} {address}]", brief.message),
-        },
+        ocsf_class::DETECTION_FINDING => {
+            let from = brief.lineage();
+            match (brief.unmapped.response.as_str(), address) {
+                ("" | "none", _) => format!("ALERT {}{from}", brief.message),
+                (response, None) => format!("ALERT {}{from} [{response}]", brief.message),
+                (response, Some(address)) => {
+                    format!("ALERT {}{from} [{response} {address}]", brief.message)
+                }
+            }
+        }
         ocsf_class::REMEDIATION | ocsf_class::PROCESS_REMEDIATION | ocsf_class::NETWORK_REMEDIATION => {
             let mut words = match (brief.class_uid, brief.activity_id, address) {
                 (ocsf_class::REMEDIATION, ..) => "hook",
@@ -296,6 +342,13 @@ mod tests {
         ] {
             assert!(line.ends_with(&format!("  {words}\n")), "{line}");
         }
+        let alert = r#"{"class_uid":2004,"severity_id":4,"message":"Dropper","evidences":[{"actor":{"process":{"pid":9,
+            "parent_process":{"pid":8,"file":{"path":"/bin/sh"},"parent_process":{"pid":7,"file":{"path":"/a/\u001b[2J"}}}}}}],
+            "unmapped":{"response":"isolate"}}"#;
+        let mut out = Vec::new();
+        event(&mut out, alert, false).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("ALERT Dropper [from sh(8) < \\u{1b}[2J(7)] [isolate]\n"), "{text}");
         let health = Health::new(Kind::Degraded, "sink.file", "no room");
         assert_eq!(
             shown(&Event::new(Timestamp(0), health.into()), false),

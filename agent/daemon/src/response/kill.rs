@@ -92,7 +92,12 @@ fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes two numbers.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if descriptor < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        // What the kernel says of the number of a process that has ended while its group or session lives on.
+        return Err(match error.raw_os_error() {
+            Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::ESRCH),
+            _ => error,
+        });
     }
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns; descriptors fit an int.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
@@ -157,6 +162,18 @@ mod tests {
         assert!(!child.wait().unwrap().success());
         let gone = kill(&process, now(), &guard(&[]));
         assert!(matches!(&gone, Outcome::Refused(why) if why.contains("ended by itself")), "{gone:?}");
+    }
+
+    #[test]
+    fn a_leader_that_has_ended_is_no_failure() {
+        // Its number lives on as that of its group.
+        let output =
+            Command::new("setsid").args(["-w", "sh", "-c", "sleep 60 >&- 2>&- & echo $$ $!"]).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let numbers: Vec<u32> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let outcome = kill(&Process { pid: numbers[0], ..Process::default() }, now(), &guard(&[]));
+        assert!(Command::new("kill").arg(numbers[1].to_string()).status().unwrap().success());
+        assert!(matches!(&outcome, Outcome::Refused(why) if why.contains("ended by itself")), "{outcome:?}");
     }
 
     #[test]

@@ -300,30 +300,11 @@ fn firewall(done: &FirewallChange) -> Record<'_> {
     }
 }
 
-/// Who is behind something observed, where a sensor could tell.
-fn process(kind: &EventKind) -> Option<&process::Actor> {
-    match kind {
-        EventKind::Network(flow) => flow.process.as_ref(),
-        EventKind::Listener(socket) => socket.process.as_ref(),
-        EventKind::Dns(dns) => dns.process.as_ref(),
-        EventKind::File(activity) => activity.process.as_ref(),
-        EventKind::Module(activity) => activity.process.as_ref(),
-        EventKind::Firewall(change) => change.process.as_ref(),
-        EventKind::Peripheral(_)
-        | EventKind::Process(_)
-        | EventKind::Authentication(_)
-        | EventKind::Finding(_)
-        | EventKind::Remediation(_)
-        | EventKind::Compliance(_)
-        | EventKind::Health(_) => None,
-    }
-}
-
 /// The same as evidence of a finding, with all known ancestors of the process behind it.
 pub(super) fn evidence(kind: &EventKind) -> wire::Evidence<'_> {
     let Some(mut record) = record(kind) else { return wire::Evidence::default() };
     if let Some(described) = record.actor.as_mut().and_then(|actor| actor.process.as_mut()) {
-        described.parent_process = lineage(process(kind).and_then(|subject| subject.parent.as_deref()));
+        described.parent_process = lineage(kind.actor().and_then(|subject| subject.parent.as_deref()));
     }
     let data = wire::EvidenceData {
         answers: record.answers,
