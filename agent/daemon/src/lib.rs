@@ -29,6 +29,7 @@ pub mod control;
 pub mod dbus;
 pub mod device;
 pub mod feeds;
+pub mod files;
 pub mod logins;
 pub mod network;
 pub mod onlooker;

@@ -38,6 +38,11 @@ pub enum Request {
     },
     /// Which addresses are blocked.
     Blocked,
+    /// Take over all watched files as they are, with one event for all that changed.
+    AcceptBaseline {
+        /// Not now: as the next start of the agent finds them.
+        next_start: bool,
+    },
     /// For a time, let nobody but named peers through.
     Isolate {
         /// For how long; the configured time when absent.
@@ -151,6 +156,9 @@ pub struct StatusReport {
     /// The network sensor.
     #[serde(default)]
     pub network: NetworkStatus,
+    /// The file sensor.
+    #[serde(default)]
+    pub files: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -178,7 +186,7 @@ pub struct ProcessStatus {
     pub table: u64,
 }
 
-/// The network sensor.
+/// The network or the file sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkStatus {
     /// How each part works; empty when the sensor is off.
@@ -199,6 +207,9 @@ pub struct EventCounts {
     /// Connections, listening sockets, names looked up.
     #[serde(default)]
     pub network: u64,
+    /// Files created, changed, removed.
+    #[serde(default)]
+    pub files: u64,
     /// Alerts.
     pub findings: u64,
     /// Blocks and unblocks.

@@ -13,6 +13,7 @@ use defender_detect::{Detector, Limits};
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
+use defender_sensors::file::FileSensor;
 use defender_sensors::network::NetworkSensor;
 use defender_sensors::process::{ProcessSensor, Settings};
 use defender_sensors::{Observation, Outlet};
@@ -25,7 +26,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, logins, network, onlooker, posture, profile, rules};
+use crate::{device, files, logins, network, onlooker, posture, profile, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -91,6 +92,7 @@ pub fn run(options: &Options) -> ExitCode {
     // What needs the privileges of the start is opened before they are given up.
     let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let network = network::open(&config, onlooker);
+    let files = files::open(&config).unzip();
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -123,13 +125,14 @@ pub fn run(options: &Options) -> ExitCode {
         rule_errors,
         process: process.as_ref().map(ProcessSensor::status),
         network: network.as_ref().map(NetworkSensor::status),
+        files: files.1,
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
         posture: config.posture.enabled.then(Arc::default),
         config,
     };
-    let opened = Opened { process, network, syslog, control, news };
+    let opened = Opened { process, network, files: files.0, syslog, control, news };
     runtime.block_on(serve(parts, opened));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -140,6 +143,7 @@ pub fn run(options: &Options) -> ExitCode {
 struct Opened {
     process: Option<ProcessSensor>,
     network: Option<NetworkSensor>,
+    files: Option<FileSensor>,
     syslog: Option<UnixDatagram>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
@@ -156,6 +160,9 @@ async fn serve(parts: Parts, opened: Opened) {
         pipeline.say(health);
     }
     if let Some(sensor) = opened.process {
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
+    if let Some(sensor) = opened.files {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.network {
@@ -401,7 +408,11 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             Capability::CAP_SYS_PTRACE,
         ]);
     }
-    if config.login.enabled || config.posture.enabled || !credentials(config).is_empty() {
+    if config.login.enabled
+        || config.posture.enabled
+        || config.files.enabled
+        || !credentials(config).is_empty()
+    {
         capabilities.push(Capability::CAP_DAC_READ_SEARCH);
     }
     if config.response.kill_process {
@@ -421,6 +432,7 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             .map(PathBuf::from)
             .into_iter()
             .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
+            .chain(files::tops(config))
             .chain(config.rules.directories.iter().cloned())
             // A scan of the posture looks everywhere. Writing and executing stay closed.
             .chain(config.posture.enabled.then(|| PathBuf::from("/")))

@@ -151,7 +151,9 @@ fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Out
         | Verb::Unblock
         | Verb::Blocked
         | Verb::Isolate
-        | Verb::IsolateOff => query::ask(verb, given, streams),
+        | Verb::IsolateOff
+        | Verb::BaselineAccept
+        | Verb::BaselineAcceptNext => query::ask(verb, given, streams),
         Verb::Replay => replay::replay(given, streams),
         Verb::Posture => posture::scan(given, streams),
         Verb::PostureList => posture::list(given, streams),

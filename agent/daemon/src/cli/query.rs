@@ -65,6 +65,8 @@ fn request(verb: Verb, given: &Given) -> Result<Request, Failure> {
         Verb::Blocked => Request::Blocked,
         Verb::Isolate => Request::Isolate { seconds: given.seconds, reason: reason(given) },
         Verb::IsolateOff => Request::EndIsolation,
+        Verb::BaselineAccept => Request::AcceptBaseline { next_start: false },
+        Verb::BaselineAcceptNext => Request::AcceptBaseline { next_start: true },
         _ => Request::Status,
     })
 }
@@ -98,6 +100,12 @@ fn done(
         Request::Isolate { .. } => ("the device is isolated".to_owned(), Outcome::Fine),
         Request::EndIsolation if changed => ("the device is no longer isolated".to_owned(), Outcome::Fine),
         Request::EndIsolation => ("the device was not isolated".to_owned(), Outcome::No),
+        Request::AcceptBaseline { next_start: true } => {
+            ("the next start takes over the files that it finds".to_owned(), Outcome::Fine)
+        }
+        Request::AcceptBaseline { .. } => {
+            ("the files are being taken over; an event tells when that is done".to_owned(), Outcome::Fine)
+        }
         _ => ("done".to_owned(), Outcome::Fine),
     };
     if given.json {

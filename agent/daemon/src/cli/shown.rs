@@ -34,18 +34,21 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     };
     row(out, "processes", &format!("{source}; {} lost, {} known", process.lost, process.table))?;
     rows(out, "  not used", &process.declined)?;
-    rows(out, "network", &report.network.modes)?;
-    rows(out, "  missing", &report.network.lacks)?;
-    if !report.network.counters.is_empty() {
-        let counters: Vec<String> =
-            report.network.counters.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        row(out, "  counted", &counters.join(", "))?;
+    for (name, sensor) in [("network", &report.network), ("files", &report.files)] {
+        rows(out, name, &sensor.modes)?;
+        rows(out, "  missing", &sensor.lacks)?;
+        if !sensor.counters.is_empty() {
+            let counters: Vec<String> =
+                sensor.counters.iter().map(|(name, count)| format!("{count} {name}")).collect();
+            row(out, "  counted", &counters.join(", "))?;
+        }
     }
     let events = &report.events;
     let counts = [
         ("process", events.process),
         ("authentication", events.authentication),
         ("network", events.network),
+        ("file", events.files),
         ("finding", events.findings),
         ("remediation", events.remediations),
         ("health", events.health),

@@ -7,6 +7,7 @@
 //! | `read` | from the file's values to the types |
 //! | [`reference`](mod@reference) | the documentation and the commented default file, generated from the types |
 //! | [`section`] | one list from which a section's struct, defaults and documentation come |
+//! | `watched` | the files that are watched by default |
 //! | [`value`] | values with a meaning of their own |
 
 use std::path::PathBuf;
@@ -19,12 +20,14 @@ mod read;
 pub mod reference;
 pub mod section;
 pub mod value;
+mod watched;
 
 use defender_detect::Placeholders;
 use section::{section, Section};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 use value::{Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
+use watched::{UNWATCHED, WATCHED};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -39,6 +42,8 @@ pub struct Config {
     pub login: Login,
     /// Section `network`.
     pub network: Network,
+    /// Section `files`.
+    pub files: Files,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -81,6 +86,7 @@ impl Config {
                 ("process", &mut read.process),
                 ("login", &mut read.login),
                 ("network", &mut read.network),
+                ("files", &mut read.files),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -215,6 +221,27 @@ Network {
     events_per_second: u32 = 200,
     /// KiB of kernel memory for what the agent has not read yet.
     receive_buffer_kib: u32 = 1024,
+} }
+
+section! { "files"
+/// Files created, changed and removed.
+Files {
+    /// Watch files.
+    enabled: bool = true,
+    /// Files, and directories with everything below them; `*` in a name stands for any characters. What does not exist yet is waited for.
+    paths: Vec<PathBuf> = WATCHED.map(PathBuf::from).to_vec(),
+    /// What is left out of them.
+    exclude: Vec<PathBuf> = UNWATCHED.map(PathBuf::from).to_vec(),
+    /// Directories watched; each takes about 1 KiB of kernel memory.
+    max_watches: usize = 2048,
+    /// Files that the baseline holds; each takes about 0.3 KiB of memory.
+    max_files: usize = 8192,
+    /// KiB up to which a file has a SHA-256; longer ones are compared by size and time. 0 for none.
+    hash_max_kib: u64 = 16384,
+    /// KiB read within a second for that.
+    hash_kib_per_second: u64 = 2048,
+    /// Events within a second, with bursts of five times as many; what goes beyond is counted. 0 for no bound.
+    events_per_second: u32 = 100,
 } }
 
 section! { "rules"
@@ -528,6 +555,7 @@ pub fn sections() -> Vec<Section> {
         Process::section(),
         Login::section(),
         Network::section(),
+        Files::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

@@ -31,16 +31,16 @@ use defender_model::ocsf;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
-use defender_sensors::{network, process, Observation};
+use defender_sensors::{file, network, process, Observation};
 use tokio::sync::{mpsc, oneshot, Notify};
 
-use crate::feeds;
 use crate::posture::schedule::concerns;
 use crate::request::{
     BlockedAddress, Desk, EventCounts, FirewallStatus, IsolationStatus, NetworkStatus, Notice, ProcessStatus,
     Reply, Request, Requests, RulesStatus, StatusReport,
 };
 use crate::response::hook::Hook;
+use crate::{feeds, files};
 use isolator::IsolateOrder;
 use recent::Recent;
 use responder::{BlockOrder, Done, Order, Responder};
@@ -78,6 +78,8 @@ pub struct Parts {
     pub process: Option<Arc<Mutex<process::Status>>>,
     /// What the network sensor is doing; `None` when it is off.
     pub network: Option<Arc<Mutex<network::Status>>>,
+    /// The file sensor; `None` when it is off.
+    pub files: Option<files::Handle>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -292,6 +294,7 @@ impl Pipeline {
             EventKind::Process(_) => self.counts.process += 1,
             EventKind::Authentication(_) => self.counts.authentication += 1,
             EventKind::Network(_) | EventKind::Listener(_) | EventKind::Dns(_) => self.counts.network += 1,
+            EventKind::File(_) => self.counts.files += 1,
             _ => {}
         }
         self.emit(event);
@@ -500,12 +503,18 @@ impl Pipeline {
             .with("groups_forgotten", self.parts.detector.stats().evictions)
             .with("process_lost", lost)
             .with("network", counts.network)
+            .with("files", counts.files)
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
         self.say(health);
         if let Some(shared) = &self.parts.network {
             let counters = shared.lock().unwrap_or_else(PoisonError::into_inner).counters();
             let mut health = Health::new(Kind::Statistics, "network", "since start");
             health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
+            self.say(health);
+        }
+        if self.parts.files.is_some() {
+            let mut health = Health::new(Kind::Statistics, "files", "since start");
+            health.counters = self.files_status().counters;
             self.say(health);
         }
     }
@@ -538,9 +547,22 @@ impl Pipeline {
                 return self.order(Order::Isolate(order));
             }
             Request::EndIsolation => return self.order(Order::EndIsolation(answer)),
+            Request::AcceptBaseline { next_start } => self.accept_baseline(next_start),
         };
         // Whoever asked may have gone.
         let _ = answer.send(reply);
+    }
+
+    fn accept_baseline(&self, next_start: bool) -> Reply {
+        let order = if next_start { file::Order::AcceptAtNextStart } else { file::Order::Accept };
+        let failed = |error: &str| Reply::Failed { error: error.to_owned() };
+        match &self.parts.files {
+            None => failed("there is no baseline: `files.enabled` is false"),
+            Some(files) => match files.orders.try_send(order) {
+                Ok(()) => Reply::Done { changed: true },
+                Err(_) => failed("too many orders wait for the file sensor, or it has ended; try again"),
+            },
+        }
     }
 
     fn order(&self, order: Order) {
@@ -569,6 +591,16 @@ impl Pipeline {
         }
     }
 
+    fn files_status(&self) -> NetworkStatus {
+        let Some(files) = &self.parts.files else { return NetworkStatus::default() };
+        let status = files.status.lock().unwrap_or_else(PoisonError::into_inner);
+        NetworkStatus {
+            modes: status.modes.clone(),
+            lacks: status.lacks.clone(),
+            counters: status.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        }
+    }
+
     fn network_status(&self) -> NetworkStatus {
         let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
         let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -591,6 +623,7 @@ impl Pipeline {
             degraded: self.standing.reasons(),
             process: self.process_status(),
             network: self.network_status(),
+            files: self.files_status(),
             events: self.counts.clone(),
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,

@@ -9,7 +9,7 @@ const IOPRIO_CLASS_SHIFT: libc::c_int = 13;
 
 /// Puts the calling thread last in line for processor and disk. Where a service manager forbids that, it stays as it is: the work is the
 /// same, only less polite.
-pub(super) fn yield_to_everybody() {
+pub(crate) fn yield_to_everybody() {
     let parameters = libc::sched_param {
         sched_priority: 0,
         #[cfg(target_env = "musl")]

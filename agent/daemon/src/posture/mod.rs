@@ -9,7 +9,7 @@
 //! | [`ruleset`] | the packet filter's ruleset, asked of nft |
 
 pub mod conclusions;
-mod idle;
+pub(crate) mod idle;
 pub mod policies;
 pub mod ruleset;
 pub mod schedule;

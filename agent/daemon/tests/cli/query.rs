@@ -61,6 +61,7 @@ fn reply(request: &Request, status: &StatusReport) -> Reply {
         Request::Unblock { address } => Reply::Done { changed: address.is_ipv6() },
         Request::Isolate { .. } => Reply::Done { changed: true },
         Request::EndIsolation => Reply::Done { changed: false },
+        Request::AcceptBaseline { .. } => Reply::Done { changed: true },
         Request::Blocked => Reply::Blocked {
             addresses: vec![BlockedAddress {
                 address: "198.51.100.7".parse().unwrap(),
@@ -161,6 +162,8 @@ fn blocks_end_with_the_right_code() {
         (&["unblock", "2001:db8::1"], 0, "2001:db8::1 is no longer blocked"),
         (&["unblock", "192.0.2.9"], 1, "192.0.2.9 was not blocked"),
         (&["unblock", "192.0.2.9", "--json"], 1, "{\"changed\":false}"),
+        (&["baseline", "accept"], 0, "the files are being taken over"),
+        (&["baseline", "accept-next", "--json"], 0, "{\"changed\":true}"),
         (&["blocked"], 0, "198.51.100.7  59 min 59 s  Brute force"),
     ] {
         let ended = agent.ask(arguments);
