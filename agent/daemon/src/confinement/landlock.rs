@@ -99,8 +99,12 @@ fn enter(
         .flat_map(|program| std::iter::once(program.clone()).chain(interpreter::of(program)))
         .collect();
 
-    let mut ruleset =
-        Ruleset::default().handle_access(AccessFs::from_all(WANTED))?.scope(scopes)?.create()?;
+    let mut wanted = Ruleset::default().handle_access(AccessFs::from_all(WANTED))?;
+    // No scope at all, as with the right to kill, is an error for the crate.
+    if !scopes.is_empty() {
+        wanted = wanted.scope(scopes)?;
+    }
+    let mut ruleset = wanted.create()?;
     for (paths, access) in [(&paths.read, read), (&paths.write, write), (&programs, execute)] {
         for path in paths {
             match open(path, access) {

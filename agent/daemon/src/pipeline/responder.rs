@@ -172,8 +172,8 @@ impl Task {
                 Err(error.to_string())
             }
         };
-        let said = self.isolator.begin().await;
         self.tell(Done::Ready(ready)).await;
+        let said = self.isolator.begin().await;
         self.tell_all(said).await;
     }
 
