@@ -357,6 +357,29 @@ async fn an_update_is_accepted_with_one_event() {
 }
 
 #[tokio::test]
+async fn a_first_baseline_that_was_cut_short_is_begun_again() {
+    let place = Place::new();
+    fs::write(place.path("etc/cron.d/long"), vec![0; 1 << 20]).unwrap();
+    // So slow that it is still at it when it is stopped.
+    let slow = Settings { hash_rate: 100 << 10, ..place.settings() };
+    let (outlet, mut observations) = Outlet::channel(64);
+    let (sensor, _orders) = FileSensor::new(slow);
+    let status = sensor.status();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(sensor.run(outlet, async move {
+        let _ = stopped.await;
+    }));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(status.lock().unwrap().modes[1].contains("being looked at"), "{status:?}");
+    stop.send(()).unwrap();
+    task.await.unwrap();
+    assert!(observations.try_recv().is_err() && !place.path("state/file-baseline").exists());
+    let (running, said) = Running::start(place.settings()).await;
+    assert!(files(said).is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_limit_on_watches_is_named_and_the_hourly_look_remains() {
     let place = Place::new();
     for directory in 0..20 {

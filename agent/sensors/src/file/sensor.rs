@@ -158,9 +158,17 @@ impl FileSensor {
                         unwritten: false,
                     };
                     let outcome = run.run(&mut self, &outlet, stop.as_mut()).await;
-                    run.write_now();
+                    purpose = run.adopting().unwrap_or(Purpose::Compare);
+                    if purpose == Purpose::Compare {
+                        run.write_now();
+                    } else {
+                        // Half a baseline would make the other half news.
+                        let marker = self.settings.state_dir.join(ACCEPT);
+                        if let Err(error) = std::fs::write(&marker, "") {
+                            tracing::warn!(%error, file = %marker.display(), "the next start does not know of the order");
+                        }
+                    }
                     let Err(error) = outcome else { return };
-                    purpose = Purpose::Compare;
                     files = run.watcher.files;
                     error
                 }
@@ -296,6 +304,12 @@ impl Run {
         self.watcher.out.push(Observation::Health(note));
     }
 
+    /// A baseline is being taken over, or will be.
+    fn adopting(&self) -> Option<Purpose> {
+        let now = self.wanted.or(self.pass.as_ref().map(|pass| pass.purpose));
+        now.into_iter().chain(self.adopt).find(|purpose| matches!(purpose, Purpose::Adopt(_)))
+    }
+
     /// Begins what is due.
     fn advance(&mut self, sensor: &FileSensor, now: Instant) {
         self.report_writing();
@@ -422,9 +436,14 @@ impl Run {
 
     /// Writes the baseline in a thread: flash takes its time.
     fn write(&mut self) {
-        if !std::mem::take(&mut self.watcher.dirty) {
+        if !self.watcher.dirty {
             return;
         }
+        if self.is_writing() {
+            self.write_at = Some(Instant::now() + Duration::from_secs(1));
+            return;
+        }
+        self.watcher.dirty = false;
         let (file, text) = (self.file.clone(), baseline::text(&self.watcher.files));
         let written = Arc::clone(&self.written);
         let work = move || {
@@ -436,7 +455,19 @@ impl Run {
         self.watcher.dirty = std::thread::Builder::new().name("baseline".to_owned()).spawn(work).is_err();
     }
 
+    /// The thread that writes has not ended: it holds its end of what it has to say.
+    fn is_writing(&self) -> bool {
+        Arc::strong_count(&self.written) > 1
+    }
+
     fn write_now(&mut self) {
+        // Flash that hangs is not waited for.
+        for _ in 0..100 {
+            if !self.is_writing() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // A pass that did not end has not met every file: what it did not come to stays as it was.
         if std::mem::take(&mut self.watcher.dirty) {
             if let Err(error) = baseline::write(&self.file, &baseline::text(&self.watcher.files)) {
