@@ -213,3 +213,28 @@ fn landlock_keeps_signals_and_abstract_sockets_inside() {
         println!("{text}");
     }
 }
+
+#[test]
+fn landlock_without_a_scope_is_landlock_all_the_same() {
+    if !is_root() {
+        return;
+    }
+    let device = Device::new("no-scope");
+    let parent = i32::try_from(std::process::id()).unwrap();
+    let text = confined(|| {
+        let mut confinement = almighty(&device, &[]);
+        if let Setting::On(paths) = &mut confinement.landlock {
+            (paths.signals, paths.abstract_sockets) = (true, true);
+        }
+        let report = confinement.apply();
+        let why = reason(&report, Measure::Landlock);
+        if why.contains("kernel without Landlock") || why.contains("not enabled") {
+            return format!("skipped: {why}");
+        }
+        assert_ne!(report.state(Measure::Landlock), Some(State::Missing), "{why}");
+        // SAFETY: takes numbers; signal 0 only asks.
+        assert_eq!(unsafe { libc::kill(parent, 0) }, 0);
+        String::new()
+    });
+    println!("{text}");
+}
