@@ -192,9 +192,9 @@ fn a_link_into_what_is_hidden_is_not_hidden_itself() {
     std::fs::create_dir(&hidden).unwrap();
     std::fs::write(hidden.join("file"), "x").unwrap();
     let link = place.path().join("link");
-    std::os::unix::fs::symlink(hidden.join("file"), &link).unwrap();
+    symlink(hidden.join("file"), &link).unwrap();
     let mask = place.path().join("mask");
-    std::os::unix::fs::symlink("/dev/null", &mask).unwrap();
+    symlink("/dev/null", &mask).unwrap();
     let root = Root::open(Path::new("/")).unwrap();
     root.hide(vec![hidden.clone(), "/dev".into()]);
     assert!(root.read(&link).is_err() && root.link_metadata(&hidden).is_err());
