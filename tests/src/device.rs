@@ -29,8 +29,12 @@ pub mod class {
     pub const AUTHENTICATION: u64 = 3002;
     /// Application Lifecycle and Application Error: the agent about itself.
     pub const HEALTH: [u64; 2] = [6002, 6008];
-    /// Network Remediation Activity: blocks.
+    /// Network Remediation Activity: blocks, isolation.
     pub const REMEDIATION: u64 = 7004;
+    /// Process Remediation Activity: a process was killed.
+    pub const PROCESS_REMEDIATION: u64 = 7003;
+    /// Remediation Activity: the hook.
+    pub const OTHER_REMEDIATION: u64 = 7001;
 }
 
 /// One OCSF event.

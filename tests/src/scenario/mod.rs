@@ -10,6 +10,7 @@ mod intrusion;
 mod life;
 mod load;
 mod posture;
+mod response;
 
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,7 @@ const SCENARIOS: &[Scenario] = &[
         agent: true,
         run: attack::repeats_become_a_count,
     },
+    Scenario { name: "kill_hook_and_isolate", on: BOTH, agent: true, run: response::kill_hook_and_isolate },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {

@@ -1,6 +1,7 @@
-//! The program loader an executable names (ELF `PT_INTERP`, elf(5)).
+//! What else the kernel opens to start a program: the loader an executable names (ELF `PT_INTERP`, elf(5)), and the interpreter
+//! of a script (`#!`, execve(2)) with the loader of that.
 //!
-//! execve(2) opens the loader as it opens the program, for execution, so a rule that lets one run must let the other.
+//! execve(2) opens them as it opens the program, for execution, so a rule that lets one run must let the others.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,14 +15,41 @@ const HEADER_LIMIT: u64 = 128;
 const PATH_LIMIT: u64 = 4096;
 const PT_INTERP: u64 = 3;
 
-/// The loader of the program at `path`; nothing if it is linked statically, is no ELF file or cannot be read.
-pub(super) fn of(path: &Path) -> Option<PathBuf> {
+/// Scripts whose interpreter is a script again (`BINPRM` recursion, fs/exec.c).
+const LEVELS: usize = 5;
+/// Bytes of a script the kernel looks at (`BINPRM_BUF_SIZE`, linux/binfmts.h).
+const FIRST_LINE: usize = 256;
+
+/// Interpreters and loaders of the program at `path`, in the order the kernel opens them; what cannot be read has none.
+pub(super) fn of(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    while found.len() < LEVELS {
+        let Some(next) = next(found.last().map_or(path, PathBuf::as_path)) else { break };
+        found.push(next);
+    }
+    found
+}
+
+/// The interpreter of a script, or the loader of an ELF file that is not linked statically. A loader has none itself.
+fn next(path: &Path) -> Option<PathBuf> {
     let file = File::open(path).ok()?;
+    let mut start = [0; FIRST_LINE];
+    let length = file.read_at(&mut start, 0).ok()?;
+    if let Some(line) = start[..length].strip_prefix(b"#!") {
+        return script(line);
+    }
     find(&|offset, length| {
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset).ok()?;
         Some(bytes)
     })
+}
+
+/// The interpreter in a first line, without `#!`.
+fn script(line: &[u8]) -> Option<PathBuf> {
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    let name = line.split(|byte| matches!(byte, b' ' | b'\t' | 0)).find(|word| !word.is_empty())?;
+    Some(OsString::from_vec(name.to_vec()).into())
 }
 
 /// `read` returns that many bytes from that offset, or nothing.
@@ -64,6 +92,29 @@ fn find(read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_has_its_interpreter_and_that_its_loader() {
+        for (line, wanted) in [
+            (&b" /bin/sh\necho"[..], Some("/bin/sh")),
+            (b"/usr/bin/env python3\n", Some("/usr/bin/env")),
+            (b"\t/bin/sh", Some("/bin/sh")),
+            (b"  \n/bin/sh", None),
+            (b"", None),
+        ] {
+            assert_eq!(script(line), wanted.map(PathBuf::from));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("hook");
+        std::fs::write(&program, "#!/bin/sh\nexit 0\n").unwrap();
+        let found = of(&program);
+        assert_eq!(found[0], Path::new("/bin/sh"));
+        assert_eq!(found[1..], of(Path::new("/bin/sh")));
+        // A script that interprets itself does not go on for ever.
+        std::fs::write(&program, format!("#!{}\n", program.display())).unwrap();
+        assert_eq!(of(&program).len(), LEVELS);
+        assert!(of(Path::new("/nonexistent")).is_empty());
+    }
 
     fn find_in(file: &[u8]) -> Option<PathBuf> {
         find(&|offset, length| {
@@ -135,7 +186,7 @@ mod tests {
     fn this_test_itself_names_its_loader() {
         let found = of(&std::env::current_exe().unwrap());
         if cfg!(target_env = "gnu") {
-            assert!(found.clone().is_some_and(|path| path.exists()), "{found:?}");
+            assert!(found.first().is_some_and(|path| path.exists()), "{found:?}");
         }
     }
 
