@@ -116,9 +116,14 @@ impl Machine {
             "cat $(ls -tr {EVENTS} 2>/dev/null) /dev/null | grep -F -- '{}'",
             text.replace('\'', "'\\''")
         ))?;
+        let mut lines: Vec<&str> = lines.output.lines().collect();
+        // The agent may be about to write the rest of the last line.
+        let begun = |line: &&&str| serde_json::from_str::<Value>(line).is_err_and(|error| error.is_eof());
+        if lines.last().filter(begun).is_some() {
+            lines.pop();
+        }
         lines
-            .output
-            .lines()
+            .into_iter()
             .map(|line| {
                 serde_json::from_str(line)
                     .map(Event)
