@@ -20,6 +20,7 @@
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
 //! | [`supply`] | which data sources of rules the sensors supply |
+//! | `wire` | requests, replies and shown events from JSON |
 
 pub mod cli;
 pub mod config;
@@ -41,3 +42,4 @@ pub mod response;
 pub mod rules;
 pub mod run;
 pub mod supply;
+mod wire;

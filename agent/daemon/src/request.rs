@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::wire::{self, required, wire, Fault, Wire as _};
+
 /// A question or an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// How the agent is.
@@ -81,6 +84,42 @@ impl Request {
     }
 }
 
+impl Request {
+    /// A request as one line of JSON says it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn from_json(line: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Self::read(&value).map_err(|fault| fault.to_string())
+    }
+
+    fn read(value: &Value) -> Result<Self, Fault> {
+        let name: String = required(value, "request")?;
+        let seconds = || -> Result<Option<u64>, Fault> {
+            let mut seconds = None;
+            wire::object(value, &mut [("seconds", &mut seconds)])?;
+            Ok(seconds)
+        };
+        Ok(match name.as_str() {
+            "status" => Self::Status,
+            "alerts" => Self::Alerts { limit: required(value, "limit")? },
+            "events" => Self::Events { limit: required(value, "limit")? },
+            "block" => Self::Block {
+                address: wire::address(value, "address")?,
+                seconds: seconds()?,
+                reason: required(value, "reason")?,
+            },
+            "unblock" => Self::Unblock { address: wire::address(value, "address")? },
+            "blocked" => Self::Blocked,
+            "accept_baseline" => Self::AcceptBaseline { next_start: required(value, "next_start")? },
+            "isolate" => Self::Isolate { seconds: seconds()?, reason: required(value, "reason")? },
+            "end_isolation" => Self::EndIsolation,
+            other => return Err(Fault::new(format!("`{other}` is none"))),
+        })
+    }
+}
+
 /// Longest time an operator can block an address for, in seconds: 30 days.
 pub const MAX_BLOCK_SECONDS: u64 = 30 * 24 * 3600;
 /// Longest time the device can be isolated for, in seconds: a day.
@@ -89,7 +128,7 @@ pub const MAX_ISOLATION_SECONDS: u64 = defender_firewall::isolation::MAX_ISOLATI
 pub const MAX_REASON: usize = 1024;
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     /// To [`Request::Status`].
@@ -121,8 +160,42 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// A reply as one line of JSON says it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn from_json(line: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Self::read(&value).map_err(|fault| fault.to_string())
+    }
+
+    fn read(value: &Value) -> Result<Self, Fault> {
+        let name: String = required(value, "reply")?;
+        Ok(match name.as_str() {
+            "status" => {
+                let mut report = Box::<StatusReport>::default();
+                report.fill(value)?;
+                Self::Status(report)
+            }
+            "events" => Self::Events { lines: required(value, "lines")? },
+            "blocked" => {
+                let Some(Value::Array(addresses)) = value.get("addresses") else {
+                    return Err(Fault::new("`addresses` is missing or not a list"));
+                };
+                let addresses = addresses.iter().map(BlockedAddress::read).collect::<Result<_, _>>()?;
+                Self::Blocked { addresses }
+            }
+            "done" => Self::Done { changed: required(value, "changed")? },
+            "refused" => Self::Refused { error: required(value, "error")? },
+            "failed" => Self::Failed { error: required(value, "error")? },
+            other => return Err(Fault::new(format!("`{other}` is none"))),
+        })
+    }
+}
+
 /// A blocked address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlockedAddress {
     /// The address.
     pub address: IpAddr,
@@ -132,8 +205,19 @@ pub struct BlockedAddress {
     pub reason: String,
 }
 
+impl BlockedAddress {
+    fn read(value: &Value) -> Result<Self, Fault> {
+        let mut read =
+            Self { address: wire::address(value, "address")?, seconds_left: 0, reason: String::new() };
+        let places: &mut [(&'static str, &mut dyn wire::Wire)] =
+            &mut [("seconds_left", &mut read.seconds_left), ("reason", &mut read.reason)];
+        wire::object(value, places)?;
+        Ok(read)
+    }
+}
+
 /// How the agent is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct StatusReport {
     /// Version of the agent.
     pub version: String,
@@ -154,10 +238,8 @@ pub struct StatusReport {
     /// The process sensor.
     pub process: ProcessStatus,
     /// The network sensor.
-    #[serde(default)]
     pub network: NetworkStatus,
     /// The file sensor.
-    #[serde(default)]
     pub files: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
@@ -172,7 +254,7 @@ pub struct StatusReport {
 }
 
 /// The process sensor.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProcessStatus {
     /// `audit`, `connector`, `poll`; empty when the sensor is off.
     pub source: String,
@@ -187,7 +269,7 @@ pub struct ProcessStatus {
 }
 
 /// The network or the file sensor.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NetworkStatus {
     /// How each part works; empty when the sensor is off.
     pub modes: Vec<String>,
@@ -198,17 +280,15 @@ pub struct NetworkStatus {
 }
 
 /// Events by kind since start.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EventCounts {
     /// Processes started and ended.
     pub process: u64,
     /// Logins, failed or not.
     pub authentication: u64,
     /// Connections, listening sockets, names looked up.
-    #[serde(default)]
     pub network: u64,
     /// Files created, changed, removed.
-    #[serde(default)]
     pub files: u64,
     /// Alerts.
     pub findings: u64,
@@ -221,7 +301,7 @@ pub struct EventCounts {
 }
 
 /// Rules loaded.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RulesStatus {
     /// Rules in force.
     pub loaded: u64,
@@ -230,19 +310,18 @@ pub struct RulesStatus {
 }
 
 /// The firewall.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct FirewallStatus {
     /// Blocks can be made.
     pub ready: bool,
     /// Why not.
     pub error: String,
     /// The device is isolated.
-    #[serde(default)]
     pub isolation: Option<IsolationStatus>,
 }
 
 /// An isolation in force.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct IsolationStatus {
     /// Seconds left.
     pub seconds_left: u64,
@@ -251,7 +330,7 @@ pub struct IsolationStatus {
 }
 
 /// One sink.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SinkStatus {
     /// `file`, `syslog`, `remote_syslog`, `mqtt`, and the `spool` before them.
     pub name: String,
@@ -265,6 +344,17 @@ pub struct SinkStatus {
     pub spooled: u64,
     /// The last error; empty when there was none.
     pub last_error: String,
+}
+
+wire! {
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, network, files, events, rules, firewall, sinks, confinement }
+    ProcessStatus { source, detail, declined, lost, table }
+    NetworkStatus { modes, lacks, counters }
+    EventCounts { process, authentication, network, files, findings, remediations, health, dropped }
+    RulesStatus { loaded, errors }
+    FirewallStatus { ready, error, isolation }
+    IsolationStatus { seconds_left, reason }
+    SinkStatus { name, state, written, dropped, spooled, last_error }
 }
 
 /// Something that watchers are told at once (D-Bus signals).
@@ -333,5 +423,112 @@ impl Desk {
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(request: &Request) -> Result<Request, String> {
+        Request::from_json(&serde_json::to_vec(request).unwrap())
+    }
+
+    #[test]
+    fn every_request_is_read_as_it_was_written() {
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        for request in [
+            Request::Status,
+            Request::Alerts { limit: 7 },
+            Request::Events { limit: 0 },
+            Request::Block { address, seconds: None, reason: "why".into() },
+            Request::Block { address, seconds: Some(9), reason: String::new() },
+            Request::Unblock { address },
+            Request::Blocked,
+            Request::AcceptBaseline { next_start: true },
+            Request::Isolate { seconds: Some(1), reason: "why".into() },
+            Request::EndIsolation,
+        ] {
+            assert_eq!(again(&request), Ok(request));
+        }
+        for (line, words) in [
+            ("{", "EOF"),
+            ("[]", "`request` is missing"),
+            ("{\"request\":\"reboot\"}", "`reboot` is none"),
+            ("{\"request\":\"alerts\"}", "`limit` is missing"),
+            ("{\"request\":\"alerts\",\"limit\":-1}", "`limit` is not a whole number"),
+            ("{\"request\":\"unblock\",\"address\":\"x\"}", "`address` is not an IPv4"),
+        ] {
+            let error = Request::from_json(line.as_bytes()).unwrap_err();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_reply_is_read_as_it_was_written() {
+        let sink = SinkStatus {
+            name: "mqtt".into(),
+            state: "ok".into(),
+            written: 1,
+            dropped: 2,
+            spooled: 3,
+            last_error: "e".into(),
+        };
+        let part = |mode: &str| NetworkStatus {
+            modes: vec![mode.into()],
+            lacks: vec!["l".into()],
+            counters: vec![("c".into(), u64::MAX)],
+        };
+        let report = StatusReport {
+            version: "v".into(),
+            health: "ok".into(),
+            armed: true,
+            armed_after_ms: 4,
+            uptime_s: 5,
+            device: "d".into(),
+            boot: "b".into(),
+            degraded: vec!["x".into(), "y".into()],
+            process: ProcessStatus {
+                source: "audit".into(),
+                detail: "d".into(),
+                declined: vec!["w".into()],
+                lost: 6,
+                table: 7,
+            },
+            network: part("n"),
+            files: part("f"),
+            events: EventCounts {
+                process: 1,
+                authentication: 2,
+                network: 3,
+                files: 4,
+                findings: 5,
+                remediations: 6,
+                health: 7,
+                dropped: 8,
+            },
+            rules: RulesStatus { loaded: 252, errors: vec!["r".into()] },
+            firewall: FirewallStatus {
+                ready: true,
+                error: "e".into(),
+                isolation: Some(IsolationStatus { seconds_left: 8, reason: "i".into() }),
+            },
+            sinks: vec![sink.clone(), sink],
+            confinement: vec!["seccomp: on".into()],
+        };
+        let blocked =
+            BlockedAddress { address: "192.0.2.1".parse().unwrap(), seconds_left: 9, reason: "b".into() };
+        for reply in [
+            Reply::Status(Box::new(report)),
+            Reply::Status(Box::default()),
+            Reply::Events { lines: vec!["{}".into(), "x".into()] },
+            Reply::Blocked { addresses: vec![blocked] },
+            Reply::Done { changed: true },
+            Reply::Refused { error: "no".into() },
+            Reply::Failed { error: "how".into() },
+        ] {
+            assert_eq!(Reply::from_json(&serde_json::to_vec(&reply).unwrap()), Ok(reply));
+        }
+        assert!(Reply::from_json(b"{\"reply\":\"status\",\"armed\":1}").unwrap_err().contains("`armed`"));
     }
 }

@@ -137,7 +137,7 @@ fn what_is_no_request_is_answered_and_what_is_out_of_range_is_not_passed_on() {
         (&b"hello\n"[..], "not a request"),
         (b"\n", "not a request"),
         (b"\xff\xfe\n", "not a request"),
-        (b"{\"request\":\"format_disk\"}\n", "unknown variant `format_disk`"),
+        (b"{\"request\":\"format_disk\"}\n", "`format_disk` is none"),
         (b"{\"request\":\"block\",\"address\":\"1.2.3\",\"reason\":\"\"}\n", "not a request"),
         (
             b"{\"request\":\"block\",\"address\":\"1.2.3.4\",\"seconds\":0,\"reason\":\"\"}\n",

@@ -1,4 +1,4 @@
-//! `build-host/defender-image`, which Yocto's classes and Buildroot's hooks run on a finished root file system: what a good image
+//! `agent/build-host/defender-image`, which Yocto's classes and Buildroot's hooks run on a finished root file system: what a good image
 //! passes with, and the sentence each mistake is met with.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -42,7 +42,7 @@ impl Image {
 
     /// Exit code and what went to standard error.
     fn run(&self, command: &str, arguments: &[&str]) -> (i32, String) {
-        let output = Command::new(top().join("build-host/defender-image"))
+        let output = Command::new(top().join("agent/build-host/defender-image"))
             .arg(command)
             .arg(self.0.path())
             .args(arguments)
@@ -229,7 +229,7 @@ fn yocto(image: &Image, function: &str, variables: &[&str]) -> (bool, String) {
     let native = image.0.path().join("native");
     for (from, to) in [
         (PathBuf::from(env!("CARGO_BIN_EXE_defender")), "bin/defender"),
-        (top().join("build-host/defender-image"), "bin/defender-image"),
+        (top().join("agent/build-host/defender-image"), "bin/defender-image"),
         (
             top().join("meta-defender/recipes-kernel/linux/files/defender.cfg"),
             "share/defender/kernel-options.cfg",

@@ -65,7 +65,7 @@ HOST_DEFENDER_CARGO_BUILD_OPTS = --no-default-features --features=tls
 HOST_DEFENDER_CARGO_INSTALL_OPTS = $(HOST_DEFENDER_CARGO_BUILD_OPTS)
 
 define HOST_DEFENDER_INSTALL_CHECK
-	$(INSTALL) -D -m 0755 $(@D)/build-host/defender-image \
+	$(INSTALL) -D -m 0755 $(@D)/agent/build-host/defender-image \
 		$(HOST_DIR)/bin/defender-image
 	$(INSTALL) -D -m 0644 $(@D)/meta-defender/recipes-kernel/linux/files/defender.cfg \
 		$(HOST_DIR)/share/defender/kernel-options.cfg

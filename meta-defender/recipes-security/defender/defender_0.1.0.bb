@@ -100,7 +100,7 @@ do_install () {
 # The agent's command line and what calls it, for defender-config.bbclass and defender-posture.bbclass.
 do_install:class-native () {
     install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/defender ${D}${bindir}/defender
-    install -D -m 0755 ${S}/build-host/defender-image ${D}${bindir}/defender-image
+    install -D -m 0755 ${S}/agent/build-host/defender-image ${D}${bindir}/defender-image
     install -D -m 0644 ${S}/meta-defender/recipes-kernel/linux/files/defender.cfg ${D}${datadir}/defender/kernel-options.cfg
 }
 

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = serde_json::from_slice::<defender_daemon::request::Request>(bytes);
+    let _ = defender_daemon::request::Request::from_json(bytes);
 });

@@ -16,7 +16,7 @@ fn shell_scripts() -> Vec<PathBuf> {
     let of_the_build = [
         "buildroot-package/scripts/vendor",
         "buildroot-package/scripts/release",
-        "build-host/defender-image",
+        "agent/build-host/defender-image",
     ];
     scripts.extend(of_the_build.map(|script| top().join(script)));
     assert!(scripts.len() >= 5, "{scripts:?}");

@@ -8,9 +8,9 @@ use defender_model::process::Ancestor;
 use defender_model::severity::Severity;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
-use serde::Deserialize;
 
 use crate::request::{BlockedAddress, StatusReport};
+use crate::wire::{wire, Wire as _};
 
 /// Longest text of one event, in bytes; the whole of it is in the JSON.
 const TEXT: usize = 1000;
@@ -122,8 +122,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// What a line of text needs of an OCSF event of the classes that [`ocsf::decode`] does not read back.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Brief {
     class_uid: u32,
     activity_id: u32,
@@ -140,27 +139,44 @@ struct Brief {
 }
 
 /// A process, and where it came from.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Subject {
     pid: u32,
     file: Executable,
     parent_process: Option<Box<Subject>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Evidence {
     process: Option<Subject>,
     actor: Option<Actor>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Actor {
     process: Option<Subject>,
 }
 
+wire! {
+    Brief {
+        class_uid, activity_id, severity_id, time, message, status_id, status_code, status_detail, observables, process, evidences,
+        unmapped,
+    }
+    Subject { pid, file, parent_process }
+    Evidence { process, actor }
+    Actor { process }
+    Executable { path }
+    Observable { value }
+    Unmapped { kind, component, seconds, response }
+}
+
 impl Brief {
+    fn read(line: &str) -> Option<Self> {
+        let mut brief = Self::default();
+        brief.fill(&serde_json::from_str(line).ok()?).ok()?;
+        Some(brief)
+    }
+
     /// ` [from sh(12) < sshd(9)]`: the ancestors of the first process among the evidence, names without directories.
     fn lineage(&self) -> String {
         let mut above = self
@@ -183,19 +199,17 @@ impl Brief {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Executable {
     path: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Observable {
-    value: IpAddr,
+    value: String,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Unmapped {
     kind: String,
     component: String,
@@ -208,11 +222,11 @@ pub(super) fn event(out: &mut dyn Write, line: &str, colour: bool) -> io::Result
     if let Ok(Some(event)) = ocsf::decode(line.as_bytes()) {
         return entry(out, event.time, event.severity(), &event.to_string(), colour);
     }
-    let Ok(brief) = serde_json::from_str::<Brief>(line) else {
+    let Some(brief) = Brief::read(line) else {
         // Another version's agent may send what this one cannot read; it is shown as it is.
         return writeln!(out, "{}", printable(truncate(line, TEXT)));
     };
-    let address = brief.observables.first().map(|observable| observable.value);
+    let address = brief.observables.first().and_then(|observable| observable.value.parse::<IpAddr>().ok());
     let text = match brief.class_uid {
         ocsf_class::DETECTION_FINDING => {
             let from = brief.lineage();

@@ -118,7 +118,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Reply, Error> {
             _ => failed(io::ErrorKind::UnexpectedEof.into()),
         });
     }
-    serde_json::from_slice(&reply).map_err(|error| not_a_reply(error.to_string()))
+    Reply::from_json(&reply).map_err(not_a_reply)
 }
 
 /// connect(2) waits for a place in the listener's queue for ever, and the standard library has no bound for it, so a thread waits

@@ -133,7 +133,7 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) ->
 }
 
 async fn answer(line: &[u8], desk: &Desk, operator: bool) -> Reply {
-    let request: Request = match serde_json::from_slice(line) {
+    let request = match Request::from_json(line) {
         Ok(request) => request,
         Err(error) => return Reply::Failed { error: format!("not a request this agent knows: {error}") },
     };

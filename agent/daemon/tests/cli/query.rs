@@ -127,7 +127,7 @@ fn status_is_for_people_and_for_programs() {
     assert!(!ended.output.contains('\x1b'));
     let ended = agent.ask(&["status", "--json"]);
     assert_eq!(ended.output.lines().count(), 1);
-    assert_eq!(serde_json::from_str::<StatusReport>(&ended.output).unwrap(), report);
+    assert_eq!(serde_json::from_str::<Value>(&ended.output).unwrap(), serde_json::to_value(&report).unwrap());
     // Not armed: the answer is "no", and still an answer.
     let ended = Agent::start(StatusReport::default()).ask(&["status", "--json"]);
     assert_eq!(ended.status, 1);
@@ -171,6 +171,6 @@ fn blocks_end_with_the_right_code() {
         assert!(ended.status == status && said.contains(says), "{arguments:?}: {ended:?}");
     }
     let ended = agent.ask(&["blocked", "--json"]);
-    let list: Vec<BlockedAddress> = serde_json::from_str(&ended.output).unwrap();
-    assert_eq!(list[0].seconds_left, 3599);
+    let list: Value = serde_json::from_str(&ended.output).unwrap();
+    assert_eq!(list[0]["seconds_left"], 3599);
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::frame::check;
 use super::store::{Lane, Position};
 
 /// What a spool knows a record by between its reading and its delivery.
@@ -92,7 +93,7 @@ impl Cursor {
         let places =
             format!("{} {} {} {}", alerts.segment, alerts.offset, telemetry.segment, telemetry.offset);
         let new = file.with_extension("new");
-        fs::write(&new, format!("{places} {}\n", crc32fast::hash(places.as_bytes())))?;
+        fs::write(&new, format!("{places} {}\n", check(places.as_bytes())))?;
         fs::rename(&new, file)?;
         self.moved = false;
         Ok(())
@@ -102,8 +103,8 @@ impl Cursor {
 /// Reads what [`Cursor::save`] wrote; `None` when it is not there or not whole: the sink then begins with the oldest record.
 pub(super) fn load(file: &Path) -> Option<[Position; 2]> {
     let text = fs::read_to_string(file).ok()?;
-    let (places, check) = text.trim_end().rsplit_once(' ')?;
-    (check.parse() == Ok(crc32fast::hash(places.as_bytes()))).then_some(())?;
+    let (places, sum) = text.trim_end().rsplit_once(' ')?;
+    (sum.parse() == Ok(check(places.as_bytes()))).then_some(())?;
     let mut numbers = places.split(' ').map(str::parse);
     let mut next = || numbers.next()?.ok();
     let alerts = Position { segment: next()?, offset: next()? };

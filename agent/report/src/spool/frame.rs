@@ -13,6 +13,7 @@
 //!
 //! A frame that was cut off or changed is known by its check, so that a file may end anywhere.
 
+use crc::{Crc, Table, CRC_32_ISO_HDLC};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 
@@ -34,6 +35,12 @@ pub(super) enum Found<T> {
     Nothing,
 }
 
+/// CRC-32 as in IEEE 802.3; no secret, only a sign that bytes are as they were written.
+pub(super) fn check(bytes: &[u8]) -> u32 {
+    static TABLE: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
+    TABLE.checksum(bytes)
+}
+
 /// Appends a record; false when it is too long for a spool.
 pub(super) fn encode(record: &Record, out: &mut Vec<u8>) -> bool {
     let length = FIXED + record.summary.len() + record.ocsf.len();
@@ -53,20 +60,20 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) -> bool {
     }
     out.extend(record.summary.as_bytes());
     out.extend(&*record.ocsf);
-    let check = crc32fast::hash(&out[start + HEAD..]);
-    out[start + 4..start + HEAD].copy_from_slice(&check.to_le_bytes());
+    let sum = check(&out[start + HEAD..]);
+    out[start + 4..start + HEAD].copy_from_slice(&sum.to_le_bytes());
     true
 }
 
 /// The frame at the start of `bytes`, its content checked.
 fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let (length, check) = (number(0)? as usize, number(4)?);
+    let (length, sum) = (number(0)? as usize, number(4)?);
     if !(FIXED..=LONGEST).contains(&length) {
         return None;
     }
     let content = bytes.get(HEAD..HEAD + length)?;
-    (crc32fast::hash(content) == check).then_some(content)
+    (check(content) == sum).then_some(content)
 }
 
 /// Severity and kind of the record at the start of `bytes`, without its texts.
