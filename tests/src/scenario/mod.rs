@@ -59,6 +59,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "confinement", on: BOTH, agent: true, run: life::confinement },
     // Before the attacks: what they leave behind is found, and rightly so.
     Scenario { name: "posture_of_the_device", on: BOTH, agent: true, run: posture::posture_of_the_device },
+    Scenario {
+        name: "posture_changes_are_told",
+        on: BOTH,
+        agent: true,
+        run: posture::posture_changes_are_told,
+    },
     Scenario { name: "benign_hour", on: BOTH, agent: true, run: benign::benign_hour },
     Scenario { name: "brute_force_ipv4", on: BOTH, agent: true, run: attack::brute_force_ipv4 },
     Scenario { name: "brute_force_ipv6", on: BOTH, agent: true, run: attack::brute_force_ipv6 },
@@ -86,12 +92,6 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "clock_jumps", on: BUSYBOX, agent: true, run: faults::clock_jumps },
     Scenario { name: "bad_configuration", on: BOTH, agent: true, run: faults::bad_configuration },
     Scenario { name: "bad_rule", on: BUSYBOX, agent: true, run: faults::bad_rule },
-    Scenario {
-        name: "posture_changes_are_told",
-        on: BOTH,
-        agent: true,
-        run: posture::posture_changes_are_told,
-    },
     Scenario { name: "auditd_comes_and_goes", on: SYSTEMD, agent: true, run: faults::auditd_comes_and_goes },
     Scenario {
         name: "every_exec_is_reported_once",

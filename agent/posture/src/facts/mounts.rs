@@ -203,11 +203,21 @@ impl Place {
         let text = text::from_bytes(mountinfo);
         let place = |line: &str| {
             let mut words = line.split(' ').skip(2);
-            Some(Self {
+            let mut place = Self {
                 device: words.next()?.to_owned(),
                 root: unescape(words.next()?),
                 point: unescape(words.next()?),
-            })
+            };
+            let (_, file_system) = line.split_once(" - ")?;
+            let mut words = file_system.split(' ');
+            let is_proc = words.next() == Some("proc");
+            let restricted =
+                words.nth(1)?.split(',').any(|o| o.starts_with("hidepid=") || o.starts_with("subset="));
+            if is_proc && !restricted {
+                // systemd mounts another one for a unit; it shows the same processes and parameters (proc(5)).
+                "proc".clone_into(&mut place.device);
+            }
+            Some(place)
         };
         text.lines().filter_map(place).collect()
     }
@@ -284,6 +294,9 @@ mod tests {
         let own = b"11 10 8:1 / / ro - ext4 a rw\n12 11 8:1 /var/lib/defender /var/lib/defender rw - ext4 a rw\n13 11 0:20 / /proc rw - proc p rw\n14 13 0:20 /sys /proc/sys ro - proc p rw\n15 11 0:77 / /dev rw - tmpfs t rw\n16 11 0:23 /systemd/inaccessible/dir /home ro - tmpfs t rw\n17 11 0:23 /systemd/inaccessible/dir /usr/lib/modules ro - tmpfs t rw\n";
         assert_eq!(hidden(own, init), ["/dev", "/home", "/usr/lib/modules"]);
         assert!(hidden(init, init).is_empty());
+        let another = b"13 11 0:36 / /proc rw - proc p rw\n14 13 0:36 /sys /proc/sys ro - proc p rw\n15 13 0:23 /systemd/inaccessible/reg /proc/kcore ro - tmpfs t rw\n";
+        assert_eq!(hidden(another, init), ["/proc/kcore"]);
+        assert_eq!(hidden(b"13 11 0:36 / /proc rw - proc p rw,subset=pid\n", init), ["/proc"]);
         assert!(hidden(own, b"").is_empty(), "nothing is known of init's");
     }
 
