@@ -59,13 +59,14 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "confinement", on: BOTH, agent: true, run: life::confinement },
     // Before the attacks: what they leave behind is found, and rightly so.
     Scenario { name: "posture_of_the_device", on: BOTH, agent: true, run: posture::posture_of_the_device },
+    Scenario { name: "benign_hour", on: BOTH, agent: true, run: benign::benign_hour },
+    // After that hour: changes of the agent's own configuration alert, a little later.
     Scenario {
         name: "posture_changes_are_told",
         on: BOTH,
         agent: true,
         run: posture::posture_changes_are_told,
     },
-    Scenario { name: "benign_hour", on: BOTH, agent: true, run: benign::benign_hour },
     Scenario { name: "brute_force_ipv4", on: BOTH, agent: true, run: attack::brute_force_ipv4 },
     Scenario { name: "brute_force_ipv6", on: BOTH, agent: true, run: attack::brute_force_ipv6 },
     Scenario { name: "success_after_failures", on: BOTH, agent: true, run: attack::success_after_failures },
