@@ -314,7 +314,7 @@ impl Sinks {
             }
         }
         if let Some(spool) = self.spool {
-            spool::close(&spool);
+            spool.save();
         }
     }
 }

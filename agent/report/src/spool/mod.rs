@@ -201,7 +201,7 @@ impl Spool {
     }
 
     /// Saves the cursors that moved and lets go of what every sink has delivered.
-    fn save(&self) {
+    pub fn save(&self) {
         let inner = &mut *self.lock();
         for reader in inner.readers.iter_mut().filter(|reader| reader.cursor.moved) {
             if let Err(error) = reader.cursor.save(&reader.file) {
@@ -309,11 +309,6 @@ pub async fn feed(spool: Arc<Spool>, handle: SinkHandle) {
             () = tokio::time::sleep(SAVE) => {}
         }
     }
-}
-
-/// Saves how far every sink has come, for the next start.
-pub fn close(spool: &Spool) {
-    spool.save();
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl Store {
         files.segments.make_contiguous().sort_by_key(|segment| segment.number);
         files.next = files.segments.back().map_or(1, |last| last.number + 1);
         let Some(last) = files.segments.back().copied() else { return Ok(()) };
-        let content = self.content(lane, last.number, 0)?;
+        let content = self.content(lane, last.number)?;
         let whole = frame::whole(&content) as u64;
         if whole < last.bytes {
             let path = self.path(lane, last.number);
@@ -145,11 +145,15 @@ impl Store {
         self.directory.join(format!("{}.{number:010}", lane.name()))
     }
 
-    /// What a segment holds from an offset on.
-    fn content(&self, lane: Lane, number: u64, offset: u64) -> Result<Vec<u8>, Error> {
-        let path = self.path(lane, number);
+    /// All that a segment holds.
+    fn content(&self, lane: Lane, number: u64) -> Result<Vec<u8>, Error> {
         // A segment is as long as its size and one record; what is longer is none of ours.
-        let most = self.sizes.segment + frame::LONGEST as u64 + 64;
+        self.part(lane, number, 0, self.sizes.segment + frame::LONGEST as u64 + 64)
+    }
+
+    /// At most `most` bytes of a segment from an offset on.
+    fn part(&self, lane: Lane, number: u64, offset: u64, most: u64) -> Result<Vec<u8>, Error> {
+        let path = self.path(lane, number);
         let mut content = Vec::new();
         let read = File::open(&path).and_then(|mut file| {
             file.seek(SeekFrom::Start(offset))?;
@@ -245,7 +249,7 @@ impl Store {
             let by_importance = [Lane::Telemetry, Lane::Alerts];
             let Some(lane) = by_importance.into_iter().find(more_than_one) else { break };
             let Some(oldest) = self.lanes[lane as usize].segments.front().copied() else { break };
-            let content = self.content(lane, oldest.number, 0).unwrap_or_default();
+            let content = self.content(lane, oldest.number).unwrap_or_default();
             gone.push(Evicted { lane, segment: oldest.number, content });
             self.remove_oldest(lane);
         }
@@ -317,20 +321,29 @@ impl Store {
         let Some(here) = here else { return Ok(reading) };
         let mut place =
             Position { segment: here.number, offset: if here.number == at.segment { at.offset } else { 0 } };
-        let mut content = match self.content(lane, here.number, place.offset) {
+        // What is being written behind the last whole batch is not there yet.
+        let rest = here.bytes - place.offset;
+        let read = |most: u64| match self.part(lane, here.number, place.offset, most.min(rest)) {
             // Somebody removed it.
-            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
-            other => other?,
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
         };
+        let mut content = read(bytes as u64)?;
+        if !matches!(frame::decode(&content), Found::Whole(..)) {
+            // The first may be longer than what is wanted at once.
+            content = read(rest)?;
+        }
         if content.is_empty() {
             let next = Position { offset: here.bytes, ..place };
             return Ok(Reading { damaged: true, next, ..reading });
         }
-        // What is being written behind the last whole batch is not there yet.
-        content.truncate(usize::try_from(here.bytes - place.offset).unwrap_or(usize::MAX));
         let mut used = 0;
         while used < content.len() && reading.records.len() < records && (used == 0 || used < bytes) {
             let Found::Whole(record, length) = frame::decode(&content[used..]) else {
+                if used > 0 && (content.len() as u64) < rest {
+                    // The end of what was read, not of the record: it is the first of the next reading.
+                    break;
+                }
                 reading.damaged = true;
                 place.offset = here.bytes;
                 break;

@@ -66,7 +66,7 @@ impl Agent {
         self.writer.close();
         self.writing.await.unwrap();
         self.feeding.abort();
-        close(&self.spool);
+        self.spool.save();
     }
 }
 
