@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use defender_model::remediation::Outcome;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -161,6 +162,15 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// What whoever ordered something is told of how it went.
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Verified => Self::Done { changed: true },
+            Outcome::Refused(error) => Self::Refused { error: error.clone() },
+            Outcome::Failed(error) => Self::Failed { error: error.clone() },
+        }
+    }
+
     /// A reply as one line of JSON says it.
     ///
     /// # Errors

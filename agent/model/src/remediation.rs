@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::finding::Finding;
 use crate::process::Ancestor;
 use crate::severity::Severity;
 
@@ -55,6 +56,20 @@ pub struct Remediation {
 }
 
 impl Remediation {
+    /// Something done for a finding, to no address or process in particular.
+    #[must_use]
+    pub fn for_finding(finding: &Finding, action: Action, outcome: Outcome) -> Self {
+        let (reason, uid) = (finding.rule.title.clone(), finding.uid.clone());
+        Self { action, address: None, process: None, seconds: None, outcome, reason, finding: Some(uid) }
+    }
+
+    /// Something an operator asked for, to no address or process in particular.
+    #[must_use]
+    pub fn for_operator(action: Action, outcome: Outcome) -> Self {
+        let reason = "asked for by an operator".to_owned();
+        Self { action, address: None, process: None, seconds: None, outcome, reason, finding: None }
+    }
+
     /// A failed block is high: the operator believes in a protection that is not there.
     #[must_use]
     pub fn severity(&self) -> Severity {

@@ -72,7 +72,7 @@ impl Isolator {
         let done = if by_rule && self.isolation.left().is_some() {
             self.isolation.check().await.map(|_| self.isolation.left().unwrap_or_default())
         } else if let Some(why) = self.refusal().filter(|_| by_rule) {
-            return vec![remediation(Action::Isolate, Some(seconds), Outcome::Refused(why), reason, finding)];
+            return vec![isolation(seconds, Outcome::Refused(why), reason, finding)];
         } else {
             let sinks = sinks.into_iter().map(Cidr::host);
             let peers: Vec<Cidr> = self.allow.iter().copied().chain(sinks).collect();
@@ -90,16 +90,10 @@ impl Isolator {
             Err(error) => Outcome::Failed(error.to_string()),
         };
         if let Some(answer) = answer {
-            let reply = match &outcome {
-                Outcome::Verified => Reply::Done { changed: true },
-                Outcome::Refused(error) => Reply::Refused { error: error.clone() },
-                Outcome::Failed(error) => Reply::Failed { error: error.clone() },
-            };
             // Whoever asked may have gone.
-            let _ = answer.send(reply);
+            let _ = answer.send(Reply::of(&outcome));
         }
-        let done = remediation(Action::Isolate, Some(seconds), outcome, reason, finding);
-        vec![self.state(), done]
+        vec![self.state(), isolation(seconds, outcome, reason, finding)]
     }
 
     /// Why a rule may not isolate the device now.
@@ -123,8 +117,7 @@ impl Isolator {
         // Whoever asked may have gone.
         let _ = answer.send(reply);
         let Some(outcome) = outcome else { return vec![self.state()] };
-        let reason = "asked for by an operator".to_owned();
-        vec![self.state(), remediation(Action::EndIsolation, None, outcome, reason, None)]
+        vec![self.state(), Done::Remediation(Remediation::for_operator(Action::EndIsolation, outcome))]
     }
 
     /// Looks after the table.
@@ -179,12 +172,14 @@ fn note(kind: Kind, severity: Severity, words: &str) -> Health {
     health
 }
 
-fn remediation(
-    action: Action,
-    seconds: Option<u64>,
-    outcome: Outcome,
-    reason: String,
-    finding: Option<String>,
-) -> Done {
-    Done::Remediation(Remediation { action, address: None, process: None, seconds, outcome, reason, finding })
+fn isolation(seconds: u64, outcome: Outcome, reason: String, finding: Option<String>) -> Done {
+    Done::Remediation(Remediation {
+        action: Action::Isolate,
+        address: None,
+        process: None,
+        seconds: Some(seconds),
+        outcome,
+        reason,
+        finding,
+    })
 }

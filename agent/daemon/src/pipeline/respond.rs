@@ -68,54 +68,37 @@ impl Pipeline {
         } else {
             kill::kill(process, finding.last_seen, &kill::guard(&config.never_kill))
         };
-        self.remediated(Remediation {
-            action: Action::Kill,
-            address: None,
-            process: Some(Ancestor {
-                pid: process.pid,
-                executable: process.executable.clone(),
-                command_line: process.command_line().into(),
-                parent: None,
-            }),
-            seconds: None,
-            outcome,
-            reason: finding.rule.title.clone(),
-            finding: Some(finding.uid.clone()),
-        });
+        let killed = Ancestor {
+            pid: process.pid,
+            executable: process.executable.clone(),
+            command_line: process.command_line().into(),
+            parent: None,
+        };
+        let done = Remediation::for_finding(finding, Action::Kill, outcome);
+        self.remediated(Remediation { process: Some(killed), ..done });
     }
 
     fn block(&mut self, finding: &Finding, address: Option<IpAddr>) {
         let Some(address) = address else { return };
         let response = &self.parts.config.response;
-        if response.dry_run {
-            return self.remediated(Remediation {
-                action: Action::Block,
-                address: Some(address),
-                process: None,
-                seconds: Some(response.block_seconds),
-                outcome: Outcome::Refused(DRY_RUN.to_owned()),
+        let seconds = response.block_seconds;
+        let outcome = if response.dry_run {
+            Outcome::Refused(DRY_RUN.to_owned())
+        } else {
+            let order = BlockOrder {
+                address,
+                seconds,
                 reason: finding.rule.title.clone(),
                 finding: Some(finding.uid.clone()),
-            });
-        }
-        let order = Order::Block(BlockOrder {
-            address,
-            seconds: response.block_seconds,
-            reason: finding.rule.title.clone(),
-            finding: Some(finding.uid.clone()),
-            answer: None,
-        });
-        if let Err(Order::Block(order)) = self.responder.order(order) {
-            self.remediated(Remediation {
-                action: Action::Block,
-                address: Some(address),
-                process: None,
-                seconds: Some(order.seconds),
-                outcome: Outcome::Failed(WAITING.to_owned()),
-                reason: order.reason,
-                finding: order.finding,
-            });
-        }
+                answer: None,
+            };
+            match self.responder.order(Order::Block(order)) {
+                Ok(()) => return,
+                Err(_) => Outcome::Failed(WAITING.to_owned()),
+            }
+        };
+        let done = Remediation::for_finding(finding, Action::Block, outcome);
+        self.remediated(Remediation { address: Some(address), seconds: Some(seconds), ..done });
     }
 
     fn isolate(&mut self, finding: &Finding) {
@@ -138,14 +121,7 @@ impl Pipeline {
                 Err(_) => Outcome::Failed(WAITING.to_owned()),
             }
         };
-        self.remediated(Remediation {
-            action: Action::Isolate,
-            address: None,
-            process: None,
-            seconds: Some(seconds),
-            outcome,
-            reason: finding.rule.title.clone(),
-            finding: Some(finding.uid.clone()),
-        });
+        let done = Remediation::for_finding(finding, Action::Isolate, outcome);
+        self.remediated(Remediation { seconds: Some(seconds), ..done });
     }
 }

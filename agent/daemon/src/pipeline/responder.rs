@@ -258,13 +258,8 @@ impl Task {
 
     async fn blocked(&self, order: BlockOrder, outcome: Outcome) {
         if let Some(answer) = order.answer {
-            let reply = match &outcome {
-                Outcome::Verified => Reply::Done { changed: true },
-                Outcome::Refused(error) => Reply::Refused { error: error.clone() },
-                Outcome::Failed(error) => Reply::Failed { error: error.clone() },
-            };
             // Whoever asked may have gone.
-            let _ = answer.send(reply);
+            let _ = answer.send(Reply::of(&outcome));
         }
         self.tell(Done::Remediation(Remediation {
             action: Action::Block,
@@ -295,16 +290,8 @@ impl Task {
         // Whoever asked may have gone.
         let _ = answer.send(reply);
         if let Some(outcome) = outcome {
-            self.tell(Done::Remediation(Remediation {
-                action: Action::Unblock,
-                address: Some(address),
-                process: None,
-                seconds: None,
-                outcome,
-                reason: "asked for by an operator".to_owned(),
-                finding: None,
-            }))
-            .await;
+            let done = Remediation::for_operator(Action::Unblock, outcome);
+            self.tell(Done::Remediation(Remediation { address: Some(address), ..done })).await;
         }
     }
 
