@@ -19,6 +19,7 @@
 //! | [`response`] | what is done about findings besides the firewall |
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
+//! | `small_file` | small files, read within a bound and replaced whole |
 //! | [`supply`] | which data sources of rules the sensors supply |
 //! | `wire` | requests, replies and shown events from JSON |
 
@@ -41,5 +42,6 @@ pub mod request;
 pub mod response;
 pub mod rules;
 pub mod run;
+mod small_file;
 pub mod supply;
 mod wire;

@@ -4,7 +4,6 @@
 //! they also go to the state directory, for the next boot.
 
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::small_file;
 
 /// Positions are written at most this often: what was read since is read again after a crash.
 const EVERY: Duration = Duration::from_millis(100);
@@ -58,7 +58,7 @@ async fn keep(volatile: PathBuf, lasting: PathBuf, mut moved: watch::Receiver<Ve
         |positions: &[Position]| positions.iter().map(|position| format!("{position}\n")).collect::<String>();
     while moved.changed().await.is_ok() {
         let latest = text(&moved.borrow_and_update());
-        let written = write(&volatile, &latest);
+        let written = small_file::replace(&volatile, latest.as_bytes());
         if let (Err(error), false) = (&written, failed) {
             tracing::warn!(%error, file = %volatile.display(), "positions in log files are not kept");
         }
@@ -67,14 +67,8 @@ async fn keep(volatile: PathBuf, lasting: PathBuf, mut moved: watch::Receiver<Ve
     }
     let latest = text(&moved.borrow());
     for file in [volatile, lasting] {
-        if let Err(error) = write(&file, &latest) {
+        if let Err(error) = small_file::replace(&file, latest.as_bytes()) {
             tracing::warn!(%error, file = %file.display(), "positions in log files are not kept");
         }
     }
-}
-
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let new = file.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(&new, file)
 }

@@ -1,7 +1,5 @@
 //! The file of the learned profile.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use defender_detect::profile::{Document, Profile, MAX_BYTES};
@@ -9,6 +7,7 @@ use defender_detect::Detector;
 use defender_model::health::{Health, Kind};
 
 use crate::config::Config;
+use crate::small_file;
 
 /// Why there is no profile.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl std::error::Error for Problem {}
 /// # Errors
 /// With the file's name, and the line of a mistake.
 pub fn load(file: &Path) -> Result<Document, Problem> {
-    let bytes = read(file)
+    let bytes = small_file::read(file, MAX_BYTES as u64)
         .map_err(|error| Problem::Unreadable(format!("{}: cannot be read: {error}", file.display())))?;
     Document::parse(&bytes).map_err(|error| {
         let place = match error.line {
@@ -65,11 +64,4 @@ pub fn enforce(config: &Config, detector: &mut Detector) -> Option<Health> {
             Some(Health::new(Kind::Degraded, "profile", words))
         }
     }
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than is taken shows that it is too long.
-    File::open(file)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! `posture`, `posture list`, `posture explain`, `posture diff`.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use defender_model::identity::DeviceIdentity;
@@ -21,6 +21,7 @@ use crate::device::identify;
 use crate::posture::live_inputs;
 use crate::posture::policies::{self, Source};
 use crate::run::wall_clock;
+use crate::small_file;
 
 /// Longest file named on the command line that is read whole, in bytes.
 const LIMIT: u64 = 64 << 20;
@@ -253,14 +254,8 @@ fn columns() -> usize {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |why: String| Failure::failed(format!("cannot read {}: {why}", file.display()));
-    let mut bytes = Vec::new();
-    let open = File::open(file).map_err(|error| failed(error.to_string()))?;
-    open.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
-    match bytes.len() as u64 > LIMIT {
-        true => Err(failed(format!("longer than {} MiB", LIMIT >> 20))),
-        false => Ok(bytes),
-    }
+    small_file::read(file, LIMIT)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))
 }
 
 /// Policies for the commands that judge nothing.

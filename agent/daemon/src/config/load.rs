@@ -3,14 +3,14 @@
 //! A file with a mistake is left out as a whole and the mistake is told with file, line and key: half a file's settings could be
 //! worse than none. The defaults and the other files still hold, so a mistake never leaves a device unguarded.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::alert::Checked;
 use super::Config;
+use crate::small_file;
 
 /// Longest file read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -298,12 +298,7 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
 
 fn read(file: &Path) -> Result<String, Problem> {
     let problem = |message: String| Problem { file: file.to_owned(), line: None, message, section: false };
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(LIMIT + 1).read_to_end(&mut bytes));
-    read.map_err(|error| problem(format!("cannot be read: {error}")))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(problem(format!("longer than {LIMIT} bytes")));
-    }
+    let bytes = small_file::read(file, LIMIT).map_err(|error| problem(format!("cannot be read: {error}")))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();

@@ -4,11 +4,11 @@
 //! into an image's root directory.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use super::{sys, Error};
+use crate::small_file;
 
 /// More than any device has users; a larger file is refused rather than read.
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -44,8 +44,8 @@ impl fmt::Display for Identity {
 ///
 /// # Errors
 ///
-/// [`Error::NoUser`], [`Error::BadUser`] if the line is not usable or names root, [`Error::File`] and [`Error::TooLarge`]
-/// for the files.
+/// [`Error::NoUser`], [`Error::BadUser`] if the line is not usable or names root, [`Error::File`] for the
+/// files.
 pub fn lookup(root: &Path, user: &str) -> Result<Identity, Error> {
     let passwd = root.join("etc/passwd");
     let (uid, gid) = match find_user(&read(&passwd)?, user.as_bytes()) {
@@ -79,14 +79,8 @@ impl Identity {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::File { path: path.clone(), source };
-    let mut text = Vec::new();
-    File::open(path).map_err(failed)?.take(FILE_LIMIT + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > FILE_LIMIT {
-        return Err(Error::TooLarge { path: path.clone(), limit: FILE_LIMIT });
-    }
-    Ok(text)
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    small_file::read(path, FILE_LIMIT).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -216,7 +210,8 @@ mod tests {
             "no group file, no groups"
         );
         std::fs::write(root.join("etc/passwd"), vec![b'#'; FILE_LIMIT as usize + 1]).unwrap();
-        assert!(matches!(lookup(&root, "defender"), Err(Error::TooLarge { .. })));
+        let error = lookup(&root, "defender").unwrap_err().to_string();
+        assert!(error.contains("etc/passwd: longer than 1048576 bytes"), "{error}");
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -245,13 +245,6 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A file is larger than the agent is willing to read.
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-        /// The bound, in bytes.
-        limit: u64,
-    },
     /// No such user.
     NoUser {
         /// The name looked for.
@@ -295,7 +288,6 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
-            Self::TooLarge { path, limit } => write!(f, "{}: larger than {limit} bytes", path.display()),
             Self::NoUser { user, path } => {
                 write!(
                     f,

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::small_file;
+
 /// Numbers reserved at a time.
 const BLOCK: u64 = 4096;
 
@@ -52,9 +54,7 @@ impl Sequence {
     }
 
     fn write(&self, value: u64) -> io::Result<()> {
-        let new = self.file.with_extension("new");
-        fs::write(&new, value.to_string())?;
-        fs::rename(&new, &self.file)
+        small_file::replace(&self.file, value.to_string().as_bytes())
     }
 }
 

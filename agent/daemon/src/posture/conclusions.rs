@@ -16,6 +16,8 @@ use defender_model::time::Timestamp;
 use defender_posture::report::ocsf::compliance;
 use defender_posture::result::{CheckResult, Report};
 
+use crate::small_file;
+
 /// Longest file read, in bytes.
 const LIMIT: u64 = 1 << 20;
 /// The finding about a score that fell; made once for this purpose.
@@ -69,9 +71,7 @@ impl Conclusions {
         for (check, verdict) in &self.verdicts {
             text.extend([verdict.name(), " ", check, "\n"]);
         }
-        let new = file.with_extension("new");
-        fs::write(&new, text)?;
-        fs::rename(&new, file)
+        small_file::replace(file, text.as_bytes())
     }
 
     /// The events that tell what changed: each check with another verdict, and an alert when the score fell. After the first scan of a

@@ -1,11 +1,12 @@
 //! Policy files: found in directories or named, read within bounds.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use defender_posture::policy::duplicates;
 use defender_posture::{Policy, Root};
+
+use crate::small_file;
 
 /// Longest policy file, in bytes.
 const LIMIT: u64 = 2 << 20;
@@ -35,7 +36,7 @@ pub fn load(source: &Source<'_>, wanted: &[String]) -> Result<Vec<Policy>, Vec<S
         for word in wanted {
             // A name with a slash or an ending is a file; an id has neither.
             if word.contains('/') || word.ends_with(".toml") {
-                files.push((word.into(), read(Path::new(word))));
+                files.push((word.into(), small_file::read(Path::new(word), LIMIT)));
             } else if let Some(file) = found.iter().find(|file| id_of(file) == Some(word)) {
                 files.push((file.clone(), source.read(file)));
             } else {
@@ -118,7 +119,7 @@ impl Source<'_> {
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
         match self {
-            Self::Directories(_) => read(file),
+            Self::Directories(_) => small_file::read(file, LIMIT),
             Self::Image(root, _) => {
                 let bytes = root.read(file).map_err(|error| io::Error::other(error.reason))?;
                 bytes.ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -131,15 +132,6 @@ impl Source<'_> {
 fn id_of(file: &Path) -> Option<&str> {
     let id = file.file_name()?.to_str()?.strip_suffix(".toml")?;
     (!id.ends_with(".tests") && !id.starts_with('.')).then_some(id)
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LIMIT {
-        true => Err(io::Error::other(format!("longer than {LIMIT} bytes"))),
-        false => Ok(bytes),
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Rule files: which there are below a directory, and their bytes, within bounds.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::small_file;
 
 /// Deepest directory below a named one.
 const DEPTH: usize = 8;
@@ -50,10 +51,5 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, problem: &mu
 /// # Errors
 /// It cannot be read, or is too long.
 pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES {
-        return Err(io::Error::other(format!("longer than {BYTES} bytes")));
-    }
-    Ok(bytes)
+    small_file::read(file, BYTES)
 }
