@@ -44,7 +44,10 @@ fn crates_depend_in_the_direction_of_the_design() {
             ],
         ),
         // The harness drives the agent from outside; for its tests it may speak the agent's vocabulary.
-        ("defender-validation", vec!["defender-model", "defender-detect", "defender-posture"]),
+        (
+            "defender-validation",
+            vec!["defender-model", "defender-detect", "defender-posture", "defender-report"],
+        ),
     ]
     .into_iter()
     .map(|(name, dependencies)| (name, dependencies.into_iter().collect()))

@@ -26,7 +26,10 @@ use defender_detect::Placeholders;
 use section::{section, Section};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
-use value::{Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, Transport, When};
+use value::{
+    Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, SyslogFormat, Transport,
+    When,
+};
 use watched::{UNWATCHED, WATCHED};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
@@ -495,6 +498,8 @@ RemoteSyslogSink {
     port: u16 = 6514,
     /// How messages travel.
     transport: Transport = Transport::Tls,
+    /// What messages look like: with structured data, for old collectors, or for Sentinel, ArcSight and QRadar.
+    format: SyslogFormat = SyslogFormat(defender_report::syslog::Format::Rfc5424),
     /// Certificates of the authorities that may vouch for the server, PEM.
     ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
     /// Certificate the agent shows, PEM; empty for none.

@@ -199,6 +199,14 @@ words!(
         "info" => tracing::Level::INFO,
     }
 );
+words!(
+    /// What a line of remote syslog looks like.
+    SyslogFormat(defender_report::syslog::Format) {
+        "rfc5424" => defender_report::syslog::Format::Rfc5424,
+        "rfc3164" => defender_report::syslog::Format::Rfc3164,
+        "cef" => defender_report::syslog::Format::Cef,
+    }
+);
 
 /// How remote syslog travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -92,7 +92,8 @@ impl Sinks {
         if config.syslog.enabled {
             let local = syslog::Config {
                 transport: syslog::Transport::Local { path: config.syslog.socket.clone() },
-                facility: syslog::Facility::LOG_DAEMON,
+                format: syslog::Format::default(),
+                facility: syslog::Facility::DAEMON,
                 hostname: device.hostname.clone(),
             };
             this.spawn_text("syslog", config.syslog.minimum_level.0, Place::Local, local);
@@ -115,8 +116,12 @@ impl Sinks {
         if config.remote_syslog.enabled {
             match remote(&config.remote_syslog) {
                 Ok(transport) => {
-                    let facility = syslog::Facility::LOG_DAEMON;
-                    let remote = syslog::Config { transport, facility, hostname: device.hostname.clone() };
+                    let remote = syslog::Config {
+                        transport,
+                        format: config.remote_syslog.format.0,
+                        facility: syslog::Facility::DAEMON,
+                        hostname: device.hostname.clone(),
+                    };
                     this.spawn_text(
                         "remote_syslog",
                         config.remote_syslog.minimum_level.0,

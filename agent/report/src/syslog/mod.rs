@@ -1,18 +1,21 @@
 //! The syslog sink: one line per record, to the local daemon or a remote collector.
 //!
-//! The lines are made by the formatters of the crate `syslog`; the sockets are our own, since syslog daemons restart and collectors
-//! vanish. A record that could not be sent waits, and the ones behind it; after 0.1 s, ... 30 s it is tried again on a new socket.
+//! Syslog daemons restart and collectors vanish. A record that could not be sent waits, and the ones behind it; after 0.1 s, ... 30 s it
+//! is tried again on a new socket.
 //!
-//! | Transport | Format | Source |
+//! | Transport | Framing | Source |
 //! |---|---|---|
-//! | local datagram socket (`/dev/log`) | RFC 3164 without host name | syslog(3) |
-//! | UDP | RFC 5424 | RFC 5426 |
-//! | TCP | RFC 5424, octet counting | RFC 6587 section 3.4.1 |
-//! | TLS (feature `tls`) | RFC 5424, octet counting | RFC 5425 |
+//! | local datagram socket (`/dev/log`) | a datagram a line, always as syslog(3) has it | RFC 3164 without stamp and host name |
+//! | UDP | a datagram a line | RFC 5426 |
+//! | TCP | octet counting | RFC 6587 section 3.4.1 |
+//! | TLS (feature `tls`) | octet counting | RFC 5425 |
+//!
+//! Lines to a collector are RFC 5424, RFC 3164 or CEF ([`Format`]).
 //!
 //! Syslog has no acknowledgements: what the system took when a connection broke may be lost without a trace. A connection that the
 //! peer has closed is noticed before something is sent into it.
 
+mod cef;
 mod format;
 mod transport;
 
@@ -22,8 +25,8 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::sink::Intake;
-pub use format::Facility;
 use format::Formatter;
+pub use format::{Facility, Format};
 use transport::{Connection, Failure};
 
 /// Records sent in one go.
@@ -71,6 +74,8 @@ pub enum Transport {
 pub struct Config {
     /// Where to.
     pub transport: Transport,
+    /// What lines to a collector look like; the local daemon gets what it is used to.
+    pub format: Format,
     /// Syslog facility of every line: `daemon`, `authpriv`, `local0`, ...
     pub facility: Facility,
     /// The device's name for remote collectors; the local daemon adds its own.

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::tests::{start, wait_for};
+use super::tests::{start_with, wait_for};
 use super::*;
 use crate::record::Record;
 use crate::sink::tests::record;
@@ -29,7 +29,7 @@ module(load="imtcp")
 input(type="imuxsock" Socket="{socket}")
 input(type="imudp" address="127.0.0.1" port="{port}")
 input(type="imtcp" address="127.0.0.1" port="{port}")
-template(name="parts" type="string" string="%inputname%|%syslogpriority-text%|%syslogfacility-text%|%hostname%|%app-name%|%structured-data%|%msg%\n")
+template(name="parts" type="string" string="%inputname%|%syslogpriority-text%|%syslogfacility-text%|%hostname%|%app-name%|%structured-data%|%msg%|%timereported:::date-rfc3339%\n")
 action(type="omfile" file="{output}" template="parts")
 "#,
             directory = directory.path().display(),
@@ -73,9 +73,16 @@ async fn rsyslog_understands_every_transport() {
     let host = "127.0.0.1".to_owned();
     let port = daemon.port;
     let local = Transport::Local { path: daemon.directory.path().join("log") };
+    let (tcp, udp) = (Transport::Tcp { host: host.clone(), port }, Transport::Udp { host, port });
     let mut expected = 0;
-    for transport in [local, Transport::Tcp { host: host.clone(), port }, Transport::Udp { host, port }] {
-        let (handle, task) = start(transport);
+    for (transport, format) in [
+        (local, Format::Rfc5424),
+        (tcp.clone(), Format::Rfc5424),
+        (udp, Format::Rfc5424),
+        (tcp.clone(), Format::Rfc3164),
+        (tcp, Format::Cef),
+    ] {
+        let (handle, task) = start_with(transport, format);
         for sequence in 0..50 {
             handle
                 .push(Record {
@@ -91,19 +98,26 @@ async fn rsyslog_understands_every_transport() {
         expected += 50;
         daemon.lines(expected).await;
     }
-    let lines = daemon.lines(150).await;
+    let lines = daemon.lines(250).await;
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     let own = own.trim().split('.').next().unwrap_or_default().to_owned();
-    let data =
-        |sequence| format!("[defender@32473 sequence=\"{sequence}\" time=\"2023-11-14T22:13:20.000Z\"]");
     for sequence in 0..50 {
-        let local = format!("imuxsock|err|authpriv|{own}|defender|-| bad [thing] \"{sequence}\"");
-        assert!(lines.contains(&local), "{local} in {lines:#?}");
-        for input in ["imtcp", "imudp"] {
-            let remote =
-                format!("{input}|err|authpriv|device|defender|{}|bad [thing] \"{sequence}\"", data(sequence));
-            assert!(lines.contains(&remote), "{remote} in {lines:#?}");
+        let text = format!("bad [thing] \"{sequence}\"");
+        let data = format!("[defender@32473 sequence=\"{sequence}\"]");
+        for expected in [
+            format!("imuxsock|err|authpriv|{own}|defender|-| {text}"),
+            // The stamps are the record's: 1 700 000 000 seconds after 1970.
+            format!("imtcp|err|authpriv|device|defender|{data}|{text}|2023-11-14T22:13:20.000"),
+            format!("imudp|err|authpriv|device|defender|{data}|{text}|2023-11-14T22:13:20.000"),
+            format!("imtcp|err|authpriv|device|defender|-| {text}|"),
+            format!(
+                "imtcp|err|authpriv|device|CEF|-|0|defender project|defender|{}|0|event|8|msg={text} cn1={sequence} cn1Label=sequence|",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ] {
+            let found = lines.iter().filter(|line| line.starts_with(&expected)).count();
+            assert_eq!(found, 1, "{expected} in {lines:#?}");
         }
     }
-    assert_eq!(lines.len(), 150);
+    assert_eq!(lines.len(), 250);
 }

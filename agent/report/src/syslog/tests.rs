@@ -12,10 +12,15 @@ use crate::sink::tests::record;
 use crate::sink::{self, Limits, SinkHandle, State, Stats};
 
 pub(super) fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
+    start_with(transport, Format::Rfc5424)
+}
+
+pub(super) fn start_with(transport: Transport, format: Format) -> (SinkHandle, JoinHandle<()>) {
     let (notices, _) = mpsc::channel(64);
     let limits = Limits { minimum: Severity::Medium, ..Limits::default() };
     let (handle, intake) = sink::channel("sink.syslog", limits, notices);
-    let config = Config { transport, facility: Facility::LOG_AUTHPRIV, hostname: "device".to_owned() };
+    let facility = Facility::AUTHPRIV;
+    let config = Config { transport, format, facility, hostname: "device".to_owned() };
     (handle, tokio::spawn(run(config, intake)))
 }
 

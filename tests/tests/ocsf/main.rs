@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod lines;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -321,15 +323,19 @@ fn samples() -> Vec<EventKind> {
     kinds
 }
 
-#[test]
-fn every_kind_of_event_is_valid_ocsf() {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let device = DeviceIdentity {
+fn device() -> DeviceIdentity {
+    DeviceIdentity {
         uid: "device-1".into(),
         boot_id: "b0a7".into(),
         hostname: "camera".into(),
         agent_version: "0.1.0".into(),
-    };
+    }
+}
+
+#[test]
+fn every_kind_of_event_is_valid_ocsf() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let device = device();
     let mut lines = Vec::new();
     for (sequence, kind) in (1..).zip(samples()) {
         let event = Event { time: Timestamp(1_700_000_000_000), sequence, kind };
