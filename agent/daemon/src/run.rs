@@ -389,10 +389,16 @@ fn credentials(config: &Config) -> Vec<PathBuf> {
     let (syslog, mqtt) = (&config.sink.remote_syslog, &config.sink.mqtt);
     let mut files = Vec::new();
     if syslog.enabled && syslog.transport == Transport::Tls {
-        files.extend([&syslog.ca_file, &syslog.certificate_file, &syslog.key_file]);
+        files.extend([&syslog.ca_file, &syslog.crl_file, &syslog.certificate_file, &syslog.key_file]);
     }
     if mqtt.enabled {
-        files.extend([&mqtt.ca_file, &mqtt.password_file]);
+        files.extend([
+            &mqtt.ca_file,
+            &mqtt.crl_file,
+            &mqtt.certificate_file,
+            &mqtt.key_file,
+            &mqtt.password_file,
+        ]);
     }
     files.into_iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect()
 }

@@ -1,11 +1,14 @@
 //! TLS by OpenSSL: version 1.2 at least, the server's certificate and name always verified.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use openssl::asn1::Asn1Time;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
-use openssl::x509::X509VerifyResult;
+use openssl::x509::store::{X509Lookup, X509StoreBuilder};
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509VerifyResult, X509};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -20,6 +23,9 @@ const REFUSAL: Duration = Duration::from_millis(250);
 pub struct Tls {
     /// Certificates of the authorities to trust, PEM; `None` trusts those of the system.
     pub ca_file: Option<PathBuf>,
+    /// Certificates that those authorities have revoked, PEM. The server's is looked for there; a list that is missing or out of date
+    /// refuses every server.
+    pub crl_file: Option<PathBuf>,
     /// Name the server's certificate must have, where it is not the host's in the address.
     pub server_name: Option<String>,
     /// The client's own certificate (with its chain) and private key, PEM.
@@ -33,6 +39,29 @@ pub struct Client {
     pub certificate_file: PathBuf,
     /// Private key, PEM, not encrypted.
     pub key_file: PathBuf,
+}
+
+/// Whole days until a certificate expires, negative when it has, by the wall clock.
+///
+/// # Errors
+/// In words, with the file's name: it cannot be read, or is not a certificate.
+pub fn days_left(certificate_file: &Path) -> Result<i32, String> {
+    let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", certificate_file.display());
+    let pem = std::fs::read(certificate_file).map_err(|e| fault(&e))?;
+    let certificate = X509::from_pem(&pem).map_err(|e| fault(&e))?;
+    let left = Asn1Time::days_from_now(0).and_then(|now| now.diff(certificate.not_after()));
+    let left = left.map_err(|e| fault(&e))?;
+    // Days and seconds have the same sign. Expired an hour ago is not "0 days left".
+    Ok(if left.secs < 0 { left.days - 1 } else { left.days })
+}
+
+/// Why a server may refuse us, as far as we can see ourselves.
+fn own_fault(tls: &Tls) -> &'static str {
+    match tls.client.as_ref().map(|client| days_left(&client.certificate_file)) {
+        None => " (does it want a client certificate?)",
+        Some(Ok(..=-1)) => " (our certificate has expired)",
+        Some(_) => " (does it not know our certificate's authority, or has it revoked it?)",
+    }
 }
 
 /// Makes a TLS connection of a TCP connection.
@@ -54,11 +83,13 @@ pub(crate) async fn connect(
         Err(_) => {
             Err(Error::Timeout { target: target.to_owned(), action: "agree on TLS with", after: PATIENCE })
         }
-        Ok(Ok(())) => refused_afterwards(stream, target).await,
+        Ok(Ok(())) => refused_afterwards(stream, tls, target).await,
         Ok(Err(error)) => {
             let verdict = stream.ssl().verify_result();
             let detail = if verdict == X509VerifyResult::OK {
-                format!("the handshake failed: {error}")
+                // An alert of the server's is about us.
+                let fault = if error.to_string().contains("alert") { own_fault(tls) } else { "" };
+                format!("the handshake failed: {error}{fault}")
             } else {
                 format!(
                     "the server's certificate is refused: {} (expected name: {name})",
@@ -74,6 +105,7 @@ pub(crate) async fn connect(
 /// that arrives would be lost, so it is waited for.
 async fn refused_afterwards(
     mut stream: SslStream<TcpStream>,
+    tls: &Tls,
     target: &str,
 ) -> Result<SslStream<TcpStream>, Error> {
     if stream.ssl().version2() != Some(SslVersion::TLS1_3) {
@@ -85,9 +117,7 @@ async fn refused_afterwards(
         Ok(Ok(0)) => "it closed the connection".to_owned(),
         Ok(Err(error)) => error.to_string(),
     };
-    let detail = format!(
-        "the server refuses the client after the handshake: {refused} (does it want a client certificate?)"
-    );
+    let detail = format!("the server refuses the client after the handshake: {refused}{}", own_fault(tls));
     Err(Error::Tls { target: target.to_owned(), detail })
 }
 
@@ -99,9 +129,17 @@ fn configure(tls: &Tls) -> Result<SslConnector, String> {
     builder.set_verify(SslVerifyMode::PEER);
     if let Some(path) = &tls.ca_file {
         // The builder starts with the system's authorities; a store of its own has only these.
-        let store = openssl::x509::store::X509StoreBuilder::new().map_err(|e| e.to_string())?.build();
+        let store = X509StoreBuilder::new().map_err(|e| e.to_string())?.build();
         builder.set_cert_store(store);
         builder.set_ca_file(path).map_err(|e| format!("cannot use the CA file {}: {e}", path.display()))?;
+    }
+    if let Some(path) = &tls.crl_file {
+        let store = builder.cert_store_mut();
+        let loaded = store
+            .add_lookup(X509Lookup::file())
+            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(drop))
+            .and_then(|()| builder.cert_store_mut().set_flags(X509VerifyFlags::CRL_CHECK));
+        loaded.map_err(|e| format!("cannot use the revocation list {}: {e}", path.display()))?;
     }
     if let Some(client) = &tls.client {
         let (certificate, key) = (&client.certificate_file, &client.key_file);

@@ -502,10 +502,14 @@ RemoteSyslogSink {
     format: SyslogFormat = SyslogFormat(defender_report::syslog::Format::Rfc5424),
     /// Certificates of the authorities that may vouch for the server, PEM.
     ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
+    /// Certificates those authorities have revoked, PEM; empty for none. Out of date it refuses every server.
+    crl_file: PathBuf = PathBuf::new(),
     /// Certificate the agent shows, PEM; empty for none.
     certificate_file: PathBuf = PathBuf::new(),
     /// Key of that certificate, PEM.
     key_file: PathBuf = PathBuf::new(),
+    /// Days before the end of that certificate from which on health warns of it.
+    expiry_warning_days: u32 = 30,
     /// Mildest level that is sent.
     minimum_level: Level = Level(defender_model::severity::Severity::Medium),
 } }
@@ -525,6 +529,14 @@ MqttSink {
     tls: bool = true,
     /// Certificates of the authorities that may vouch for the broker, PEM.
     ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
+    /// Certificates those authorities have revoked, PEM; empty for none. Out of date it refuses every broker.
+    crl_file: PathBuf = PathBuf::new(),
+    /// Certificate the agent shows, PEM; empty for none.
+    certificate_file: PathBuf = PathBuf::new(),
+    /// Key of that certificate, PEM.
+    key_file: PathBuf = PathBuf::new(),
+    /// Days before the end of that certificate from which on health warns of it.
+    expiry_warning_days: u32 = 30,
     /// User name; empty for none.
     username: String = String::new(),
     /// File that holds the password; empty for none.

@@ -7,9 +7,12 @@
 //! | `responder` | the task that owns the firewall |
 //! | `isolator` | isolation of the device, within that task |
 //! | `sinks` | the sinks of the configuration |
+//! | `certificate` | a certificate the device shows, and how long it lasts |
 //! | `recent` | the latest events, for who asks |
 //! | `standing` | how the agent is, from what its parts say |
 
+#[cfg(feature = "tls")]
+mod certificate;
 mod isolator;
 mod recent;
 mod respond;

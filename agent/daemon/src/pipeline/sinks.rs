@@ -1,6 +1,8 @@
 //! The sinks of the configuration: each a task of its own behind a bounded queue.
 
 use std::net::IpAddr;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use defender_report::{file, syslog};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "tls")]
+use super::certificate::{self, Certificate};
 use crate::config::{self, value::Transport, Config};
 use crate::request::SinkStatus;
 
@@ -60,6 +64,10 @@ pub(super) struct Sinks {
     no_text: Arc<str>,
     refused: Vec<Health>,
     spool: Option<Arc<Spool>>,
+    #[cfg(feature = "tls")]
+    certificates: Vec<Certificate>,
+    #[cfg(feature = "tls")]
+    certificates_due: Option<std::time::Instant>,
 }
 
 impl Sinks {
@@ -79,6 +87,10 @@ impl Sinks {
             no_text: "".into(),
             refused: Vec::new(),
             spool: None,
+            #[cfg(feature = "tls")]
+            certificates: certificates(config),
+            #[cfg(feature = "tls")]
+            certificates_due: None,
         };
         if config.file.enabled {
             let file = file::Config {
@@ -203,11 +215,9 @@ impl Sinks {
             login,
             keep_alive: Duration::from_secs(60),
             #[cfg(feature = "tls")]
-            tls: config.tls.then(|| defender_report::tls::Tls {
-                ca_file: Some(config.ca_file.clone()),
-                server_name: None,
-                client: None,
-            }),
+            tls: config
+                .tls
+                .then(|| tls(&config.ca_file, &config.crl_file, &config.certificate_file, &config.key_file)),
         };
         self.spawn("mqtt", config.minimum_level.0, Place::Remote, |intake| mqtt::run(mqtt, intake));
     }
@@ -278,6 +288,14 @@ impl Sinks {
         while let Ok(health) = self.notices.try_recv() {
             changes.push(health);
         }
+        #[cfg(feature = "tls")]
+        {
+            let now = std::time::Instant::now();
+            if self.certificates_due.is_none_or(|due| due <= now) {
+                self.certificates_due = Some(now + certificate::INTERVAL);
+                changes.extend(self.certificates.iter_mut().filter_map(Certificate::look));
+            }
+        }
         changes
     }
 
@@ -332,15 +350,34 @@ fn remote(config: &config::RemoteSyslogSink) -> Result<syslog::Transport, String
         Transport::Tcp => Ok(syslog::Transport::Tcp { host, port }),
         #[cfg(feature = "tls")]
         Transport::Tls => {
-            use defender_report::tls::{Client, Tls};
-            let client = (!config.certificate_file.as_os_str().is_empty()).then(|| Client {
-                certificate_file: config.certificate_file.clone(),
-                key_file: config.key_file.clone(),
-            });
-            let tls = Tls { ca_file: Some(config.ca_file.clone()), server_name: None, client };
+            let tls = tls(&config.ca_file, &config.crl_file, &config.certificate_file, &config.key_file);
             Ok(syslog::Transport::Tls { host, port, tls })
         }
         #[cfg(not(feature = "tls"))]
         Transport::Tls => Err("TLS".to_owned()),
     }
+}
+
+/// Files of a sink's TLS; what is not configured is empty.
+#[cfg(feature = "tls")]
+fn tls(ca: &Path, crl: &Path, certificate: &Path, key: &Path) -> defender_report::tls::Tls {
+    let set = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    let client = set(certificate)
+        .map(|certificate_file| defender_report::tls::Client { certificate_file, key_file: key.to_owned() });
+    defender_report::tls::Tls { ca_file: Some(ca.to_owned()), crl_file: set(crl), server_name: None, client }
+}
+
+/// The certificates that this device shows.
+#[cfg(feature = "tls")]
+fn certificates(config: &config::Sinks) -> Vec<Certificate> {
+    let (syslog, mqtt) = (&config.remote_syslog, &config.mqtt);
+    let mut shown = Vec::new();
+    if syslog.enabled && syslog.transport == Transport::Tls {
+        shown.push(("remote_syslog", &syslog.certificate_file, syslog.expiry_warning_days));
+    }
+    if mqtt.enabled && mqtt.tls {
+        shown.push(("mqtt", &mqtt.certificate_file, mqtt.expiry_warning_days));
+    }
+    shown.retain(|(_, file, _)| !file.as_os_str().is_empty());
+    shown.into_iter().map(|(sink, file, warning)| Certificate::new(sink, file.clone(), warning)).collect()
 }
