@@ -269,9 +269,16 @@ pub fn usage(pid: u32) -> Usage {
     Usage { cpu, user_ticks: field(), system_ticks: field() }
 }
 
-/// KiB of memory in proportion to how many share it (PSS), from `/proc/PID/smaps_rollup`.
+/// KiB of memory in proportion to how many share it (PSS), of a process and its children: the agent has a second process.
 #[must_use]
 pub fn pss(pid: u32) -> u64 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    std::iter::once(pid).chain(children).map(pss_alone).sum()
+}
+
+/// `/proc/PID/smaps_rollup`
+fn pss_alone(pid: u32) -> u64 {
     let text = fs::read(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let Some(at) = tail::find(&text, b"\nPss:") else { return 0 };
     let text = String::from_utf8_lossy(&text[at + 5..]);
