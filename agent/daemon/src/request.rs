@@ -352,6 +352,10 @@ pub struct SinkStatus {
     pub dropped: u64,
     /// Bytes in the spool that it has not delivered.
     pub spooled: u64,
+    /// Seconds since the oldest record happened that it has not delivered; 0 when there is none.
+    pub lag_s: u64,
+    /// Seconds until it tries again; 0 when it does not wait to.
+    pub next_try_s: u64,
     /// The last error; empty when there was none.
     pub last_error: String,
 }
@@ -364,7 +368,7 @@ wire! {
     RulesStatus { loaded, errors }
     FirewallStatus { ready, error, isolation }
     IsolationStatus { seconds_left, reason }
-    SinkStatus { name, state, written, dropped, spooled, last_error }
+    SinkStatus { name, state, written, dropped, spooled, lag_s, next_try_s, last_error }
 }
 
 /// Something that watchers are told at once (D-Bus signals).
@@ -482,6 +486,8 @@ mod tests {
             written: 1,
             dropped: 2,
             spooled: 3,
+            lag_s: 4,
+            next_try_s: 5,
             last_error: "e".into(),
         };
         let part = |mode: &str| NetworkStatus {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
+use defender_model::time::Timestamp;
 use tokio::sync::futures::Notified;
 use tokio::sync::{mpsc, Notify};
 
@@ -76,6 +77,10 @@ pub struct Stats {
     pub state: State,
     /// Why it failed last, even if it works again.
     pub last_error: Option<String>,
+    /// When it tries again, while it waits to.
+    pub next_try: Option<Instant>,
+    /// When the oldest record happened that waits in memory.
+    pub oldest: Option<Timestamp>,
     /// Who it was last connected to; `None` when nobody, or when it stays on the device.
     pub peer: Option<IpAddr>,
 }
@@ -275,7 +280,9 @@ impl SinkHandle {
     pub fn stats(&self) -> Stats {
         let inner = self.shared.lock();
         let queued = inner.alerts.records.len() + inner.telemetry.records.len();
-        Stats { queued, ..inner.stats.clone() }
+        let first = |queue: &Queue| queue.records.front().map(|record| record.time);
+        let oldest = [&inner.alerts, &inner.telemetry].into_iter().filter_map(first).min();
+        Stats { queued, oldest, ..inner.stats.clone() }
     }
 
     /// Asks the task to end after it has tried once to deliver what waits.
@@ -404,11 +411,13 @@ impl Intake {
     /// Waits, less if the sink is asked to end; true if it is.
     pub(crate) async fn pause(&mut self, delay: Duration) -> bool {
         let until = tokio::time::Instant::now() + delay;
+        self.shared.lock().stats.next_try = Some(until.into_std());
         loop {
             if self.is_closed() {
                 return true;
             }
             if tokio::time::timeout_at(until, self.shared.filled.notified()).await.is_err() {
+                self.shared.lock().stats.next_try = None;
                 return self.is_closed();
             }
         }
@@ -521,8 +530,6 @@ impl Drop for Intake {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use defender_model::time::Timestamp;
-
     use super::*;
 
     pub(crate) fn record(sequence: u64, alert: bool) -> Record {
@@ -603,6 +610,19 @@ pub(crate) mod tests {
         assert_eq!(health.recv().await.expect("a notice").kind, Kind::Recovered);
         let lost = health.recv().await.expect("a notice");
         assert_eq!(lost.counters, [("alerts".to_owned(), 0), ("other_records".to_owned(), 1)]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_next_try_is_told_while_it_is_waited_for() {
+        let (handle, mut intake, _health) = pair(Limits::default());
+        handle.try_push(record(1, true));
+        assert_eq!((handle.stats().next_try, handle.stats().oldest), (None, Some(record(1, true).time)));
+        let pausing = tokio::spawn(async move { intake.pause(Duration::from_secs(60)).await });
+        tokio::task::yield_now().await;
+        let wait = handle.stats().next_try.expect("a time").saturating_duration_since(Instant::now());
+        assert!(wait > Duration::from_secs(30) && wait <= Duration::from_secs(60), "{wait:?}");
+        handle.close();
+        assert!(pausing.await.expect("no panic"), "asked to end");
     }
 
     #[tokio::test(flavor = "current_thread")]

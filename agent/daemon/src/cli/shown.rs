@@ -9,7 +9,7 @@ use defender_model::severity::Severity;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
 
-use crate::request::{BlockedAddress, StatusReport};
+use crate::request::{BlockedAddress, SinkStatus, StatusReport};
 use crate::wire::{wire, Wire as _};
 
 /// Longest text of one event, in bytes; the whole of it is in the JSON.
@@ -66,16 +66,28 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         row(out, "  ISOLATED", &format!("for {left} more: {}", isolation.reason))?;
     }
     for sink in &report.sinks {
-        let mut words = format!("{}, {} written, {} dropped", sink.state, sink.written, sink.dropped);
-        if sink.spooled > 0 {
-            words = format!("{words}, {} KiB wait in the spool", sink.spooled.div_ceil(1024));
-        }
-        if !sink.last_error.is_empty() {
-            words = format!("{words}; last error: {}", sink.last_error);
-        }
-        row(out, &format!("sink {}", sink.name), &words)?;
+        row(out, &format!("sink {}", sink.name), &sink_words(sink))?;
     }
     rows(out, "confinement", &report.confinement)
+}
+
+/// How a sink is doing, how far behind it is, and why.
+fn sink_words(sink: &SinkStatus) -> String {
+    let mut words = sink.state.clone();
+    if sink.next_try_s > 0 {
+        words = format!("{words} in {}", duration(sink.next_try_s));
+    }
+    words = format!("{words}, {} written, {} dropped", sink.written, sink.dropped);
+    if sink.spooled > 0 {
+        words = format!("{words}, {} KiB wait in the spool", sink.spooled.div_ceil(1024));
+    }
+    if sink.lag_s > 0 {
+        words = format!("{words}, behind by {}", duration(sink.lag_s));
+    }
+    if !sink.last_error.is_empty() {
+        words = format!("{words}; last error: {}", sink.last_error);
+    }
+    words
 }
 
 fn row(out: &mut dyn Write, label: &str, text: &str) -> io::Result<()> {
@@ -303,6 +315,27 @@ mod tests {
     use defender_model::remediation::{Action, Outcome, Remediation};
 
     use super::*;
+
+    #[test]
+    fn a_sink_in_words() {
+        let sink = SinkStatus {
+            name: "mqtt".into(),
+            state: "retrying".into(),
+            written: 40,
+            dropped: 2,
+            spooled: 2049,
+            lag_s: 7380,
+            next_try_s: 12,
+            last_error: "cannot connect to broker:8883: Connection refused".into(),
+        };
+        assert_eq!(
+            sink_words(&sink),
+            "retrying in 12 s, 40 written, 2 dropped, 3 KiB wait in the spool, behind by 2 h 3 min; \
+             last error: cannot connect to broker:8883: Connection refused"
+        );
+        let fine = SinkStatus { state: "ok".into(), written: 1, ..SinkStatus::default() };
+        assert_eq!(sink_words(&fine), "ok, 1 written, 0 dropped");
+    }
 
     fn shown(event_of_ours: &Event, colour: bool) -> String {
         let (mut line, mut out) = (Vec::new(), Vec::new());

@@ -300,14 +300,20 @@ impl Sinks {
     }
 
     pub(super) fn status(&self) -> Vec<SinkStatus> {
+        let (now, wall) = (std::time::Instant::now(), crate::run::wall_clock());
         let one = |sink: &Sink| {
             let stats = sink.handle.stats();
+            let spooled = self.spool.as_ref().filter(|_| sink.feeding.is_some());
+            let oldest = spooled.map_or(stats.oldest, |spool| spool.oldest(&sink.handle));
             SinkStatus {
                 name: sink.handle.name().to_owned(),
                 state: stats.state.name().to_owned(),
                 written: stats.written,
                 dropped: stats.dropped + stats.dropped_alerts,
                 spooled: self.spool.as_ref().map_or(0, |spool| spool.behind(&sink.handle)),
+                // Rounded up, and never "in 0 s" for what is still waited for.
+                next_try_s: stats.next_try.map_or(0, |at| at.saturating_duration_since(now).as_secs() + 1),
+                lag_s: oldest.map_or(0, |at| wall.since(at).max(0).unsigned_abs() / 1000),
                 last_error: stats.last_error.unwrap_or_default(),
             }
         };

@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use defender_model::severity::Severity;
+use defender_model::time::Timestamp;
 use tokio::sync::Notify;
 
 use crate::error::Error;
@@ -44,6 +45,8 @@ use store::{Evicted, Lane, Position, Sizes, Store};
 /// Records and bytes that are handed to a sink ahead of delivery, in each lane.
 const AHEAD: usize = 64;
 const AHEAD_BYTES: usize = 64 << 10;
+/// Bytes that nearly every record fits into.
+const GLANCE: usize = 4 << 10;
 /// How long telemetry waits for company before it is written.
 const GATHER: Duration = Duration::from_millis(50);
 /// So many bytes are company enough.
@@ -130,6 +133,18 @@ impl Spool {
         let inner = self.lock();
         let Some(reader) = inner.readers.iter().find(|reader| reader.handle.is(handle)) else { return 0 };
         Lane::ALL.into_iter().map(|lane| inner.store.behind(lane, reader.cursor.delivered(lane))).sum()
+    }
+
+    /// When the oldest record happened that a sink has not delivered.
+    #[must_use]
+    pub fn oldest(&self, handle: &SinkHandle) -> Option<Timestamp> {
+        let inner = self.lock();
+        let reader = inner.readers.iter().find(|reader| reader.handle.is(handle))?;
+        let first = |lane| {
+            let reading = inner.store.read(lane, reader.cursor.delivered(lane), 1, GLANCE).ok()?;
+            reading.records.first().map(|(record, _)| record.time)
+        };
+        Lane::ALL.into_iter().filter_map(first).min()
     }
 
     fn append(&self, batch: &VecDeque<Record>) -> Result<(), Error> {

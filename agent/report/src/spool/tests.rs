@@ -107,6 +107,7 @@ async fn what_did_not_fit_is_counted_to_the_record() {
     let mut agent = Agent::start(directory.path(), 256 << 10, Severity::Informational);
     agent.push(0..20, true).await;
     agent.push(20..6000, false).await;
+    assert_eq!(agent.spool.oldest(&agent.sink), Some(record(0, true).time));
     let taken = agent.take().await;
     let stats = agent.sink.stats();
     assert!(stats.dropped > 0, "{stats:?}");
@@ -121,7 +122,7 @@ async fn what_did_not_fit_is_counted_to_the_record() {
     agent.intake.delivered(&taken);
     let said = agent.health.recv().await.unwrap();
     assert!(said.counters.contains(&("other_records".to_owned(), stats.dropped)), "{said:?}");
-    assert_eq!(agent.spool.behind(&agent.sink), 0);
+    assert_eq!((agent.spool.behind(&agent.sink), agent.spool.oldest(&agent.sink)), (0, None));
 }
 
 #[tokio::test(flavor = "current_thread")]
