@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`record`] | what is reported |
 //! | [`sink`] | the queue in front of a sink, its figures and its health |
+//! | [`pace`] | periods and daily budgets of a sink |
 //! | [`spool`] | what waits on flash until remote sinks have delivered it |
 //! | [`file`] | JSON lines with rotation |
 //! | [`syslog`] | local and remote syslog: datagram socket, UDP, TCP, TLS |
@@ -25,6 +26,7 @@ pub mod error;
 pub mod file;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
+pub mod pace;
 pub mod record;
 pub mod sink;
 pub mod spool;

@@ -16,6 +16,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{mpsc, Notify};
 
 use crate::error::Error;
+use crate::pace::{Pace, Schedule};
 use crate::record::Record;
 use crate::spool::Seat;
 
@@ -33,11 +34,19 @@ pub struct Limits {
     pub telemetry: usize,
     /// Encoded bytes waiting, at most, in each of the two queues. They are shared among sinks.
     pub bytes: usize,
+    /// When it may send.
+    pub schedule: Schedule,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { minimum: Severity::Informational, alerts: 1024, telemetry: 4096, bytes: 1024 * 1024 }
+        Self {
+            minimum: Severity::Informational,
+            alerts: 1024,
+            telemetry: 4096,
+            bytes: 1024 * 1024,
+            schedule: Schedule::default(),
+        }
     }
 }
 
@@ -104,6 +113,7 @@ pub struct Intake {
     notices: mpsc::Sender<Health>,
     /// Where its records come from, if not from the pipeline alone.
     seat: Option<Seat>,
+    pace: Pace,
     /// Lost alerts and other records that have been reported, and when.
     reported: (u64, u64),
     reported_at: Option<Instant>,
@@ -126,6 +136,8 @@ struct Inner {
     telemetry: Queue,
     stats: Stats,
     waiting: Waiting,
+    /// Alerts, other records may not be sent now.
+    held: [bool; 2],
     /// The task is asked to end.
     closed: bool,
     /// The task has ended.
@@ -163,8 +175,14 @@ pub fn channel(
         filled: Notify::new(),
         emptied: Notify::new(),
     });
-    let intake =
-        Intake { shared: Arc::clone(&shared), notices, seat: None, reported: (0, 0), reported_at: None };
+    let intake = Intake {
+        shared: Arc::clone(&shared),
+        notices,
+        seat: None,
+        pace: Pace::new(limits.schedule, Instant::now()),
+        reported: (0, 0),
+        reported_at: None,
+    };
     (SinkHandle { shared }, intake)
 }
 
@@ -186,12 +204,28 @@ impl Queue {
 }
 
 impl Inner {
-    fn is_empty(&self) -> bool {
-        self.alerts.records.is_empty() && self.telemetry.records.is_empty()
+    fn empty(&self) -> [bool; 2] {
+        [self.alerts.records.is_empty(), self.telemetry.records.is_empty()]
+    }
+
+    /// Nothing waits that may be sent.
+    fn is_idle(&self) -> bool {
+        let [alerts, telemetry] = self.empty();
+        (alerts || self.held[0]) && (telemetry || self.held[1])
     }
 
     fn is_urgent(&self, bytes: usize) -> bool {
-        self.closed || !self.alerts.records.is_empty() || self.telemetry.bytes >= bytes
+        let alerts = !self.held[0] && !self.alerts.records.is_empty();
+        self.closed || alerts || !self.held[1] && self.telemetry.bytes >= bytes
+    }
+
+    /// The next record that may be sent, alerts first.
+    fn pop(&mut self) -> Option<Record> {
+        let alert = if self.held[0] { None } else { self.alerts.pop() };
+        match alert {
+            None if !self.held[1] => self.telemetry.pop(),
+            other => other,
+        }
     }
 }
 
@@ -237,7 +271,7 @@ impl SinkHandle {
         }
         let wake = match inner.waiting {
             Waiting::Nothing => false,
-            Waiting::Anything => true,
+            Waiting::Anything => !inner.is_idle(),
             Waiting::Urgent(bytes) => inner.is_urgent(bytes),
         };
         if wake {
@@ -340,6 +374,12 @@ impl SinkHandle {
         *if alerts { &mut stats.dropped_alerts } else { &mut stats.dropped } += records;
     }
 
+    /// Alerts, other records wait for their time.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> [bool; 2] {
+        self.shared.lock().held
+    }
+
     /// Waits until the sink takes what waits in memory.
     pub(crate) fn emptied(&self) -> Notified<'_> {
         self.shared.emptied.notified()
@@ -350,9 +390,17 @@ impl Intake {
     /// Waits for a record; false when the sink is closed and there is none.
     pub(crate) async fn wait(&mut self) -> bool {
         loop {
+            let empty = self.shared.lock().empty();
+            self.pace.turn(Instant::now(), empty);
+            self.spend(0);
             {
                 let mut inner = self.shared.lock();
-                if !inner.is_empty() {
+                inner.held = self.pace.held();
+                if inner.closed && self.seat.is_none() {
+                    // It is now or never.
+                    inner.held = [false; 2];
+                }
+                if !inner.is_idle() {
                     return true;
                 }
                 if inner.closed {
@@ -360,7 +408,11 @@ impl Intake {
                 }
                 inner.waiting = Waiting::Anything;
             }
-            self.shared.filled.notified().await;
+            match self.pace.due() {
+                None => self.shared.filled.notified().await,
+                // Either way it is looked again.
+                Some(due) => drop(tokio::time::timeout_at(due.into(), self.shared.filled.notified()).await),
+            }
         }
     }
 
@@ -388,12 +440,20 @@ impl Intake {
         let mut inner = self.shared.lock();
         let mut size: usize = batch.iter().map(|r| r.ocsf.len()).sum();
         while batch.is_empty() || (batch.len() < records && size < bytes) {
-            let Some(record) = inner.alerts.pop().or_else(|| inner.telemetry.pop()) else { break };
+            let Some(record) = inner.pop() else { break };
             size += record.ocsf.len();
             batch.push_back(record);
         }
         drop(inner);
         self.shared.emptied.notify_waiters();
+    }
+
+    /// So many bytes were sent, as the protocol has them: without what TLS and TCP add.
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.pace.spend(bytes as u64);
+        let Some((kind, words)) = self.pace.news(Instant::now()) else { return };
+        self.shared.lock().held = self.pace.held();
+        self.notify(Health::new(kind, format!("{}.budget", self.shared.name), words));
     }
 
     /// Takes note of who is at the other end.

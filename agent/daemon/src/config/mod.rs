@@ -27,8 +27,8 @@ use section::{section, Section};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 use value::{
-    Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, SyslogFormat, Transport,
-    When,
+    Enforcement, FeedKind, Level, LogLevel, Prefix, Priority, ResponseChoice, SourceChoice, SyslogFormat,
+    Transport, Urgency, When,
 };
 use watched::{UNWATCHED, WATCHED};
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub response: Response,
     /// Section `spool`.
     pub spool: Spool,
+    /// Section `priorities`.
+    pub priorities: Priorities,
     /// Sections `sink.*`.
     pub sink: Sinks,
     /// Section `dbus`.
@@ -101,6 +103,7 @@ impl Config {
                 ("profile", &mut read.profile),
                 ("response", &mut read.response),
                 ("spool", &mut read.spool),
+                ("priorities", &mut read.priorities),
                 ("sink", &mut read.sink),
                 ("dbus", &mut read.dbus),
                 ("confinement", &mut read.confinement),
@@ -461,6 +464,18 @@ Spool {
     sync_alerts: bool = true,
 } }
 
+section! { "priorities"
+/// How often remote sinks send what is not `immediate`, for links that cost by the connection. The defaults are those of Microsoft's
+/// micro agent.
+Priorities {
+    /// Seconds between two deliveries of `high` records.
+    high_s: u64 = 1800,
+    /// The same of `medium` ones.
+    medium_s: u64 = 7200,
+    /// The same of `low` ones.
+    low_s: u64 = 86_400,
+} }
+
 section! { "sink.file"
 /// Events as JSON lines (OCSF) in a file.
 FileSink {
@@ -510,6 +525,12 @@ RemoteSyslogSink {
     key_file: PathBuf = PathBuf::new(),
     /// Days before the end of that certificate from which on health warns of it.
     expiry_warning_days: u32 = 30,
+    /// When alerts and health are sent.
+    alerts: Priority = Priority(Urgency::Immediate),
+    /// When everything else is sent.
+    telemetry: Priority = Priority(Urgency::Immediate),
+    /// KiB a day, 0 for no limit. The last quarter is for alerts alone; what is over it waits for the next day.
+    daily_kib: u64 = 0,
     /// Mildest level that is sent.
     minimum_level: Level = Level(defender_model::severity::Severity::Medium),
 } }
@@ -541,6 +562,12 @@ MqttSink {
     username: String = String::new(),
     /// File that holds the password; empty for none.
     password_file: PathBuf = PathBuf::new(),
+    /// When alerts and health are sent.
+    alerts: Priority = Priority(Urgency::Immediate),
+    /// When everything else is sent.
+    telemetry: Priority = Priority(Urgency::Immediate),
+    /// KiB a day, 0 for no limit. The last quarter is for alerts alone; what is over it waits for the next day.
+    daily_kib: u64 = 0,
     /// Mildest level that is sent.
     minimum_level: Level = Level(defender_model::severity::Severity::Informational),
 } }
@@ -585,6 +612,7 @@ pub fn sections() -> Vec<Section> {
         Profile::section(),
         Response::section(),
         Spool::section(),
+        Priorities::section(),
         FileSink::section(),
         SyslogSink::section(),
         RemoteSyslogSink::section(),

@@ -60,6 +60,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Option<ResponseChoice>" | "ResponseChoice" => "a response or an array of them: `none`, `block_source`, `block_destination`, `kill_process`, `run_hook`, `isolate`",
         "Enforcement" => "`off` or `alert`",
         "FeedKind" => "`any`, `address`, `domain` or `sha256`",
+        "Priority" => "`immediate`, `high`, `medium` or `low`",
         "SyslogFormat" => "`rfc5424`, `rfc3164` or `cef`",
         "Transport" => "`udp`, `tcp` or `tls`",
         "LogLevel" => "`error`, `warn` or `info`",

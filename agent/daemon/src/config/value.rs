@@ -199,6 +199,27 @@ words!(
         "info" => tracing::Level::INFO,
     }
 );
+/// How soon something is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once.
+    Immediate,
+    /// With the others of its priority, so often as section `priorities` says.
+    High,
+    /// The same.
+    Medium,
+    /// The same.
+    Low,
+}
+words!(
+    /// The priority of a kind of record.
+    Priority(Urgency) {
+        "immediate" => Urgency::Immediate,
+        "high" => Urgency::High,
+        "medium" => Urgency::Medium,
+        "low" => Urgency::Low,
+    }
+);
 words!(
     /// What a line of remote syslog looks like.
     SyslogFormat(defender_report::syslog::Format) {

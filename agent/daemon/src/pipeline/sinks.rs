@@ -10,6 +10,7 @@ use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::severity::Severity;
+use defender_report::pace::Schedule;
 use defender_report::record::Record;
 use defender_report::sink::{channel, Intake, Limits, SinkHandle};
 use defender_report::spool::{self, Spool};
@@ -19,7 +20,8 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "tls")]
 use super::certificate::{self, Certificate};
-use crate::config::{self, value::Transport, Config};
+use crate::config::value::{Priority, Transport, Urgency};
+use crate::config::{self, Config};
 use crate::request::SinkStatus;
 
 /// Statements of sinks that may wait for the pipeline.
@@ -73,7 +75,7 @@ pub(super) struct Sinks {
 impl Sinks {
     /// Starts the sinks that are switched on.
     pub(super) fn start(config: &Config, device: &DeviceIdentity) -> Self {
-        let spool = &config.spool;
+        let (spool, priorities) = (&config.spool, &config.priorities);
         let directory = config.agent.state_dir.join("spool");
         let config = &config.sink;
         let (sender, notices) = mpsc::channel(NOTICES);
@@ -99,7 +101,7 @@ impl Sinks {
                 keep: config.file.keep,
                 sync_alerts: config.file.sync_alerts,
             };
-            this.spawn("file", Severity::Informational, Place::Flash, |intake| file::run(file, intake));
+            this.spawn("file", Limits::default(), Place::Flash, |intake| file::run(file, intake));
         }
         if config.syslog.enabled {
             let local = syslog::Config {
@@ -108,7 +110,8 @@ impl Sinks {
                 facility: syslog::Facility::DAEMON,
                 hostname: device.hostname.clone(),
             };
-            this.spawn_text("syslog", config.syslog.minimum_level.0, Place::Local, local);
+            let limits = Limits { minimum: config.syslog.minimum_level.0, ..Limits::default() };
+            this.spawn_text("syslog", limits, Place::Local, local);
         }
         // Without a remote sink nothing is to leave the device.
         if spool.enabled && (config.remote_syslog.enabled || config.mqtt.enabled) {
@@ -134,27 +137,27 @@ impl Sinks {
                         facility: syslog::Facility::DAEMON,
                         hostname: device.hostname.clone(),
                     };
-                    this.spawn_text(
-                        "remote_syslog",
-                        config.remote_syslog.minimum_level.0,
-                        Place::Remote,
-                        remote,
-                    );
+                    let sink = &config.remote_syslog;
+                    let schedule = schedule(priorities, sink.alerts, sink.telemetry, sink.daily_kib);
+                    let limits = Limits { minimum: sink.minimum_level.0, schedule, ..Limits::default() };
+                    this.spawn_text("remote_syslog", limits, Place::Remote, remote);
                 }
                 Err(missing) => this.refuse("remote_syslog", &missing),
             }
         }
         if config.mqtt.enabled {
-            this.spawn_mqtt(&config.mqtt, device);
+            let sink = &config.mqtt;
+            let schedule = schedule(priorities, sink.alerts, sink.telemetry, sink.daily_kib);
+            let limits = Limits { minimum: sink.minimum_level.0, schedule, ..Limits::default() };
+            this.spawn_mqtt(sink, device, limits);
         }
         this
     }
 
-    fn spawn<F>(&mut self, name: &str, minimum: Severity, place: Place, run: impl FnOnce(Intake) -> F)
+    fn spawn<F>(&mut self, name: &str, limits: Limits, place: Place, run: impl FnOnce(Intake) -> F)
     where
         F: std::future::Future<Output = ()> + Send + 'static,
     {
-        let limits = Limits { minimum, ..Limits::default() };
         let (handle, mut intake) = channel(name, limits, self.sender.clone());
         let mut feeding = None;
         if let (Place::Remote, Some(spool)) = (place, &self.spool) {
@@ -170,7 +173,8 @@ impl Sinks {
             Ok(spool) => {
                 let spool = Arc::new(spool);
                 self.spool = Some(Arc::clone(&spool));
-                self.spawn("spool", minimum, Place::Flash, |intake| spool::run(spool, intake));
+                let limits = Limits { minimum, ..Limits::default() };
+                self.spawn("spool", limits, Place::Flash, |intake| spool::run(spool, intake));
             }
             Err(error) => {
                 let words = format!("{error}; records for remote sinks wait in memory only");
@@ -179,9 +183,10 @@ impl Sinks {
         }
     }
 
-    fn spawn_text(&mut self, name: &str, minimum: Severity, place: Place, config: syslog::Config) {
+    fn spawn_text(&mut self, name: &str, limits: Limits, place: Place, config: syslog::Config) {
+        let minimum = limits.minimum;
         self.text_from = Some(self.text_from.map_or(minimum, |already| already.min(minimum)));
-        self.spawn(name, minimum, place, |intake| syslog::run(config, intake));
+        self.spawn(name, limits, place, |intake| syslog::run(config, intake));
     }
 
     fn refuse(&mut self, name: &str, missing: &str) {
@@ -190,7 +195,7 @@ impl Sinks {
     }
 
     #[cfg(feature = "mqtt")]
-    fn spawn_mqtt(&mut self, config: &config::MqttSink, device: &DeviceIdentity) {
+    fn spawn_mqtt(&mut self, config: &config::MqttSink, device: &DeviceIdentity, limits: Limits) {
         use defender_report::mqtt;
         if config.tls && !cfg!(feature = "tls") {
             return self.refuse("mqtt", "TLS");
@@ -219,11 +224,11 @@ impl Sinks {
                 .tls
                 .then(|| tls(&config.ca_file, &config.crl_file, &config.certificate_file, &config.key_file)),
         };
-        self.spawn("mqtt", config.minimum_level.0, Place::Remote, |intake| mqtt::run(mqtt, intake));
+        self.spawn("mqtt", limits, Place::Remote, |intake| mqtt::run(mqtt, intake));
     }
 
     #[cfg(not(feature = "mqtt"))]
-    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity) {
+    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity, _: Limits) {
         self.refuse("mqtt", "MQTT");
     }
 
@@ -346,6 +351,20 @@ impl Sinks {
             spool.save();
         }
     }
+}
+
+/// When a sink may send.
+fn schedule(periods: &config::Priorities, alerts: Priority, telemetry: Priority, daily_kib: u64) -> Schedule {
+    let period = |priority: Priority| {
+        Duration::from_secs(match priority.0 {
+            Urgency::Immediate => 0,
+            Urgency::High => periods.high_s,
+            Urgency::Medium => periods.medium_s,
+            Urgency::Low => periods.low_s,
+        })
+    };
+    let daily_bytes = daily_kib.saturating_mul(1024);
+    Schedule { alerts: period(alerts), telemetry: period(telemetry), daily_bytes }
 }
 
 #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps))]

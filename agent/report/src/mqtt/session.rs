@@ -45,6 +45,8 @@ pub(super) struct Session<'a> {
     last_sent: Instant,
     ping_sent: Option<Instant>,
     oldest: Option<Instant>,
+    /// Bytes sent that the sink's budget does not know of.
+    sent: usize,
 }
 
 impl<'a> Session<'a> {
@@ -62,6 +64,7 @@ impl<'a> Session<'a> {
             last_sent: Instant::now(),
             ping_sent: None,
             oldest: None,
+            sent: 0,
         };
         let mut connect = Connect::new(config.device.as_str());
         connect.keep_alive = u16::try_from(config.keep_alive.as_secs().max(1)).unwrap_or(u16::MAX);
@@ -95,6 +98,7 @@ impl<'a> Session<'a> {
         self.publish(unacknowledged.iter(), true).await?;
         let mut closing = false;
         loop {
+            intake.spend(std::mem::take(&mut self.sent));
             if closing && unacknowledged.is_empty() {
                 self.send(&[Packet::Disconnect]).await?;
                 // Good order; what matters has been acknowledged.
@@ -190,6 +194,7 @@ impl<'a> Session<'a> {
         };
         stream::within(&self.target, "send to", write).await?;
         self.last_sent = Instant::now();
+        self.sent += bytes.len();
         Ok(())
     }
 

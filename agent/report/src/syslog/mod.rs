@@ -29,7 +29,7 @@ use format::Formatter;
 pub use format::{Facility, Format};
 use transport::{Connection, Failure};
 
-/// Records sent in one go.
+/// Records sent in one go; what a stream takes in one write.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 64 * 1024;
 /// Telemetry waits so long for company, if it is sent at all.
@@ -94,16 +94,27 @@ pub async fn run(config: Config, mut intake: Intake) {
             intake.take(&mut batch, BATCH, BATCH_BYTES);
         }
         let mut sent = VecDeque::new();
-        let mut failure = None;
-        let mut check = true;
-        while let Some(record) = batch.front() {
-            match connection.send(&formatter.line(record), std::mem::take(&mut check)).await {
-                Ok(()) => sent.extend(batch.pop_front()),
+        let (mut bytes, mut failure, mut check) = (0, None, true);
+        while !batch.is_empty() {
+            // On a stream all of it goes in one write, which spares packets; a datagram is one line.
+            let count = if connection.is_stream() { batch.len() } else { 1 };
+            let mut payload = Vec::new();
+            for record in batch.iter().take(count) {
+                let line = formatter.line(record);
+                if connection.is_stream() {
+                    payload.extend_from_slice(format!("{} ", line.len()).as_bytes());
+                }
+                payload.extend_from_slice(&line);
+            }
+            match connection.send(&payload, std::mem::take(&mut check)).await {
+                Ok(()) => {
+                    bytes += payload.len();
+                    sent.extend(batch.drain(..count));
+                }
                 // This one will never go; the next may.
                 Err(Failure::Unsendable(error)) => {
-                    intake.lost([record]);
+                    intake.lost(batch.pop_front().iter());
                     intake.failed(&error);
-                    batch.pop_front();
                 }
                 Err(Failure::Broken(error)) => {
                     failure = Some(error);
@@ -111,6 +122,7 @@ pub async fn run(config: Config, mut intake: Intake) {
                 }
             }
         }
+        intake.spend(bytes);
         intake.delivered(&sent);
         intake.connected(connection.peer());
         let Some(error) = failure else {

@@ -1,6 +1,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use defender_model::health::Health;
 use defender_model::severity::Severity;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UdpSocket};
@@ -8,6 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::pace::Schedule;
+use crate::record::Record;
 use crate::sink::tests::record;
 use crate::sink::{self, Limits, SinkHandle, State, Stats};
 
@@ -16,8 +19,16 @@ pub(super) fn start(transport: Transport) -> (SinkHandle, JoinHandle<()>) {
 }
 
 pub(super) fn start_with(transport: Transport, format: Format) -> (SinkHandle, JoinHandle<()>) {
-    let (notices, _) = mpsc::channel(64);
     let limits = Limits { minimum: Severity::Medium, ..Limits::default() };
+    start_within(transport, format, limits, mpsc::channel(64).0)
+}
+
+fn start_within(
+    transport: Transport,
+    format: Format,
+    limits: Limits,
+    notices: mpsc::Sender<Health>,
+) -> (SinkHandle, JoinHandle<()>) {
     let (handle, intake) = sink::channel("sink.syslog", limits, notices);
     let facility = Facility::AUTHPRIV;
     let config = Config { transport, format, facility, hostname: "device".to_owned() };
@@ -199,4 +210,73 @@ async fn tls() {
     handle.close();
     task.await.expect("no panic");
     assert_eq!(handle.stats().written, 2);
+}
+
+/// What comes in on one connection, while it does.
+async fn read_some(stream: &mut tokio::net::TcpStream, until: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains(until) {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer));
+        let length = read.await.expect("in time").expect("read");
+        assert!(length > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..length]).expect("text"));
+    }
+    text
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn telemetry_waits_for_its_period_and_alerts_do_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("an address").port();
+    let transport = Transport::Tcp { host: "127.0.0.1".to_owned(), port };
+    let schedule = Schedule { telemetry: Duration::from_secs(3), ..Schedule::default() };
+    let limits = Limits { schedule, ..Limits::default() };
+    let (handle, _task) = start_within(transport, Format::Rfc3164, limits, mpsc::channel(64).0);
+    // The first period begins when there is nothing left of what waited at start.
+    handle.push(record(0, false)).await;
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    read_some(&mut stream, "record 0").await;
+    wait_for(&handle, "the end of the first delivery", |_| handle.held() == [false, true]).await;
+    let pushed = std::time::Instant::now();
+    for sequence in 1..10 {
+        handle.push(record(sequence, false)).await;
+    }
+    handle.push(record(10, true)).await;
+    let first = read_some(&mut stream, "record 10").await;
+    if pushed.elapsed() < Duration::from_secs(1) {
+        assert!(!first.contains("record 1:") && first.matches("record").count() == 1, "{first}");
+        assert_eq!(handle.stats().queued, 9);
+    }
+    // All that waited comes together.
+    let rest = read_some(&mut stream, "record 9").await;
+    assert_eq!(rest.matches("record").count(), 9, "{rest}");
+    handle.close();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn over_its_budget_a_sink_keeps_what_it_has_and_says_so() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let port = socket.local_addr().expect("an address").port();
+    let transport = Transport::Udp { host: "127.0.0.1".to_owned(), port };
+    let schedule = Schedule { daily_bytes: 2048, ..Schedule::default() };
+    let (notices, mut health) = mpsc::channel(64);
+    let limits = Limits { schedule, ..Limits::default() };
+    let (handle, _task) = start_within(transport, Format::Rfc3164, limits, notices);
+    let long = "x".repeat(500);
+    for sequence in 0..6 {
+        handle.push(Record { summary: long.as_str().into(), ..record(sequence, false) }).await;
+        // Three are three quarters of the budget.
+        wait_for(&handle, "sent", |stats| stats.written == (sequence + 1).min(3)).await;
+    }
+    let said = tokio::time::timeout(Duration::from_secs(20), health.recv()).await.expect("in time");
+    let said = said.expect("a notice");
+    assert_eq!(said.component, "sink.syslog.budget");
+    assert!(said.message.contains("all but alerts waits"), "{}", said.message);
+    // An alert still goes, until all is used.
+    let before = handle.stats();
+    assert_eq!((before.written, before.queued), (3, 3));
+    handle.push(record(7, true)).await;
+    wait_for(&handle, "the alert", |stats| stats.written > before.written).await;
+    assert_eq!((handle.stats().dropped, handle.stats().dropped_alerts), (0, 0));
 }

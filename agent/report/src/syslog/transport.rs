@@ -43,8 +43,13 @@ impl Connection {
         Self { transport, socket: None, peer: None }
     }
 
-    /// Sends one line, on a new socket if need be. `check` asks whether the peer has closed the connection meanwhile.
-    pub(super) async fn send(&mut self, line: &[u8], check: bool) -> Result<(), Failure> {
+    /// Lines are octet-counted and may go together.
+    pub(super) fn is_stream(&self) -> bool {
+        !matches!(self.transport, Transport::Local { .. } | Transport::Udp { .. })
+    }
+
+    /// Sends one line, or several framed ones on a stream; on a new socket if need be. `check` asks whether the peer has closed the connection meanwhile.
+    pub(super) async fn send(&mut self, payload: &[u8], check: bool) -> Result<(), Failure> {
         if check {
             if let Some(Socket::Stream(stream)) = &mut self.socket {
                 if stream::is_closed(stream.as_mut()).await {
@@ -61,16 +66,16 @@ impl Connection {
             }
         };
         // Put back only if it worked: half a line may be in a connection that failed.
-        let socket = self.send_on(socket, line).await?;
+        let socket = self.send_on(socket, payload).await?;
         self.socket = Some(socket);
         Ok(())
     }
 
-    async fn send_on(&self, mut socket: Socket, line: &[u8]) -> Result<Socket, Failure> {
+    async fn send_on(&self, mut socket: Socket, payload: &[u8]) -> Result<Socket, Failure> {
         let target = self.target();
         let sent = match &mut socket {
             Socket::Local(datagram) => {
-                match tokio::time::timeout(LOCAL_PATIENCE, datagram.send(line)).await {
+                match tokio::time::timeout(LOCAL_PATIENCE, datagram.send(payload)).await {
                     Ok(sent) => sent.map(drop),
                     Err(_) => {
                         return Err(Failure::Broken(Error::Timeout {
@@ -81,12 +86,10 @@ impl Connection {
                     }
                 }
             }
-            Socket::Udp(udp) => udp.send(line).await.map(drop),
+            Socket::Udp(udp) => udp.send(payload).await.map(drop),
             Socket::Stream(stream) => {
-                let mut frame = format!("{} ", line.len()).into_bytes();
-                frame.extend_from_slice(line);
                 let write = async {
-                    stream.write_all(&frame).await?;
+                    stream.write_all(payload).await?;
                     stream.flush().await
                 };
                 return match stream::within(&target, "send to", write).await {
