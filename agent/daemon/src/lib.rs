@@ -11,6 +11,7 @@
 //! | [`feeds`] | files of threat feeds, read again when they change |
 //! | [`logins`] | the login sensor with its remembered positions |
 //! | [`network`] | the network sensor and the rules that feed it |
+//! | [`peripherals`] | the peripheral sensor |
 //! | [`onlooker`] | the second process, which tells whose a connection is |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
@@ -35,6 +36,7 @@ pub mod files;
 pub mod logins;
 pub mod network;
 pub mod onlooker;
+pub mod peripherals;
 pub mod pipeline;
 pub mod posture;
 pub mod profile;

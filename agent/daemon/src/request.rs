@@ -251,6 +251,8 @@ pub struct StatusReport {
     pub network: NetworkStatus,
     /// The file sensor.
     pub files: NetworkStatus,
+    /// The peripheral sensor.
+    pub peripherals: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -278,7 +280,7 @@ pub struct ProcessStatus {
     pub table: u64,
 }
 
-/// The network or the file sensor.
+/// The network, the file or the peripheral sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NetworkStatus {
     /// How each part works; empty when the sensor is off.
@@ -300,6 +302,8 @@ pub struct EventCounts {
     pub network: u64,
     /// Files created, changed, removed.
     pub files: u64,
+    /// Devices plugged in and pulled out.
+    pub peripherals: u64,
     /// Alerts.
     pub findings: u64,
     /// Blocks and unblocks.
@@ -361,10 +365,10 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, network, files, events, rules, firewall, sinks, confinement }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, network, files, peripherals, events, rules, firewall, sinks, confinement }
     ProcessStatus { source, detail, declined, lost, table }
     NetworkStatus { modes, lacks, counters }
-    EventCounts { process, authentication, network, files, findings, remediations, health, dropped }
+    EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped }
     RulesStatus { loaded, errors }
     FirewallStatus { ready, error, isolation }
     IsolationStatus { seconds_left, reason }
@@ -513,11 +517,13 @@ mod tests {
             },
             network: part("n"),
             files: part("f"),
+            peripherals: part("p"),
             events: EventCounts {
                 process: 1,
                 authentication: 2,
                 network: 3,
                 files: 4,
+                peripherals: 9,
                 findings: 5,
                 remediations: 6,
                 health: 7,

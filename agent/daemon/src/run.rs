@@ -15,6 +15,7 @@ use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::file::FileSensor;
 use defender_sensors::network::NetworkSensor;
+use defender_sensors::peripheral::PeripheralSensor;
 use defender_sensors::process::{ProcessSensor, Settings};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, files, logins, network, onlooker, posture, profile, rules};
+use crate::{device, files, logins, network, onlooker, peripherals, posture, profile, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -93,6 +94,7 @@ pub fn run(options: &Options) -> ExitCode {
     let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let network = network::open(&config, onlooker);
     let files = files::open(&config).unzip();
+    let peripherals = peripherals::open(&config);
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -126,13 +128,14 @@ pub fn run(options: &Options) -> ExitCode {
         process: process.as_ref().map(ProcessSensor::status),
         network: network.as_ref().map(NetworkSensor::status),
         files: files.1,
+        peripherals: peripherals.as_ref().map(PeripheralSensor::status),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
         posture: config.posture.enabled.then(Arc::default),
         config,
     };
-    let opened = Opened { process, network, files: files.0, syslog, control, news };
+    let opened = Opened { process, network, files: files.0, peripherals, syslog, control, news };
     runtime.block_on(serve(parts, opened));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -144,6 +147,7 @@ struct Opened {
     process: Option<ProcessSensor>,
     network: Option<NetworkSensor>,
     files: Option<FileSensor>,
+    peripherals: Option<PeripheralSensor>,
     syslog: Option<UnixDatagram>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
@@ -163,6 +167,9 @@ async fn serve(parts: Parts, opened: Opened) {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.files {
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
+    if let Some(sensor) = opened.peripherals {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.network {

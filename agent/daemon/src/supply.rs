@@ -18,7 +18,8 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
         DataSource::Dns => (!config.network.enabled || !config.network.dns)
             .then_some("`network.enabled` or `network.dns` is false"),
         DataSource::File => (!config.files.enabled).then_some("`files.enabled` is false"),
-        DataSource::FileRead | DataSource::Peripheral | DataSource::Module | DataSource::Firewall => {
+        DataSource::Peripheral => (!config.peripheral.enabled).then_some("`peripheral.enabled` is false"),
+        DataSource::FileRead | DataSource::Module | DataSource::Firewall => {
             Some("no sensor of this version supplies them")
         }
     }

@@ -38,7 +38,8 @@ fn fields_have_the_values_of_the_event() {
         "ab".repeat(32)
     );
     let renamed = "{file: renamed, from: /tmp/x, path: /usr/bin/ls}";
-    let device = "{device: connected, class: storage, vendor_id: '0951', product_id: 1666, product: Data Traveler, serial: A1}";
+    let device = "{device: connected, class: storage, vendor_id: '0951', product_id: 1666, product: Data Traveler, serial: A1, functions: storage keyboard, \
+                  interfaces: ':080650:030101:', parent: 1-1, allowed: false}";
     let module = "{module: rk, path: /tmp/rk.ko, by: /sbin/insmod}";
     let firewall = "{firewall: removed, operation: nft_unregister_table, by: /usr/sbin/nft}";
     let run = "{run: [chmod, '+s', /tmp/a b], cwd: /tmp, tty: pts0, uid: 7, parent: /bin/sh}";
@@ -86,7 +87,8 @@ fn fields_have_the_values_of_the_event() {
         (
             "category: device_connection",
             device,
-            "DeviceClass: storage; bus: usb; VendorId: '0951'; ProductId: '1666'; Product|contains: travel; SerialNumber: A1; Vendor: null",
+            "DeviceClass: storage; bus: usb; VendorId: '0951'; ProductId: '1666'; Product|contains: travel; SerialNumber: A1; Vendor: null; \
+             Functions|contains: keyboard; Interfaces|contains: ':0301'; Parent: 1-1; Allowed: 'false'",
         ),
         ("category: device_disconnection", "{device: disconnected, interface: sda}", "interface: sda"),
         ("category: driver_load", module, "ImageLoaded|startswith: /tmp/; ModuleName: rk; Image|endswith: /insmod"),

@@ -201,7 +201,13 @@ impl core::fmt::Display for Event {
                         write!(f, " {key}={}", safe(text))?;
                     }
                 }
-                Ok(())
+                if !device.functions.is_empty() {
+                    write!(f, " functions={}", safe(&device.functions))?;
+                }
+                if let Some(parent) = &device.parent {
+                    write!(f, " of={}", safe(parent))?;
+                }
+                f.write_str(if device.allowed == Some(false) { " NOT ALLOWED" } else { "" })
             }
             EventKind::Module(module) => {
                 let what = if module.loaded { "loaded" } else { "removed" };

@@ -87,4 +87,15 @@ pub struct PeripheralActivity {
     pub product: Option<String>,
     /// Serial number as the device states it.
     pub serial: Option<String>,
+    /// Every class it is of, in the order of [`PeripheralClass::ALL`] with a space between: `storage keyboard`. Empty where `class`
+    /// says it all.
+    pub functions: String,
+    /// Class, subclass and protocol of its USB interfaces as udev writes them (`ID_USB_INTERFACES`): `:080650:030101:`.
+    pub interfaces: String,
+    /// What the kernel made of it, with a space between: partitions of a disk, `input7`, `ttyACM0`.
+    pub nodes: String,
+    /// The kernel's name of the USB device that this is a part of: `1-1.2` of the disk `sda`.
+    pub parent: Option<String>,
+    /// It is on the product's list of peripherals, or the device it is a part of is; `None` where there is no such list.
+    pub allowed: Option<bool>,
 }

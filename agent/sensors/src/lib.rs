@@ -6,6 +6,7 @@
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
 //! | [`file`] | inotify, a baseline of digests | files created, changed, removed |
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
+//! | [`peripheral`] | kernel uevents, `/sys` | devices plugged in and pulled out |
 //!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
@@ -17,6 +18,7 @@ mod inotify_queue;
 pub mod login;
 mod netlink;
 pub mod network;
+pub mod peripheral;
 pub mod process;
 
 use std::sync::atomic::{AtomicU64, Ordering};

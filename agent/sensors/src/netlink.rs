@@ -15,6 +15,8 @@ use tokio::io::Interest;
 pub(crate) const CONNECTOR: i32 = 11;
 /// `NETLINK_AUDIT`, linux/netlink.h.
 pub(crate) const AUDIT: i32 = 9;
+/// `NETLINK_KOBJECT_UEVENT`, linux/netlink.h.
+pub(crate) const KOBJECT_UEVENT: i32 = 15;
 /// `NETLINK_ROUTE`, linux/netlink.h.
 pub(crate) const ROUTE: i32 = 0;
 /// `NETLINK_NETFILTER`, linux/netlink.h.
@@ -82,6 +84,12 @@ impl Batch {
             .zip(self.lengths)
             .take(self.filled)
             .flat_map(|(datagram, length)| Packed { rest: &datagram[..length] })
+    }
+
+    /// The datagrams of the last batch as they are, of a protocol whose messages have no header.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        let filled = self.storage.chunks_exact(DATAGRAM).zip(self.lengths).take(self.filled);
+        filled.filter(|(_, length)| *length > 0).map(|(datagram, length)| &datagram[..length])
     }
 
     /// The batch was full, so more may wait.

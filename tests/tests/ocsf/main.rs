@@ -200,6 +200,11 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
                 vendor: told.then(|| "Kingston".into()),
                 product: told.then(|| "DataTraveler \u{1b}[2J".into()),
                 serial: told.then(|| "60A44C413FAE".into()),
+                functions: if told { "storage keyboard".into() } else { String::new() },
+                interfaces: if told { ":080650:030101:".into() } else { String::new() },
+                nodes: if told { "sda1 sda2".into() } else { String::new() },
+                parent: told.then(|| "1-1".into()),
+                allowed: told.then_some(false),
             }
             .into(),
         );

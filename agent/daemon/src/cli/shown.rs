@@ -34,7 +34,9 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     };
     row(out, "processes", &format!("{source}; {} lost, {} known", process.lost, process.table))?;
     rows(out, "  not used", &process.declined)?;
-    for (name, sensor) in [("network", &report.network), ("files", &report.files)] {
+    let sensors =
+        [("network", &report.network), ("files", &report.files), ("peripherals", &report.peripherals)];
+    for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;
         rows(out, "  missing", &sensor.lacks)?;
         if !sensor.counters.is_empty() {
@@ -49,6 +51,7 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         ("authentication", events.authentication),
         ("network", events.network),
         ("file", events.files),
+        ("peripheral", events.peripherals),
         ("finding", events.findings),
         ("remediation", events.remediations),
         ("health", events.health),

@@ -27,8 +27,8 @@ use section::{section, Section};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 use value::{
-    Enforcement, FeedKind, Level, LogLevel, Prefix, Priority, ResponseChoice, SourceChoice, SyslogFormat,
-    Transport, Urgency, When,
+    AllowedPeripheral, Enforcement, FeedKind, Level, LogLevel, Prefix, Priority, ResponseChoice,
+    SourceChoice, SyslogFormat, Transport, Urgency, When,
 };
 use watched::{UNWATCHED, WATCHED};
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub network: Network,
     /// Section `files`.
     pub files: Files,
+    /// Section `peripheral`.
+    pub peripheral: Peripheral,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -92,6 +94,7 @@ impl Config {
                 ("login", &mut read.login),
                 ("network", &mut read.network),
                 ("files", &mut read.files),
+                ("peripheral", &mut read.peripheral),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -248,6 +251,19 @@ Files {
     hash_kib_per_second: u64 = 2048,
     /// Events within a second, with bursts of five times as many; what goes beyond is counted. 0 for no bound.
     events_per_second: u32 = 100,
+} }
+
+section! { "peripheral"
+/// Devices plugged in and pulled out: USB, disks and cards, network interfaces, keyboards and mice.
+Peripheral {
+    /// Watch devices.
+    enabled: bool = true,
+    /// The devices that may be connected: `0781:5567` by vendor and product, `0781:*`, `0781:5567:SERIAL`, `class:storage` (one of [these](rules.md#fields), and `class:hid`), `bus:mmc`. What is not on the list is marked so in its event, and alerts; of USB also what is there when the agent starts. Empty: there is no list.
+    allow: Vec<AllowedPeripheral> = Vec::new(),
+    /// Events within a second, with bursts of five times as many; what goes beyond is counted. 0 for no bound.
+    events_per_second: u32 = 50,
+    /// KiB of kernel memory for what the agent has not read yet.
+    receive_buffer_kib: u32 = 512,
 } }
 
 section! { "rules"
@@ -600,6 +616,7 @@ pub fn sections() -> Vec<Section> {
         Login::section(),
         Network::section(),
         Files::section(),
+        Peripheral::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

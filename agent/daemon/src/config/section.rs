@@ -54,6 +54,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Vec<u16>" => "array of integers",
         "Vec<PostureException>" => "array of tables",
         "Vec<String>" | "Vec<PathBuf>" | "Option<Vec<String>>" => "array of strings",
+        "Vec<AllowedPeripheral>" => "array of devices, classes and buses",
         "Vec<Prefix>" => "array of addresses or prefixes",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
         "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",

@@ -7,6 +7,7 @@ use defender_detect::exception::Scalar;
 use defender_firewall::Cidr;
 use defender_model::finding::Responses;
 use defender_model::severity::Severity;
+use defender_sensors::peripheral::allow::Entry;
 use defender_sensors::process::Preference;
 use serde::{Serialize, Serializer};
 use toml::de::DeValue;
@@ -25,6 +26,22 @@ impl read::Value for Prefix {
 }
 
 impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// An entry of the list of peripherals, such as `0781:5567` or `class:hid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedPeripheral(pub Entry);
+
+impl read::Value for AllowedPeripheral {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        Entry::from_str(text(value)?).map(Self).map_err(|error| Fault::new(value, error.to_string()))
+    }
+}
+
+impl Serialize for AllowedPeripheral {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

@@ -83,6 +83,8 @@ pub struct Parts {
     pub network: Option<Arc<Mutex<network::Status>>>,
     /// The file sensor; `None` when it is off.
     pub files: Option<files::Handle>,
+    /// What the peripheral sensor is doing; `None` when it is off.
+    pub peripherals: Option<Arc<Mutex<file::Status>>>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -298,6 +300,7 @@ impl Pipeline {
             EventKind::Authentication(_) => self.counts.authentication += 1,
             EventKind::Network(_) | EventKind::Listener(_) | EventKind::Dns(_) => self.counts.network += 1,
             EventKind::File(_) => self.counts.files += 1,
+            EventKind::Peripheral(_) => self.counts.peripherals += 1,
             _ => {}
         }
         self.emit(event);
@@ -507,6 +510,7 @@ impl Pipeline {
             .with("process_lost", lost)
             .with("network", counts.network)
             .with("files", counts.files)
+            .with("peripherals", counts.peripherals)
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
         self.say(health);
         if let Some(shared) = &self.parts.network {
@@ -515,10 +519,12 @@ impl Pipeline {
             health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
             self.say(health);
         }
-        if self.parts.files.is_some() {
-            let mut health = Health::new(Kind::Statistics, "files", "since start");
-            health.counters = self.files_status().counters;
-            self.say(health);
+        for (name, part) in [("files", self.files_status()), ("peripheral", self.peripherals_status())] {
+            if !part.counters.is_empty() {
+                let mut health = Health::new(Kind::Statistics, name, "since start");
+                health.counters = part.counters;
+                self.say(health);
+            }
         }
     }
 
@@ -595,13 +601,11 @@ impl Pipeline {
     }
 
     fn files_status(&self) -> NetworkStatus {
-        let Some(files) = &self.parts.files else { return NetworkStatus::default() };
-        let status = files.status.lock().unwrap_or_else(PoisonError::into_inner);
-        NetworkStatus {
-            modes: status.modes.clone(),
-            lacks: status.lacks.clone(),
-            counters: status.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-        }
+        part_status(self.parts.files.as_ref().map(|files| &files.status))
+    }
+
+    fn peripherals_status(&self) -> NetworkStatus {
+        part_status(self.parts.peripherals.as_ref())
     }
 
     fn network_status(&self) -> NetworkStatus {
@@ -627,6 +631,7 @@ impl Pipeline {
             process: self.process_status(),
             network: self.network_status(),
             files: self.files_status(),
+            peripherals: self.peripherals_status(),
             events: self.counts.clone(),
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
@@ -640,6 +645,17 @@ impl Pipeline {
             sinks: self.sinks.status(),
             confinement: self.parts.confinement.clone(),
         }
+    }
+}
+
+/// What a sensor says of itself; nothing where it is off.
+fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> NetworkStatus {
+    let Some(shared) = shared else { return NetworkStatus::default() };
+    let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    NetworkStatus {
+        modes: status.modes.clone(),
+        lacks: status.lacks.clone(),
+        counters: status.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use defender_model::peripheral::PeripheralActivity;
 
 use super::file::digest;
 use super::{
-    non_empty, number, optional, some_text, text, with_actor, word, FieldSpec, Scratch, Value, Values,
+    non_empty, number, optional, some_text, text, truth, with_actor, word, FieldSpec, Scratch, Value, Values,
 };
 
 pub(super) const PERIPHERAL: &[FieldSpec] = &[
@@ -20,6 +20,10 @@ pub(super) const PERIPHERAL: &[FieldSpec] = &[
     text(&["Vendor"]),
     text(&["Product"]),
     text(&["SerialNumber", "serial"]),
+    word(&["Functions"]),
+    word(&["Interfaces"]),
+    word(&["Parent"]),
+    word(&["Allowed"]),
 ];
 
 pub(super) fn peripheral<'e>(device: &'e PeripheralActivity, scratch: &'e mut Scratch) -> Values<'e> {
@@ -42,6 +46,10 @@ pub(super) fn peripheral<'e>(device: &'e PeripheralActivity, scratch: &'e mut Sc
         some_text(device.vendor.as_deref()),
         some_text(device.product.as_deref()),
         some_text(device.serial.as_deref()),
+        non_empty(&device.functions),
+        non_empty(&device.interfaces),
+        some_text(device.parent.as_deref()),
+        device.allowed.map_or(Value::Absent, truth),
     ])
 }
 

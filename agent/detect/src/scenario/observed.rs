@@ -273,6 +273,11 @@ fn device(keys: &mut Keys<'_>) -> Result<EventKind, At> {
         vendor: keys.text("vendor")?,
         product: keys.text("product")?,
         serial: keys.text("serial")?,
+        functions: keys.text("functions")?.unwrap_or_default(),
+        interfaces: keys.text("interfaces")?.unwrap_or_default(),
+        nodes: keys.text("nodes")?.unwrap_or_default(),
+        parent: keys.text("parent")?,
+        allowed: keys.read("allowed", "true or false", |text| text.parse().ok())?,
     }
     .into())
 }

@@ -255,6 +255,11 @@ struct Unmapped {
     operation: String,
     rule: Option<String>,
     entries: Option<u32>,
+    functions: String,
+    interfaces: String,
+    nodes: String,
+    parent: Option<String>,
+    allowed: Option<bool>,
 }
 
 fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {

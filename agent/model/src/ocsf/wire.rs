@@ -83,6 +83,7 @@ object!(
         verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
         family: &'a str, operation: &'a str, entries: u32, rule: &'a str,
+        functions: &'a str, interfaces: &'a str, nodes: &'a str, parent: &'a str, allowed: bool,
     }
 );
 
@@ -112,7 +113,12 @@ impl Unmapped<'_> {
             && self.family.is_none()
             && self.operation.is_none()
             && self.entries.is_none()
-            && self.rule.is_none();
+            && self.rule.is_none()
+            && self.functions.is_none()
+            && self.interfaces.is_none()
+            && self.nodes.is_none()
+            && self.parent.is_none()
+            && self.allowed.is_none();
         (!empty).then_some(self)
     }
 }

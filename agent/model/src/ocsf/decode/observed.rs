@@ -187,6 +187,11 @@ pub(super) fn peripheral(record: Record) -> Result<PeripheralActivity, DecodeErr
         vendor: device.vendor_name,
         product: device.model,
         serial: device.serial_number,
+        functions: record.unmapped.functions,
+        interfaces: record.unmapped.interfaces,
+        nodes: record.unmapped.nodes,
+        parent: record.unmapped.parent,
+        allowed: record.unmapped.allowed,
     })
 }
 

@@ -248,6 +248,11 @@ fn peripheral(activity: &PeripheralActivity) -> Record<'_> {
         unmapped: Unmapped {
             bus: some(&activity.bus),
             product_id: activity.product_id.map(wire::Hex),
+            functions: some(&activity.functions),
+            interfaces: some(&activity.interfaces),
+            nodes: some(&activity.nodes),
+            parent: activity.parent.as_deref(),
+            allowed: activity.allowed,
             ..Unmapped::default()
         }
         .none_if_empty(),
