@@ -252,8 +252,14 @@ impl Config {
             ("sink.remote_syslog", self.sink.remote_syslog.enabled, &self.sink.remote_syslog.host),
             ("sink.mqtt", self.sink.mqtt.enabled, &self.sink.mqtt.host),
         ] {
-            if enabled && host.is_empty() {
+            let hub = name == "sink.mqtt" && !self.sink.mqtt.connection_string_file.as_os_str().is_empty();
+            if enabled && host.is_empty() && !hub {
                 return Err(format!("[{name}] is enabled without a `host`"));
+            }
+            if enabled && hub && !self.sink.mqtt.tls {
+                return Err(format!(
+                    "[{name}] has a `connection_string_file`, but IoT Hub needs `tls = true`"
+                ));
             }
         }
         Ok(())

@@ -90,6 +90,11 @@ fn a_section_may_be_split_over_files_in_any_order() {
 
 #[test]
 fn only_the_file_that_contradicts_is_left_out() {
+    let hub = "[sink.mqtt]\nenabled = true\nconnection_string_file = \"/c.txt\"\n";
+    let (_directory, alone) = loaded(&[hub]);
+    assert!(alone.problems.is_empty() && alone.config.sink.mqtt.enabled);
+    let (_directory, alone) = loaded(&[&format!("{hub}tls = false\n")]);
+    assert!(alone.problems[0].to_string().ends_with("IoT Hub needs `tls = true`"));
     let (_directory, alone) = loaded(&["[sink.mqtt]\nenabled = true\n"]);
     assert_eq!((alone.problems.len(), alone.files.len()), (1, 0));
     assert!(alone.problems[0]

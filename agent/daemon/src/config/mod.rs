@@ -558,6 +558,9 @@ MqttSink {
     enabled: bool = false,
     /// Host name or address of the broker.
     host: String = String::new(),
+    /// File with the connection string of a device or module of Azure IoT Hub (`HostName=...;DeviceId=...;ModuleId=...;SharedAccessKey=...`,
+    /// or `x509=true` with `certificate_file`). It takes the place of `host`, `topic`, `username` and `password_file`. Empty: another broker.
+    connection_string_file: PathBuf = PathBuf::new(),
     /// Port of the broker.
     port: u16 = 8883,
     /// Topic; `{device}` stands for the device id and `{kind}` for `alerts` or `events`.

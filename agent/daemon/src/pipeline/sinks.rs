@@ -218,6 +218,8 @@ impl Sinks {
             device: device.uid.clone(),
             topic: config.topic.clone(),
             login,
+            iot_hub: Some(config.connection_string_file.clone()).filter(|file| !file.as_os_str().is_empty()),
+            token_lifetime: mqtt::TOKEN_LIFETIME,
             keep_alive: Duration::from_secs(60),
             #[cfg(feature = "tls")]
             tls: config

@@ -6,11 +6,15 @@
 //! Packets are encoded and decoded by the crate `rumqttc`. Its event loop is not used: it drops what is unacknowledged when the broker
 //! comes back without the session, trusts the system's authorities beside the configured one, and takes no TLS stream of ours.
 //!
+//! Azure IoT Hub is a broker with rules of its own (`iot_hub`): what a connection string says takes the place of host, topic and login.
+//!
 //! Under the `status` topic the broker has `online`, and `offline` once the connection is lost (last will), both retained.
 
+mod iot_hub;
 mod session;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
@@ -20,6 +24,9 @@ use session::{End, Session};
 
 /// The topic if nothing else is configured.
 pub const DEFAULT_TOPIC: &str = "defender/{device}/{kind}";
+
+/// How long a token for Azure IoT Hub is good: each renewal costs a new connection.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Which broker, and how to publish.
 #[derive(Debug, Clone)]
@@ -34,6 +41,11 @@ pub struct Config {
     pub topic: String,
     /// User name and password.
     pub login: Option<(String, String)>,
+    /// File with the connection string of a device or module of Azure IoT Hub; its host, topics and login take the place of those
+    /// above. Read at each connection.
+    pub iot_hub: Option<PathBuf>,
+    /// How long a token for the hub is good. It is renewed at half of that.
+    pub token_lifetime: Duration,
     /// Longest silence on the connection; at least a second.
     pub keep_alive: Duration,
     /// Certificates, if the connection is to be encrypted.
@@ -73,6 +85,7 @@ pub async fn run(config: Config, mut intake: Intake) {
         };
         match outcome {
             Ok(End::Closed) => return,
+            Ok(End::Renew) => {}
             Err(error) => {
                 intake.failed(&error);
                 if intake.pause(backoff.failed()).await {

@@ -10,6 +10,7 @@ use rumqttc::mqttbytes::{Error as CodecError, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::iot_hub::Identity;
 use super::Config;
 use crate::error::Error;
 use crate::record::Record;
@@ -29,11 +30,16 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 pub(super) enum End {
     /// The sink was closed, everything is acknowledged.
     Closed,
+    /// The token is half used up, everything is acknowledged: the next session has a new one.
+    Renew,
 }
 
 /// An open connection that the broker has accepted.
 pub(super) struct Session<'a> {
     config: &'a Config,
+    hub: Option<Identity>,
+    /// When the token is to be renewed.
+    renew: Option<Instant>,
     /// The broker's address.
     pub(super) peer: Option<IpAddr>,
     target: String,
@@ -52,11 +58,33 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects, logs in and says that the device is online.
     pub(super) async fn open(config: &'a Config) -> Result<Self, Error> {
-        let (stream, peer) = stream::connect(&config.host, config.port, config.tls()).await?;
+        let hub = config.iot_hub.as_deref().map(Identity::read).transpose()?;
+        let host = hub.as_ref().map_or(&config.host, |hub| &hub.host);
+        let token = hub.as_ref().map_or(Ok(None), |hub| hub.token(config.token_lifetime))?;
+        let mut connect =
+            Connect::new(hub.as_ref().map_or_else(|| config.device.clone(), Identity::client_id));
+        connect.keep_alive = u16::try_from(config.keep_alive.as_secs().max(1)).unwrap_or(u16::MAX);
+        match (&hub, &config.login) {
+            (Some(hub), _) => {
+                connect.set_login(hub.user(), token.as_deref().unwrap_or_default());
+            }
+            (None, Some((user, password))) => {
+                connect.set_login(user.as_str(), password.as_str());
+            }
+            (None, None) => {}
+        }
+        if hub.is_none() {
+            let status = config.topic("status");
+            connect.last_will = Some(LastWill::new(status, "offline", QoS::AtLeastOnce, true));
+        }
+        let (stream, peer) = stream::connect(host, config.port, config.tls()).await?;
+        let target = stream::target(host, config.port);
         let mut session = Self {
             config,
+            renew: token.map(|_| Instant::now() + config.token_lifetime / 2),
+            hub,
             peer,
-            target: stream::target(&config.host, config.port),
+            target,
             stream,
             incoming: BytesMut::new(),
             ids: VecDeque::new(),
@@ -66,12 +94,6 @@ impl<'a> Session<'a> {
             oldest: None,
             sent: 0,
         };
-        let mut connect = Connect::new(config.device.as_str());
-        connect.keep_alive = u16::try_from(config.keep_alive.as_secs().max(1)).unwrap_or(u16::MAX);
-        connect.last_will = Some(LastWill::new(config.topic("status"), "offline", QoS::AtLeastOnce, true));
-        if let Some((user, password)) = &config.login {
-            connect.set_login(user.as_str(), password.as_str());
-        }
         session.send(&[Packet::Connect(connect)]).await?;
         let answer = tokio::time::timeout(PATIENCE, session.receive()).await.map_err(|_| {
             Error::Timeout { target: session.target.clone(), action: "log in to", after: PATIENCE }
@@ -83,9 +105,12 @@ impl<'a> Session<'a> {
             }
             _ => return Err(session.protocol("the broker answers the login with something else".to_owned())),
         }
-        let mut online = Publish::new(config.topic("status"), QoS::AtMostOnce, "online");
-        online.retain = true;
-        session.send(&[Packet::Publish(online)]).await?;
+        // A hub keeps nothing, and knows by itself who is connected.
+        if session.hub.is_none() {
+            let mut online = Publish::new(config.topic("status"), QoS::AtMostOnce, "online");
+            online.retain = true;
+            session.send(&[Packet::Publish(online)]).await?;
+        }
         Ok(session)
     }
 
@@ -99,14 +124,15 @@ impl<'a> Session<'a> {
         let mut closing = false;
         loop {
             intake.spend(std::mem::take(&mut self.sent));
-            if closing && unacknowledged.is_empty() {
+            let renewing = self.renew.is_some_and(|at| at <= Instant::now());
+            if (closing || renewing) && unacknowledged.is_empty() {
                 self.send(&[Packet::Disconnect]).await?;
                 // Good order; what matters has been acknowledged.
                 let _ = tokio::time::timeout(PATIENCE, self.stream.shutdown()).await;
-                return Ok(End::Closed);
+                return Ok(if closing { End::Closed } else { End::Renew });
             }
             let due = self.due();
-            let room = !closing && unacknowledged.len() < WINDOW;
+            let room = !closing && !renewing && unacknowledged.len() < WINDOW;
             tokio::select! {
                 packet = self.receive() => match packet? {
                     Packet::PubAck(packet) => {
@@ -138,7 +164,9 @@ impl<'a> Session<'a> {
     /// When something is to be done though nothing happens.
     fn due(&self) -> Instant {
         let ping = self.ping_sent.map_or(self.last_sent + self.keep_alive(), |at| at + PATIENCE);
-        self.oldest.map_or(ping, |oldest| ping.min(oldest + ACKNOWLEDGE))
+        let due = self.oldest.map_or(ping, |oldest| ping.min(oldest + ACKNOWLEDGE));
+        // Once it has come, what is missing is acknowledgements.
+        self.renew.filter(|at| *at > Instant::now()).map_or(due, |at| due.min(at))
     }
 
     async fn on_time(&mut self) -> Result<(), Error> {
@@ -166,8 +194,11 @@ impl<'a> Session<'a> {
         let (alerts, events) = (self.config.topic("alerts"), self.config.topic("events"));
         let mut packets = Vec::new();
         for record in records {
-            let topic = if record.alert { &alerts } else { &events };
-            let mut packet = Publish::new(topic.as_str(), QoS::AtLeastOnce, &*record.ocsf);
+            let topic = match &self.hub {
+                Some(hub) => hub.topic(record),
+                None => if record.alert { &alerts } else { &events }.clone(),
+            };
+            let mut packet = Publish::new(topic, QoS::AtLeastOnce, &*record.ocsf);
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
             packet.pkid = self.next_id;
             packet.dup = again;

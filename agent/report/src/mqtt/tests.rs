@@ -8,15 +8,15 @@ use crate::sink::tests::record;
 use crate::sink::{self, Limits, SinkHandle, State, Stats};
 
 /// A broker of the distribution on loopback, ended with the test.
-struct Broker {
+pub(super) struct Broker {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
     directory: tempfile::TempDir,
 }
 
 impl Broker {
     /// On `port`, or on a free one; `None` if there is no broker to be had.
-    fn start(port: Option<u16>) -> Option<Self> {
+    pub(super) fn start(port: Option<u16>) -> Option<Self> {
         Self::start_with(port, "")
     }
 
@@ -28,7 +28,8 @@ impl Broker {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("mosquitto.conf");
         let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n{options}"
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\nlog_dest file {}\nlog_type subscribe\n{options}",
+            directory.path().join("log").display()
         );
         std::fs::write(&file, text).expect("write");
         let child = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
@@ -66,26 +67,28 @@ impl Drop for Broker {
     }
 }
 
-fn config(port: u16) -> Config {
+pub(super) fn config(port: u16) -> Config {
     Config {
         host: "127.0.0.1".to_owned(),
         port,
         device: "dev/1".to_owned(),
         topic: DEFAULT_TOPIC.to_owned(),
         login: None,
+        iot_hub: None,
+        token_lifetime: TOKEN_LIFETIME,
         keep_alive: Duration::from_secs(2),
         #[cfg(feature = "tls")]
         tls: None,
     }
 }
 
-fn start(config: Config) -> (SinkHandle, JoinHandle<()>) {
+pub(super) fn start(config: Config) -> (SinkHandle, JoinHandle<()>) {
     let (notices, _) = mpsc::channel(64);
     let (handle, intake) = sink::channel("sink.mqtt", Limits::default(), notices);
     (handle, tokio::spawn(run(config, intake)))
 }
 
-async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
+pub(super) async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
     for _ in 0..2000 {
         if condition(&handle.stats()) {
             return;
@@ -96,17 +99,25 @@ async fn wait_for(handle: &SinkHandle, what: &str, mut condition: impl FnMut(&St
 }
 
 /// A subscriber of the distribution that ends after so many messages.
-fn subscribe(port: u16, count: usize) -> Option<Child> {
-    let (port, count) = (port.to_string(), count.to_string());
-    let arguments = ["-p", &port, "-t", "defender/#", "-q", "1", "-v", "-C", &count, "-W", "30"];
-    let child = Command::new("mosquitto_sub").args(arguments).stdout(Stdio::piped()).spawn();
-    if child.is_err() {
+pub(super) fn subscribe(broker: &Broker, topic: &str, count: usize) -> Option<Child> {
+    let (port, count) = (broker.port.to_string(), count.to_string());
+    let arguments = ["-p", &port, "-t", topic, "-q", "1", "-v", "-C", &count, "-W", "30"];
+    let Ok(child) = Command::new("mosquitto_sub").args(arguments).stdout(Stdio::piped()).spawn() else {
         println!("skipped: mosquitto_sub is not installed");
+        return None;
+    };
+    // What is published before the broker knows of it would not reach it.
+    for _ in 0..2000 {
+        let log = std::fs::read_to_string(broker.directory.path().join("log")).unwrap_or_default();
+        if log.contains(topic) {
+            return Some(child);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    child.ok()
+    panic!("nobody subscribes to {topic}");
 }
 
-async fn output(child: Child) -> Vec<String> {
+pub(super) async fn output(child: Child) -> Vec<String> {
     let output =
         tokio::task::spawn_blocking(|| child.wait_with_output()).await.expect("joined").expect("output");
     String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
@@ -115,8 +126,7 @@ async fn output(child: Child) -> Vec<String> {
 #[tokio::test(flavor = "current_thread")]
 async fn a_real_broker_gets_everything_under_its_topics() {
     let Some(broker) = Broker::start(None) else { return };
-    let Some(subscriber) = subscribe(broker.port, 502) else { return };
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let Some(subscriber) = subscribe(&broker, "defender/#", 502) else { return };
     let (handle, task) = start(config(broker.port));
     for sequence in 0..500 {
         handle.push(record(sequence, sequence == 7)).await;

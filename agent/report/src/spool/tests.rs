@@ -251,6 +251,8 @@ mod faults {
                     device: "dev".to_owned(),
                     topic: mqtt::DEFAULT_TOPIC.to_owned(),
                     login: None,
+                    iot_hub: None,
+                    token_lifetime: Duration::from_secs(3600),
                     keep_alive: Duration::from_secs(60),
                     #[cfg(feature = "tls")]
                     tls: None,
