@@ -2,6 +2,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
+//! | `allocator` | how little memory the C library keeps |
 //! | [`cli`] | the command line |
 //! | [`config`] | the configuration file and its documentation |
 //! | [`confinement`] | what the agent gives up before it looks at anything hostile |
@@ -24,6 +25,7 @@
 //! | [`supply`] | which data sources of rules the sensors supply |
 //! | `wire` | requests, replies and shown events from JSON |
 
+mod allocator;
 pub mod cli;
 pub mod config;
 pub mod confinement;

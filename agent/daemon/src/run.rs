@@ -27,7 +27,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{device, files, logins, network, onlooker, peripherals, posture, profile, rules};
+use crate::{allocator, device, files, logins, network, onlooker, peripherals, posture, profile, rules};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -59,6 +59,7 @@ pub fn wall_clock() -> Timestamp {
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let began = Instant::now();
+    allocator::keep_little();
     let Loaded { config, problems, .. } = load(&options.config);
     log_to_stderr(&config);
 
@@ -103,6 +104,7 @@ pub fn run(options: &Options) -> ExitCode {
 
     let mut detector = Detector::new(set, Limits::default());
     news.extend(profile::enforce(&config, &mut detector));
+    allocator::give_back();
 
     let foreign_proc = process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc);
     let confined = confine(&config, foreign_proc, &mut news);

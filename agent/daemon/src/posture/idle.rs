@@ -34,15 +34,6 @@ pub(crate) fn yield_to_everybody() {
     }
 }
 
-/// Gives what the scan's memory was back to the kernel.
-pub(super) fn give_memory_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: may be called at any time (malloc_trim(3)).
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::conclusions::Conclusions;
 use super::policies::{self, Source};
 use super::{idle, live_inputs};
+use crate::allocator;
 use crate::config::Config;
 
 /// No scan while the device still starts, in seconds.
@@ -85,7 +86,7 @@ async fn run(config: Config, clock: fn() -> Timestamp, outlet: Outlet, changed: 
         }
         // The sinks have most of the events by then.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        idle::give_memory_back();
+        allocator::give_back();
         // What changed meanwhile is looked at after the pause.
         tokio::time::sleep(PAUSE.min(interval)).await;
         wait = interval.saturating_sub(PAUSE);
