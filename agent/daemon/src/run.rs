@@ -191,7 +191,13 @@ async fn serve(parts: Parts, opened: Opened) {
     }
     #[cfg(feature = "dbus")]
     if config.dbus.enabled {
-        let serving = crate::dbus::serve(desk.clone(), None, operators, outlet.clone());
+        let serving = crate::dbus::serve(
+            desk.clone(),
+            None,
+            operators,
+            config.dbus.submissions_per_second,
+            outlet.clone(),
+        );
         tasks.push(tokio::spawn(async move {
             serving.await;
         }));

@@ -19,7 +19,9 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
             .then_some("`network.enabled` or `network.dns` is false"),
         DataSource::File => (!config.files.enabled).then_some("`files.enabled` is false"),
         DataSource::Peripheral => (!config.peripheral.enabled).then_some("`peripheral.enabled` is false"),
-        DataSource::FileRead | DataSource::Module | DataSource::Firewall => {
+        DataSource::Submitted => (!config.dbus.enabled || !cfg!(feature = "dbus"))
+            .then_some("`dbus.enabled` is false, or the agent was built without D-Bus"),
+        DataSource::Service | DataSource::FileRead | DataSource::Module | DataSource::Firewall => {
             Some("no sensor of this version supplies them")
         }
     }

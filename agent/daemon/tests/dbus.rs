@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use defender_daemon::control::Operators;
 use defender_daemon::dbus::{serve, NAME, PATH};
 use defender_daemon::request::{BlockedAddress, Desk, IsolationStatus, Notice, Reply, Request, StatusReport};
+use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
+use defender_model::service::Submitted;
+use defender_model::severity::Severity;
 use defender_sensors::{Observation, Outlet};
 use futures_core::Stream;
 use tokio::sync::mpsc;
@@ -25,6 +28,9 @@ use zbus::{Connection, Proxy};
 
 /// Longest wait for anything; buses and machines under load are slow, and nothing is proven by a shorter one.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Submissions a second from each user, and as many at once.
+const SUBMISSIONS: u32 = 2;
+const BURST: u64 = 10;
 /// Nobody on the machines the tests run on.
 const STRANGER: u32 = 65534;
 /// `daemon`: stands for the agent's own user, since a bus turns users away that have no account.
@@ -238,7 +244,7 @@ impl Agent {
             }
         });
         let (outlet, health) = Outlet::channel(16);
-        tokio::spawn(serve(desk.clone(), Some(bus.address()), operators, outlet));
+        tokio::spawn(serve(desk.clone(), Some(bus.address()), operators, SUBMISSIONS, outlet));
         Self { desk, status, blocks, health }
     }
 
@@ -250,6 +256,15 @@ impl Agent {
         match timeout(PATIENCE, self.health.recv()).await.expect("the service says nothing").unwrap() {
             Observation::Health(health) => health,
             other => panic!("{other:?}"),
+        }
+    }
+
+    async fn next_submitted(&mut self) -> Submitted {
+        loop {
+            let heard = timeout(PATIENCE, self.health.recv()).await.expect("nothing was handed on").unwrap();
+            if let Observation::Event(Event { kind: EventKind::Submitted(event), .. }) = heard {
+                return *event;
+            }
         }
     }
 }
@@ -602,5 +617,106 @@ async fn strangers_are_refused_by_the_policy_and_by_the_agent() {
             assert!(said.as_ref().is_ok_and(|text| text.contains("boolean true")), "{member}: {said:?}");
         }
         assert!(agent.blocks.lock().unwrap().iter().all(|block| matches!(block, Request::Block { .. })));
+    }
+}
+
+type Submission<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, HashMap<&'a str, &'a str>);
+
+fn submission(title: &str) -> Submission<'_> {
+    (title, "high", "tamper", "T-1", "lid switch 2", HashMap::from([("lid", "2"), ("board", "main")]))
+}
+
+#[tokio::test]
+async fn a_submitted_event_bears_what_the_bus_says_of_its_sender() {
+    let Some(bus) = Bus::running(Policy::Open) else { return };
+    let mut agent = Agent::ours(&bus);
+    let proxy = bus.agent().await;
+    proxy.call::<_, _, ()>("SubmitEvent", &submission("Enclosure opened")).await.unwrap();
+    let event = agent.next_submitted().await;
+    assert_eq!((event.title.as_str(), event.severity), ("Enclosure opened", Severity::High));
+    assert_eq!((event.category.as_str(), event.code.as_str()), ("tamper", "T-1"));
+    assert_eq!(event.message, "lid switch 2");
+    let pairs = [("board", "main"), ("lid", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(event.attributes, pairs);
+    assert_eq!(event.sender, proxy.connection().unique_name().unwrap().as_str());
+    let process = event.process.unwrap();
+    assert_eq!((process.pid, process.uid), (std::process::id(), Some(own_uid())));
+    for (title, says) in [("", "title is empty"), ("a\nb", "title holds")] {
+        let error = proxy.call::<_, _, ()>("SubmitEvent", &submission(title)).await.unwrap_err();
+        let said = error_name(error);
+        assert!(said.contains("InvalidArgs") && said.contains(says), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_of_submissions_is_bounded_told_and_leaves_others_be() {
+    const FLOOD: u64 = 2000;
+    let Some(bus) = Bus::running(Policy::Image) else { return };
+    if own_uid() != 0 {
+        println!("skipped: needs root, to own the name under the image's policy and to call as another user");
+        return;
+    }
+    let Agent { mut health, .. } = Agent::ours(&bus);
+    let taken = Arc::new(Mutex::new((0, 0, 0)));
+    let heard = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Some(observation) = health.recv().await {
+            let mut heard = heard.lock().unwrap();
+            match observation {
+                Observation::Event(Event { kind: EventKind::Submitted(event), .. }) => {
+                    let uid = event.process.unwrap().uid;
+                    *(if uid == Some(STRANGER) { &mut heard.1 } else { &mut heard.0 }) += 1;
+                }
+                Observation::Health(health) if health.component == "dbus.submit" => {
+                    assert_eq!(health.kind, Kind::Lost);
+                    heard.2 += health.counters[0].1;
+                }
+                _ => {}
+            }
+        }
+    });
+    let proxy = bus.agent().await;
+    let began = Instant::now();
+    let flood = tokio::spawn(async move {
+        let mut refused = 0;
+        for _ in 0..FLOOD / 50 {
+            let calls: Vec<_> = (0..50)
+                .map(|_| {
+                    let proxy = proxy.clone();
+                    tokio::spawn(
+                        async move { proxy.call::<_, _, ()>("SubmitEvent", &submission("Noise")).await },
+                    )
+                })
+                .collect();
+            for call in calls {
+                if let Err(error) = call.await.unwrap() {
+                    let said = error_name(error);
+                    assert!(said.contains("LimitsExceeded"), "{said}");
+                    refused += 1;
+                }
+            }
+        }
+        refused
+    });
+    let member = format!("{NAME}.SubmitEvent");
+    let text = ["string:Quiet", "string:low", "string:", "string:", "string:", "dict:string:string:a,b"];
+    for _ in 0..3 {
+        let call = tokio::task::block_in_place(|| bus.call_as(STRANGER, STRANGER, &member, &text));
+        call.unwrap();
+    }
+    let operator = bus.agent().await;
+    let verified: bool = operator.call("Block", &("192.0.2.9", 0u32, "")).await.unwrap();
+    assert!(verified);
+    let refused: u64 = timeout(PATIENCE * 4, flood).await.unwrap().unwrap();
+    let most = BURST + u64::from(SUBMISSIONS) * (began.elapsed().as_secs() + 1);
+    let told = Instant::now();
+    loop {
+        let (ours, others, dropped) = *taken.lock().unwrap();
+        if (ours + dropped, others, dropped) == (FLOOD, 3, refused) {
+            assert!((BURST..=most).contains(&ours), "{ours} of at most {most}");
+            break;
+        }
+        assert!(told.elapsed() < PATIENCE, "{ours} + {dropped} of {FLOOD}, {others} of 3");
+        sleep(Duration::from_millis(50)).await;
     }
 }

@@ -178,7 +178,9 @@ fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, f
         | EventKind::File(_)
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
-        | EventKind::Firewall(_) => vec![Evidence::Observed(Box::new(event.kind.clone()))],
+        | EventKind::Firewall(_)
+        | EventKind::Service(_)
+        | EventKind::Submitted(_) => vec![Evidence::Observed(Box::new(event.kind.clone()))],
         EventKind::Compliance(_)
         | EventKind::Finding(_)
         | EventKind::Remediation(_)
@@ -244,7 +246,9 @@ fn particulars(event: &Event, out: &mut String) {
         | EventKind::File(_)
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
-        | EventKind::Firewall(_) => write!(out, "{event}"),
+        | EventKind::Firewall(_)
+        | EventKind::Service(_)
+        | EventKind::Submitted(_) => write!(out, "{event}"),
         EventKind::Compliance(_)
         | EventKind::Finding(_)
         | EventKind::Remediation(_)

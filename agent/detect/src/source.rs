@@ -26,11 +26,15 @@ pub enum DataSource {
     Module,
     /// Changes of the packet filter.
     Firewall,
+    /// The state of services.
+    Service,
+    /// Events that services submit.
+    Submitted,
 }
 
 impl DataSource {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Process,
         Self::Login,
         Self::Flow,
@@ -41,6 +45,8 @@ impl DataSource {
         Self::Peripheral,
         Self::Module,
         Self::Firewall,
+        Self::Service,
+        Self::Submitted,
     ];
 
     /// Stable name, for programs.
@@ -57,6 +63,8 @@ impl DataSource {
             Self::Peripheral => "peripheral",
             Self::Module => "module",
             Self::Firewall => "firewall",
+            Self::Service => "service",
+            Self::Submitted => "submitted",
         }
     }
 }
@@ -75,6 +83,8 @@ impl fmt::Display for DataSource {
             Self::Peripheral => "peripherals",
             Self::Module => "kernel modules",
             Self::Firewall => "changes of the packet filter",
+            Self::Service => "states of services",
+            Self::Submitted => "events that services submit",
         })
     }
 }

@@ -94,6 +94,13 @@ fn fields_have_the_values_of_the_event() {
         ("category: driver_load", module, "ImageLoaded|startswith: /tmp/; ModuleName: rk; Image|endswith: /insmod"),
         ("category: driver_unload", "{module: rk, activity: removed}", "name: rk"),
         ("category: firewall_change", firewall, "activity: removed; operation|contains: table; family: inet; table: filter"),
+        ("category: service_change", "{service: nftables.service, activity: failed, detail: exit-code}", "ServiceName: nftables.service; unit|startswith: nft; activity: failed; detail: exit-code"),
+        (
+            "category: submitted_event",
+            "{submitted: Enclosure opened, severity: high, category: tamper, code: T-1, message: lid 2, attribute: lid=2, uid: 7, by: /bin/x}",
+            "title|contains: opened; severity: high; category: tamper; code: T-1; message: lid 2; attributes|contains: lid=2; \
+             sender: ':1.42'; uid: 7; Image: /bin/x",
+        ),
         ("service: auditd", run, "type: EXECVE; a0: chmod; a1|contains: s; a2: /tmp/a b; argc: 3; a3: null"),
         ("service: auditd", run, "type: SYSCALL; exe: /usr/bin/chmod; comm: chmod; syscall: execve; tty: pts0; uid: 7; success: yes"),
         ("service: auditd", run, "type: CWD; cwd: /tmp"),

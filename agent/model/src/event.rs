@@ -11,6 +11,7 @@ use crate::network::{Direction, Flow, FlowChange, Listener};
 use crate::peripheral::PeripheralActivity;
 use crate::process::{Actor, Ancestor, Change, ExitReason, ProcessActivity};
 use crate::remediation::{self, Action, Remediation};
+use crate::service::{ServiceActivity, Submitted};
 use crate::severity::Severity;
 use crate::text::{printable, truncate};
 use crate::time::Timestamp;
@@ -54,6 +55,10 @@ pub enum EventKind {
     Module(Box<ModuleActivity>),
     /// Somebody changed the packet filter.
     Firewall(Box<FirewallChange>),
+    /// Something became of a service.
+    Service(Box<ServiceActivity>),
+    /// A service handed in a security event of its own.
+    Submitted(Box<Submitted>),
     /// A posture check concluded something.
     Compliance(Box<Compliance>),
     /// Detection concluded something.
@@ -82,7 +87,9 @@ impl Event {
             | EventKind::File(_)
             | EventKind::Peripheral(_)
             | EventKind::Module(_)
-            | EventKind::Firewall(_) => Severity::Informational,
+            | EventKind::Firewall(_)
+            | EventKind::Service(_) => Severity::Informational,
+            EventKind::Submitted(s) => s.severity,
             EventKind::Authentication(a) => a.severity(),
             EventKind::Compliance(c) => c.severity(),
             EventKind::Finding(f) => f.severity,
@@ -228,6 +235,27 @@ impl core::fmt::Display for Event {
                 )?;
                 by(f, done.process.as_ref())
             }
+            EventKind::Service(service) => {
+                write!(f, "service {} {}", safe(&service.name), service.change.name())?;
+                match service.detail.as_str() {
+                    "" => Ok(()),
+                    detail => write!(f, ": {}", safe(detail)),
+                }
+            }
+            EventKind::Submitted(said) => {
+                write!(f, "submitted {} {}", said.severity, safe(&said.title))?;
+                if !said.message.is_empty() {
+                    write!(f, ": {}", safe(&said.message))?;
+                }
+                write!(f, " sender={}", safe(&said.sender))?;
+                if let Some(process) = &said.process {
+                    write!(f, " pid={}", process.pid)?;
+                    if let Some(uid) = process.uid {
+                        write!(f, " uid={uid}")?;
+                    }
+                }
+                Ok(())
+            }
             EventKind::Compliance(compliance) => {
                 let title = safe(&compliance.title);
                 write!(f, "posture {} {}: {title}", safe(&compliance.check), compliance.verdict.name())?;
@@ -294,7 +322,9 @@ impl EventKind {
             Self::File(activity) => activity.process.as_ref(),
             Self::Module(activity) => activity.process.as_ref(),
             Self::Firewall(change) => change.process.as_ref(),
+            Self::Submitted(said) => said.process.as_ref(),
             Self::Peripheral(_)
+            | Self::Service(_)
             | Self::Process(_)
             | Self::Authentication(_)
             | Self::Finding(_)
@@ -350,6 +380,18 @@ impl From<Finding> for EventKind {
 impl From<Remediation> for EventKind {
     fn from(value: Remediation) -> Self {
         Self::Remediation(Box::new(value))
+    }
+}
+
+impl From<ServiceActivity> for EventKind {
+    fn from(value: ServiceActivity) -> Self {
+        Self::Service(Box::new(value))
+    }
+}
+
+impl From<Submitted> for EventKind {
+    fn from(value: Submitted) -> Self {
+        Self::Submitted(Box::new(value))
     }
 }
 

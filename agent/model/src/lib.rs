@@ -11,6 +11,7 @@
 //! | [`file`] | files created, changed, removed |
 //! | [`peripheral`] | hardware plugged in and pulled out |
 //! | [`kernel`] | kernel modules, changes to the packet filter |
+//! | [`service`] | the device's services: what becomes of them, what they report themselves |
 //! | [`compliance`] | what posture checks concluded |
 //! | [`finding`] | what detection concluded |
 //! | [`remediation`] | what the agent did about it |
@@ -34,6 +35,7 @@ pub mod ocsf;
 pub mod peripheral;
 pub mod process;
 pub mod remediation;
+pub mod service;
 pub mod severity;
 pub mod text;
 pub mod time;

@@ -7,7 +7,7 @@ const BURST: u64 = 5;
 
 /// A bucket of tokens that fills by so many a second.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     per_second: u64,
     tokens: u64,
     filled: Instant,
@@ -16,13 +16,14 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// A full bucket; 0 a second means without bound.
-    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(per_second: u32, now: Instant) -> Self {
         let per_second = u64::from(per_second);
         Self { per_second, tokens: per_second * BURST, filled: now, refused: 0 }
     }
 
     /// One more may pass; what may not is counted.
-    pub(crate) fn admits(&mut self, now: Instant) -> bool {
+    pub fn admits(&mut self, now: Instant) -> bool {
         if !self.has_room(now) {
             self.refused += 1;
             return false;
@@ -32,7 +33,7 @@ impl Budget {
     }
 
     /// Whether one more would pass, for a source that can wait.
-    pub(crate) fn has_room(&mut self, now: Instant) -> bool {
+    pub fn has_room(&mut self, now: Instant) -> bool {
         if self.per_second == 0 {
             return true;
         }
@@ -51,7 +52,8 @@ impl Budget {
     }
 
     /// How many were refused.
-    pub(crate) const fn refused(&self) -> u64 {
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
         self.refused
     }
 }

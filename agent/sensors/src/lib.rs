@@ -12,7 +12,7 @@
 //! says in a health observation.
 
 mod accounts;
-mod budget;
+pub mod budget;
 pub mod file;
 mod inotify_queue;
 pub mod login;

@@ -23,6 +23,7 @@ use defender_model::ocsf;
 use defender_model::peripheral::{PeripheralActivity, PeripheralClass};
 use defender_model::process::{Actor, Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::remediation::{self, Action, Remediation};
+use defender_model::service::{ServiceActivity, ServiceChange, Submitted};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_validation::python::environment;
@@ -230,6 +231,31 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
     }
 }
 
+/// What becomes of services, and what they submit.
+fn service_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
+    for change in ServiceChange::ALL {
+        kinds.push(
+            ServiceActivity { change, name: "nftables.service".into(), detail: "exit-code".into() }.into(),
+        );
+    }
+    for full in [true, false] {
+        let text = |text: &str| if full { text.to_owned() } else { String::new() };
+        kinds.push(
+            Submitted {
+                title: "Enclosure opened".into(),
+                severity: Severity::High,
+                category: text("tamper"),
+                code: text("T-1"),
+                message: text("lid switch 2"),
+                attributes: if full { vec![("lid".into(), "2".into())] } else { Vec::new() },
+                sender: ":1.42".into(),
+                process: process.clone(),
+            }
+            .into(),
+        );
+    }
+}
+
 fn compliance(verdict: Verdict) -> Compliance {
     Compliance {
         policy: "firmware".into(),
@@ -253,6 +279,7 @@ fn samples() -> Vec<EventKind> {
     for process in [None, Some(actor()), Some(Actor { pid: 9, ..Actor::default() })] {
         network_samples(&process, &mut observed);
         system_samples(&process, &mut observed);
+        service_samples(&process, &mut observed);
     }
     let mut kinds = vec![
         activity(process(), Change::Exec { truncated: true }),

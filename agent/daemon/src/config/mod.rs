@@ -596,6 +596,8 @@ section! { "dbus"
 Dbus {
     /// Offer the service. Without a bus everything else still works.
     enabled: bool = true,
+    /// Security events a second that each user may submit by `SubmitEvent`, with bursts of five times as many; what goes beyond is refused and counted. 0 for no bound.
+    submissions_per_second: u32 = 10,
 } }
 
 section! { "confinement"

@@ -20,6 +20,16 @@ use crate::control::{Operators, GROUP};
 const ANSWER: Duration = Duration::from_secs(5);
 const BUS: &str = "org.freedesktop.DBus";
 
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    /// `None` where the bus does not know it.
+    pub(super) pid: Option<u32>,
+    /// `None` where the bus does not tell them.
+    pub(super) groups: Option<Vec<u32>>,
+}
+
 /// Refuses a caller who is no operator.
 ///
 /// # Errors
@@ -29,6 +39,18 @@ pub(super) async fn admit(
     header: &Header<'_>,
     operators: Operators,
 ) -> Result<(), Error> {
+    let caller = identify(connection, header).await?;
+    if is_admitted(operators, caller.uid, caller.groups.as_deref()) {
+        return Ok(());
+    }
+    Err(Error::AccessDenied(format!("only root and members of group {GROUP} may call this")))
+}
+
+/// Asks the bus who calls.
+///
+/// # Errors
+/// `AccessDenied` for one who cannot be identified, who may be gone already.
+pub(super) async fn identify(connection: &Connection, header: &Header<'_>) -> Result<Caller, Error> {
     let unknown = |why: &str| Error::AccessDenied(format!("the bus does not say who calls: {why}"));
     let sender = header.sender().ok_or_else(|| unknown("no sender"))?;
     let path = "/org/freedesktop/DBus";
@@ -47,10 +69,11 @@ pub(super) async fn admit(
         }
         _ => None,
     });
-    if is_admitted(operators, *uid, groups.as_deref()) {
-        return Ok(());
-    }
-    Err(Error::AccessDenied(format!("only root and members of group {GROUP} may call this")))
+    let pid = match credentials.get("ProcessID") {
+        Some(Value::U32(pid)) => Some(*pid),
+        _ => None,
+    };
+    Ok(Caller { uid: *uid, pid, groups })
 }
 
 /// `groups` is `None` where the bus does not tell them.

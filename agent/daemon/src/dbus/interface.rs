@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use defender_model::event::Event;
+use defender_sensors::Observation;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use zbus::fdo::{Error, Properties, Result};
@@ -14,16 +16,20 @@ use zbus::object_server::SignalEmitter;
 use zbus::zvariant::Value;
 use zbus::{interface, Connection};
 
-use super::caller::admit;
+use super::caller::{admit, identify, Caller};
 use super::standing::Standing;
+use super::submission::{Draft, Senders};
 use super::NAME;
 use crate::control::Operators;
 use crate::request::{BlockedAddress, Desk, Notice, Reply, Request, StatusReport};
+use crate::run::wall_clock;
 
 /// Calls of open members handled at once; they wait for nothing but one status.
 const OPEN: usize = 16;
 /// Calls of restricted members handled at once.
 const RESTRICTED: usize = 8;
+/// Submissions handled at once.
+const SUBMITTED: usize = 8;
 /// How long the pipeline may take; nft(8) on a slow device takes some seconds.
 const ANSWER: Duration = Duration::from_secs(20);
 /// Most bytes of events in one reply. System buses refuse messages above 32 MiB (`max_message_size`) and cut the sender off.
@@ -37,11 +43,21 @@ pub(super) struct Agent {
     operators: Operators,
     open: Semaphore,
     restricted: Semaphore,
+    submitted: Semaphore,
+    senders: Senders,
 }
 
 impl Agent {
-    pub(super) fn new(desk: Desk, standing: Standing, operators: Operators) -> Self {
-        Self { desk, standing, operators, open: Semaphore::new(OPEN), restricted: Semaphore::new(RESTRICTED) }
+    pub(super) fn new(desk: Desk, standing: Standing, operators: Operators, senders: Senders) -> Self {
+        Self {
+            desk,
+            standing,
+            operators,
+            open: Semaphore::new(OPEN),
+            restricted: Semaphore::new(RESTRICTED),
+            submitted: Semaphore::new(SUBMITTED),
+            senders,
+        }
     }
 
     /// The status for everybody. Open and restricted members have places of their own, so that a flood from somebody who may
@@ -49,6 +65,27 @@ impl Agent {
     async fn status(&self) -> Result<Arc<StatusReport>> {
         let _place = place(&self.open)?;
         self.standing.now().await.map_err(Error::Failed)
+    }
+
+    /// Who submits, and that they may: one who has overdrawn their budget takes no place of the others.
+    async fn submitter(&self, header: &Header<'_>, connection: &Connection) -> Result<(String, Caller)> {
+        let sender = header.sender().map(ToString::to_string).unwrap_or_default();
+        let caller = match self.senders.caller(&sender) {
+            Some(caller) => caller,
+            None => {
+                let Ok(_place) = self.submitted.try_acquire() else {
+                    self.senders.drop_one();
+                    return Err(too_many());
+                };
+                let caller = identify(connection, header).await?;
+                self.senders.remember(&sender, &caller);
+                caller
+            }
+        };
+        if self.senders.admit(caller.uid, Instant::now()) {
+            return Ok((sender, caller));
+        }
+        Err(too_many())
     }
 
     async fn ask(&self, request: Request, header: &Header<'_>, connection: &Connection) -> Result<Reply> {
@@ -70,7 +107,11 @@ impl Agent {
 
 /// Refuses rather than queues: what waits takes memory.
 fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>> {
-    places.try_acquire().map_err(|_| Error::LimitsExceeded("too many calls at once; try again".to_owned()))
+    places.try_acquire().map_err(|_| too_many())
+}
+
+fn too_many() -> Error {
+    Error::LimitsExceeded("too many calls at once; try again".to_owned())
 }
 
 // Results are tuples of one because only those can have a name in the introspection data; on the wire it is all the same.
@@ -216,6 +257,32 @@ impl Agent {
         match self.ask(Request::EndIsolation, &header, connection).await? {
             Reply::Done { changed } => Ok((changed,)),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // As many as the contract has.
+    async fn submit_event(
+        &self,
+        title: String,
+        severity: String,
+        category: String,
+        code: String,
+        message: String,
+        attributes: HashMap<String, String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        let (sender, caller) = self.submitter(&header, connection).await?;
+        let draft = Draft { title, severity, category, code, message, attributes };
+        let event = draft.check(&sender, &caller).map_err(Error::InvalidArgs)?;
+        let event = Observation::Event(Event::new(wall_clock(), event.into()));
+        match timeout(ANSWER, self.senders.pass(event)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Failed("the agent is stopping".to_owned())),
+            Err(_) => {
+                self.senders.drop_one();
+                Err(Error::Failed(format!("the agent has not taken it within {} s", ANSWER.as_secs())))
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `interface` | the members: methods, properties, signals |
 //! | `caller` | who calls, as the bus says |
+//! | `submission` | events that other services hand in |
 //! | `standing` | the latest status, for what everybody may ask |
 //!
 //! The agent does not need a bus. [`serve`] connects whenever there is one: at the start, when it appears later, and again after it
@@ -15,6 +16,7 @@
 mod caller;
 mod interface;
 mod standing;
+mod submission;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -36,6 +38,7 @@ use crate::control::Operators;
 use crate::request::Desk;
 use interface::Agent;
 use standing::Standing;
+use submission::Senders;
 
 /// The agent's name on the bus.
 pub const NAME: &str = "org.defender.Agent1";
@@ -50,12 +53,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TOLERATED: u32 = 3;
 
 /// Offers the service for ever: on the system bus, or on the bus at `address`. What changes is told through `outlet`.
-pub async fn serve(desk: Desk, address: Option<String>, operators: Operators, outlet: Outlet) -> Infallible {
+///
+/// Of what other services submit, `submissions` a second are taken from each user.
+pub async fn serve(
+    desk: Desk,
+    address: Option<String>,
+    operators: Operators,
+    submissions: u32,
+    outlet: Outlet,
+) -> Infallible {
+    let senders = Senders::new(outlet.clone(), submissions);
     let mut ledger = Ledger { outlet, failures: 0, state: State::New };
     let mut pause = PAUSE.0;
     loop {
         let standing = Standing::new(desk.clone());
-        let agent = Agent::new(desk.clone(), standing.clone(), operators);
+        let agent = Agent::new(desk.clone(), standing.clone(), operators, senders.fresh());
         match timeout(PATIENCE, connect(agent, address.as_deref())).await {
             Ok(Ok(connection)) => {
                 ledger.connected();

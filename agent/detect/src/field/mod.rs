@@ -9,6 +9,7 @@
 //! | `network` | connections, listening sockets, names looked up |
 //! | `file` | files |
 //! | `system` | peripherals, kernel modules, the packet filter |
+//! | `service` | services and what they submit |
 //! | `audit` | the same events as the audit records they would be in `audit.log` |
 //! | `log` | what sudo and cron would write into the system log |
 
@@ -18,6 +19,7 @@ mod file;
 mod log;
 mod network;
 mod process;
+mod service;
 mod system;
 
 use defender_model::event::{Event, EventKind};
@@ -67,6 +69,10 @@ pub(crate) enum Class {
     DriverUnload,
     /// The packet filter was changed.
     FirewallChange,
+    /// Something became of a service.
+    ServiceChange,
+    /// A service submitted an event.
+    SubmittedEvent,
     /// One audit record of an event.
     Audit,
     /// A line sudo or cron would write.
@@ -75,7 +81,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// How many there are.
-    pub(crate) const COUNT: usize = 18;
+    pub(crate) const COUNT: usize = 20;
 
     /// Every class, in the order of their numbers.
     pub(crate) const ALL: [Self; Self::COUNT] = [
@@ -95,6 +101,8 @@ impl Class {
         Self::DriverLoad,
         Self::DriverUnload,
         Self::FirewallChange,
+        Self::ServiceChange,
+        Self::SubmittedEvent,
         Self::Audit,
         Self::Log,
     ];
@@ -113,6 +121,8 @@ impl Class {
             Self::DeviceConnection | Self::DeviceDisconnection => DataSource::Peripheral,
             Self::DriverLoad | Self::DriverUnload => DataSource::Module,
             Self::FirewallChange => DataSource::Firewall,
+            Self::ServiceChange => DataSource::Service,
+            Self::SubmittedEvent => DataSource::Submitted,
         }
     }
 
@@ -129,6 +139,8 @@ impl Class {
             Self::DeviceConnection | Self::DeviceDisconnection => system::PERIPHERAL,
             Self::DriverLoad | Self::DriverUnload => system::MODULE,
             Self::FirewallChange => system::FIREWALL,
+            Self::ServiceChange => service::CHANGE,
+            Self::SubmittedEvent => service::SUBMITTED,
             Self::Audit => audit::FIELDS,
             Self::Log => log::FIELDS,
         }
@@ -323,6 +335,8 @@ pub(crate) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Rea
             (class, system::module(module, scratch))
         }
         EventKind::Firewall(change) => (&[Class::FirewallChange], system::firewall(change)),
+        EventKind::Service(activity) => (&[Class::ServiceChange], service::change(activity)),
+        EventKind::Submitted(said) => (&[Class::SubmittedEvent], service::submitted(said, scratch)),
         EventKind::Listener(_)
         | EventKind::Finding(_)
         | EventKind::Compliance(_)

@@ -10,6 +10,8 @@ use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use defender_model::peripheral::{PeripheralActivity, PeripheralClass};
 use defender_model::process::{Actor, Ancestor};
+use defender_model::service::{ServiceActivity, ServiceChange, Submitted};
+use defender_model::severity::Severity;
 
 use super::wrong;
 use crate::error::At;
@@ -31,6 +33,8 @@ pub(super) fn event(node: &Node, entries: &[(String, Node)]) -> Option<Result<Ev
             "device" => Some(device as _),
             "module" => Some(module as _),
             "firewall" => Some(firewall as _),
+            "service" => Some(service as _),
+            "submitted" => Some(submitted as _),
             _ => None,
         })?;
     Some(read(&mut keys).and_then(|kind| keys.done().map(|()| kind)))
@@ -306,6 +310,34 @@ fn firewall(keys: &mut Keys<'_>) -> Result<EventKind, At> {
         table: keys.text("table")?.unwrap_or_else(|| "filter".to_owned()),
         operation: keys.text("operation")?.unwrap_or_default(),
         entries: keys.number("entries")?,
+        process: keys.actor()?,
+    }
+    .into())
+}
+
+fn service(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let words = ServiceChange::ALL.map(ServiceChange::name).join(", ");
+    Ok(ServiceActivity {
+        name: keys.text("service")?.unwrap_or_default(),
+        change: keys.read("activity", &words, ServiceChange::from_name)?.unwrap_or(ServiceChange::Stopped),
+        detail: keys.text("detail")?.unwrap_or_default(),
+    }
+    .into())
+}
+
+fn submitted(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let pair = |text: &str| {
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    Ok(Submitted {
+        title: keys.text("submitted")?.unwrap_or_default(),
+        severity: keys.read("severity", "a level", Severity::from_level)?.unwrap_or(Severity::Medium),
+        category: keys.text("category")?.unwrap_or_default(),
+        code: keys.text("code")?.unwrap_or_default(),
+        message: keys.text("message")?.unwrap_or_default(),
+        attributes: keys.read("attribute", "NAME=VALUE", pair)?.into_iter().collect(),
+        sender: keys.text("sender")?.unwrap_or_else(|| ":1.42".to_owned()),
         process: keys.actor()?,
     }
     .into())

@@ -20,7 +20,7 @@ pub(crate) struct LogSource {
 const LOGIN_SERVICES: [&str; 4] = ["sshd", "dropbear", "login", "su"];
 
 /// Categories, and the class of events each names.
-const CATEGORIES: [(&str, Class); 17] = [
+const CATEGORIES: [(&str, Class); 19] = [
     ("process_creation", Class::ProcessCreation),
     ("authentication", Class::Authentication),
     ("network_connection", Class::NetworkConnection),
@@ -38,6 +38,8 @@ const CATEGORIES: [(&str, Class); 17] = [
     ("driver_load", Class::DriverLoad),
     ("driver_unload", Class::DriverUnload),
     ("firewall_change", Class::FirewallChange),
+    ("service_change", Class::ServiceChange),
+    ("submitted_event", Class::SubmittedEvent),
 ];
 
 /// Reads `logsource`.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::class;
+use super::{class, wire};
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::Event;
 use crate::process::{Change, ExitReason, Process, ProcessActivity, Source};
@@ -67,6 +67,12 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
             Some(change) => change.into(),
             None => return Ok(None),
         },
+        Some(class::APPLICATION_LIFECYCLE) if record.unmapped.kind == wire::SERVICE => {
+            observed::service(record)?.into()
+        }
+        Some(class::BASE_EVENT) if record.unmapped.kind == wire::SUBMITTED => {
+            observed::submitted(record)?.into()
+        }
         Some(_) => return Ok(None),
         None => return Err(DecodeError::Attribute("class_uid")),
     };
@@ -82,11 +88,13 @@ struct Record {
     message: String,
     count: Option<u32>,
     status_id: u8,
+    severity_id: u8,
     exit_code: Option<i32>,
     actor: ActorObject,
     process: Option<ProcessObject>,
     user: Named,
     service: Named,
+    app: Named,
     session: Session,
     start_time: Option<i64>,
     end_time: Option<i64>,
@@ -111,6 +119,7 @@ struct Record {
 struct Metadata {
     sequence: u64,
     log_provider: String,
+    event_code: String,
     is_truncated: bool,
 }
 
@@ -260,6 +269,10 @@ struct Unmapped {
     nodes: String,
     parent: Option<String>,
     allowed: Option<bool>,
+    title: String,
+    category: String,
+    sender: String,
+    attributes: serde_json::Value,
 }
 
 fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {

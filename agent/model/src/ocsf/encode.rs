@@ -50,7 +50,9 @@ pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
         | EventKind::File(_)
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
-        | EventKind::Firewall(_) => observed::record(&event.kind).unwrap_or_default(),
+        | EventKind::Firewall(_)
+        | EventKind::Service(_)
+        | EventKind::Submitted(_) => observed::record(&event.kind).unwrap_or_default(),
     };
     record.severity_id = Some(event.severity().id());
     write(event, device, record, out);

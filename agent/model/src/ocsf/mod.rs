@@ -12,6 +12,8 @@
 //! | hardware plugged in, pulled out | Peripheral Activity, 1010 |
 //! | kernel module loaded, removed | Kernel Extension Activity, 1002 |
 //! | packet filter changed | Entity Management, 3004 |
+//! | something became of a service | Application Lifecycle, 6002 |
+//! | event that a service submitted | Base Event, 0 |
 //! | posture check | Compliance Finding, 2003 |
 //! | finding | Detection Finding, 2004 |
 //! | block, unblock, restore | Network Remediation Activity, 7004 |
@@ -37,6 +39,7 @@ pub const VERSION: &str = "1.8.0";
 
 /// Class ids of the schema that we emit.
 pub(crate) mod class {
+    pub(crate) const BASE_EVENT: u32 = 0;
     pub(crate) const FILE_ACTIVITY: u32 = 1001;
     pub(crate) const KERNEL_EXTENSION_ACTIVITY: u32 = 1002;
     pub(crate) const PROCESS_ACTIVITY: u32 = 1007;

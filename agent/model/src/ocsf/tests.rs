@@ -9,7 +9,9 @@ use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::{Event, EventKind};
 use crate::identity::DeviceIdentity;
 use crate::ocsf::encode;
-use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::process::{Actor, Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::service::{ServiceActivity, ServiceChange, Submitted};
+use crate::severity::Severity;
 use crate::time::Timestamp;
 
 fn line(event: &Event) -> Vec<u8> {
@@ -72,6 +74,24 @@ proptest! {
             user_known: known, service: "sshd".into(), method: Some("password".into()), source,
             source_port: port.filter(|_| source.is_some()), tty: None, pid, count, message,
         }.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn services_survive_the_round_trip(
+        index in 0usize..ServiceChange::ALL.len(), name in text(), detail in text(), texts in prop::array::uniform4(text()),
+        values in prop::collection::btree_map("[a-z]{1,3}", text(), 0..4), severity in 1u8..6, pid in prop::option::of(any::<u32>()),
+    ) {
+        let activity = ServiceActivity { change: ServiceChange::ALL[index], name, detail };
+        let event = Event { time: Timestamp(5), sequence: 1, kind: activity.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+        let [title, category, code, message] = texts;
+        let said = Submitted {
+            title, category, code, message, severity: Severity::from_id(severity).unwrap(), sender: ":1.7".into(),
+            attributes: values.into_iter().collect(),
+            process: pid.map(|pid| Actor { pid, uid: Some(7), ..Actor::default() }),
+        };
+        let event = Event { time: Timestamp(5), sequence: 1, kind: said.into() };
         prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
     }
 

@@ -13,6 +13,10 @@ use crate::file::Sha256;
 pub(super) const LISTENER: &str = "listener";
 /// `entity.type` of the packet filter.
 pub(super) const FIREWALL: &str = "firewall";
+/// `unmapped.kind` of what became of a service; the class is also that of what the agent says of itself.
+pub(super) const SERVICE: &str = "service";
+/// `unmapped.kind` of an event that a service submitted.
+pub(super) const SUBMITTED: &str = "submitted";
 
 /// A serializable object whose attributes are all optional, and left out when absent.
 macro_rules! object {
@@ -41,7 +45,7 @@ object!(
         metadata: Metadata<'a>, device: Device<'a>,
     }
 );
-object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, is_truncated: bool, untruncated_size: u64,
+object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, event_code: &'a str, is_truncated: bool, untruncated_size: u64,
     product: Product<'a> });
 object!(Product { name: &'a str, vendor_name: &'a str, version: &'a str });
 object!(Device { type_id: u8, uid: &'a str, hostname: &'a str, boot_uid: &'a str });
@@ -84,6 +88,7 @@ object!(
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
         family: &'a str, operation: &'a str, entries: u32, rule: &'a str,
         functions: &'a str, interfaces: &'a str, nodes: &'a str, parent: &'a str, allowed: bool,
+        title: &'a str, category: &'a str, sender: &'a str, attributes: Pairs<'a, String>,
     }
 );
 
@@ -118,7 +123,11 @@ impl Unmapped<'_> {
             && self.interfaces.is_none()
             && self.nodes.is_none()
             && self.parent.is_none()
-            && self.allowed.is_none();
+            && self.allowed.is_none()
+            && self.title.is_none()
+            && self.category.is_none()
+            && self.sender.is_none()
+            && self.attributes.is_none();
         (!empty).then_some(self)
     }
 }

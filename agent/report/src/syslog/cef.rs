@@ -121,6 +121,7 @@ pub(super) fn encode(record: &Record, event: &Value) -> String {
 /// What the classes are called that have no title of their own.
 fn class_name(event: &Value) -> Option<&'static str> {
     Some(match event.pointer("/class_uid")?.as_u64()? {
+        0 => "Submitted Event",
         1001 => "File System Activity",
         1002 => "Kernel Extension Activity",
         1007 => "Process Activity",

@@ -10,6 +10,8 @@ use crate::network::{self, Direction, Flow, FlowChange, Listener, Protocol, Volu
 use crate::ocsf::wire;
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
 use crate::process::{Actor, Ancestor};
+use crate::service::{ServiceActivity, ServiceChange, Submitted};
+use crate::severity::Severity;
 use crate::time::Timestamp;
 
 const ACTIVITY: DecodeError = DecodeError::Attribute("activity_id");
@@ -230,4 +232,40 @@ pub(super) fn firewall(record: Record) -> Result<Option<FirewallChange>, DecodeE
         entries: record.unmapped.entries,
         process: actor(record.actor),
     }))
+}
+
+pub(super) fn service(record: Record) -> Result<ServiceActivity, DecodeError> {
+    let change = match (record.activity_id, record.status_id) {
+        (3, _) => ServiceChange::Started,
+        (4, 2) => ServiceChange::Failed,
+        (4, _) => ServiceChange::Stopped,
+        (5, _) => ServiceChange::Restarted,
+        (8, _) => ServiceChange::Updated,
+        (99, _) => ServiceChange::Reported,
+        _ => return Err(ACTIVITY),
+    };
+    let name = record.app.name.ok_or(DecodeError::Attribute("app.name"))?;
+    Ok(ServiceActivity { change, name, detail: record.message })
+}
+
+pub(super) fn submitted(record: Record) -> Result<Submitted, DecodeError> {
+    let severity = Severity::from_id(record.severity_id).ok_or(DecodeError::Attribute("severity_id"))?;
+    let mut attributes = Vec::new();
+    if let serde_json::Value::Object(object) = record.unmapped.attributes {
+        for (name, value) in object {
+            if let serde_json::Value::String(value) = value {
+                attributes.push((name, value));
+            }
+        }
+    }
+    Ok(Submitted {
+        title: record.unmapped.title,
+        severity,
+        category: record.unmapped.category,
+        code: record.metadata.event_code,
+        message: record.message,
+        attributes,
+        sender: record.unmapped.sender,
+        process: actor(record.actor),
+    })
 }

@@ -8,11 +8,12 @@ use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
 use crate::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use crate::ocsf::class;
 use crate::ocsf::wire::{
-    self, Actor, ConnectionInfo, Decimal, Driver, Entity, Fingerprint, Octal, Peripheral, Query, Record,
-    Traffic, Unmapped, User,
+    self, Actor, ConnectionInfo, Decimal, Driver, Entity, Fingerprint, Metadata, Octal, Pairs, Peripheral,
+    Product, Query, Record, Traffic, Unmapped, User,
 };
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
 use crate::process;
+use crate::service::{ServiceActivity, ServiceChange, Submitted};
 use crate::time::Timestamp;
 
 /// The record of something observed; `None` for kinds that are not here.
@@ -25,6 +26,8 @@ pub(super) fn record(kind: &EventKind) -> Option<Record<'_>> {
         EventKind::Peripheral(activity) => peripheral(activity),
         EventKind::Module(activity) => module(activity),
         EventKind::Firewall(change) => firewall(change),
+        EventKind::Service(activity) => service(activity),
+        EventKind::Submitted(said) => submitted(said),
         EventKind::Process(_)
         | EventKind::Authentication(_)
         | EventKind::Finding(_)
@@ -305,6 +308,54 @@ fn firewall(done: &FirewallChange) -> Record<'_> {
     }
 }
 
+fn service(activity: &ServiceActivity) -> Record<'_> {
+    Record {
+        class_uid: Some(class::APPLICATION_LIFECYCLE),
+        activity_id: Some(match activity.change {
+            ServiceChange::Started => 3,
+            ServiceChange::Stopped | ServiceChange::Failed => 4,
+            ServiceChange::Restarted => 5,
+            ServiceChange::Updated => 8,
+            ServiceChange::Reported => 99,
+        }),
+        // 2: Failure.
+        status_id: (activity.change == ServiceChange::Failed).then_some(2),
+        message: some(&activity.detail),
+        // Whose it is nobody says, and the schema wants a maker.
+        app: Some(Product {
+            name: Some(activity.name.as_str()),
+            vendor_name: Some("unknown"),
+            ..Product::default()
+        }),
+        unmapped: Some(Unmapped { kind: Some(wire::SERVICE), ..Unmapped::default() }),
+        ..Record::default()
+    }
+}
+
+fn submitted(said: &Submitted) -> Record<'_> {
+    Record {
+        class_uid: Some(class::BASE_EVENT),
+        // 99: Other.
+        activity_id: Some(99),
+        message: some(&said.message),
+        actor: required_actor(said.process.as_ref()),
+        metadata: Some(Metadata {
+            log_provider: Some("dbus"),
+            event_code: some(&said.code),
+            ..Metadata::default()
+        }),
+        unmapped: Some(Unmapped {
+            kind: Some(wire::SUBMITTED),
+            title: Some(said.title.as_str()),
+            category: some(&said.category),
+            sender: some(&said.sender),
+            attributes: (!said.attributes.is_empty()).then_some(Pairs(&said.attributes)),
+            ..Unmapped::default()
+        }),
+        ..Record::default()
+    }
+}
+
 /// The same as evidence of a finding, with all known ancestors of the process behind it.
 pub(super) fn evidence(kind: &EventKind) -> wire::Evidence<'_> {
     let Some(mut record) = record(kind) else { return wire::Evidence::default() };
@@ -317,6 +368,8 @@ pub(super) fn evidence(kind: &EventKind) -> wire::Evidence<'_> {
         driver: record.driver,
         peripheral_device: record.peripheral_device,
         entity: record.entity,
+        service: record.app.and_then(|app| app.name),
+        message: record.message,
         unmapped: record.unmapped,
         ..wire::EvidenceData::default()
     };

@@ -1,0 +1,292 @@
+//! Security events that other services hand in: who says what, and how much of it is listened to.
+//!
+//! Anybody on the bus may submit, so nothing of a submission is believed but what the bus itself says of its sender. Text is bounded
+//! and printable; each user has a budget of events a second, whatever number of connections it opens; what goes over it is counted
+//! and told.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use defender_model::health::{Health, Kind};
+use defender_model::process::Actor;
+use defender_model::service::Submitted;
+use defender_model::severity::Severity;
+use defender_model::text::printable;
+use defender_sensors::budget::Budget;
+use defender_sensors::{Observation, Outlet};
+
+use super::caller::Caller;
+
+/// Longest texts of a submission, in bytes.
+const TITLE: usize = 128;
+const CATEGORY: usize = 64;
+const MESSAGE: usize = 1024;
+/// Most attributes, and the longest name and value of one, in bytes.
+const ATTRIBUTES: usize = 16;
+const NAME: usize = 32;
+const VALUE: usize = 256;
+/// Senders whose identity is remembered, and users whose budget is: who is forgotten begins with a full one.
+const SENDERS: usize = 64;
+const USERS: usize = 32;
+/// How long drops are gathered before they are told.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+
+/// What a submission says, before it is looked at.
+pub(super) struct Draft {
+    pub(super) title: String,
+    pub(super) severity: String,
+    pub(super) category: String,
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) attributes: HashMap<String, String>,
+}
+
+impl Draft {
+    /// The event, from that sender.
+    ///
+    /// # Errors
+    /// A sentence that names the argument and its range.
+    pub(super) fn check(self, sender: &str, caller: &Caller) -> Result<Submitted, String> {
+        if self.title.is_empty() {
+            return Err("title is empty".to_owned());
+        }
+        for (name, text, most) in [
+            ("title", &self.title, TITLE),
+            ("category", &self.category, CATEGORY),
+            ("code", &self.code, CATEGORY),
+            ("message", &self.message, MESSAGE),
+        ] {
+            plain(name, text, most)?;
+        }
+        let severity = Severity::from_level(&self.severity).ok_or(
+            "severity is none of `informational`, `low`, `medium`, `high` and `critical`".to_owned(),
+        )?;
+        if self.attributes.len() > ATTRIBUTES {
+            return Err(format!("attributes are more than {ATTRIBUTES}"));
+        }
+        let mut attributes: Vec<(String, String)> = Vec::new();
+        for (name, value) in self.attributes {
+            let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if name.is_empty() || name.len() > NAME || !name.chars().all(word) {
+                return Err(format!(
+                    "the name of an attribute is not 1 to {NAME} letters, digits, `_`, `-` or `.`"
+                ));
+            }
+            plain(&name, &value, VALUE)?;
+            // The bus gives them in no order.
+            let at = attributes.partition_point(|(other, _)| *other < name);
+            attributes.insert(at, (name, value));
+        }
+        Ok(Submitted {
+            title: self.title,
+            severity,
+            category: self.category,
+            code: self.code,
+            message: self.message,
+            attributes,
+            sender: sender.to_owned(),
+            process: caller.pid.map(|pid| Actor { pid, uid: Some(caller.uid), ..Actor::default() }),
+        })
+    }
+}
+
+fn plain(name: &str, text: &str, most: usize) -> Result<(), String> {
+    if text.len() > most {
+        return Err(format!("{name} is longer than {most} bytes"));
+    }
+    if printable(text) != text {
+        return Err(format!("{name} holds a character that is not printable"));
+    }
+    Ok(())
+}
+
+/// Who has submitted lately, and how much.
+#[derive(Debug, Clone)]
+pub(super) struct Senders {
+    outlet: Outlet,
+    per_second: u32,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By unique name, oldest first. The bus gives a unique name once in its life (D-Bus specification, "Bus names").
+    callers: Vec<(String, Caller)>,
+    /// By user, the one that submitted last at the end.
+    users: Vec<(u32, Budget)>,
+    refused: u64,
+    /// Somebody will tell `refused`.
+    telling: bool,
+}
+
+impl Senders {
+    pub(super) fn new(outlet: Outlet, per_second: u32) -> Self {
+        Self { outlet, per_second, known: Arc::default() }
+    }
+
+    /// The same on another connection to a bus, where unique names begin anew.
+    pub(super) fn fresh(&self) -> Self {
+        self.known().callers.clear();
+        self.clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who it is, where the bus was asked before.
+    pub(super) fn caller(&self, sender: &str) -> Option<Caller> {
+        self.known().callers.iter().find(|(name, _)| name == sender).map(|(_, caller)| caller.clone())
+    }
+
+    pub(super) fn remember(&self, sender: &str, caller: &Caller) {
+        let mut known = self.known();
+        if known.callers.len() >= SENDERS {
+            known.callers.remove(0);
+        }
+        known.callers.push((sender.to_owned(), caller.clone()));
+    }
+
+    /// Whether the user may submit one more now; what may not is counted, and told a little later.
+    pub(super) fn admit(&self, uid: u32, now: Instant) -> bool {
+        let mut known = self.known();
+        let budget = match known.users.iter().position(|(user, _)| *user == uid) {
+            Some(at) => known.users.remove(at).1,
+            None => Budget::new(self.per_second, now),
+        };
+        if known.users.len() >= USERS {
+            known.users.remove(0);
+        }
+        known.users.push((uid, budget));
+        if known.users.last_mut().is_some_and(|(_, budget)| budget.admits(now)) {
+            return true;
+        }
+        self.refuse(&mut known);
+        false
+    }
+
+    /// Counts one submission that found no room.
+    pub(super) fn drop_one(&self) {
+        self.refuse(&mut self.known());
+    }
+
+    fn refuse(&self, known: &mut Known) {
+        known.refused += 1;
+        if !std::mem::replace(&mut known.telling, true) {
+            let senders = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(TELL_AFTER).await;
+                senders.tell().await;
+            });
+        }
+    }
+
+    async fn tell(&self) {
+        let refused = {
+            let mut known = self.known();
+            known.telling = false;
+            std::mem::take(&mut known.refused)
+        };
+        let words = "services submitted more events than they may (dbus.submissions_per_second)";
+        let health = Health::new(Kind::Lost, "dbus.submit", words).with("refused", refused);
+        self.outlet.send(Observation::Health(health)).await;
+    }
+
+    /// Hands the event on; false when the pipeline is gone.
+    pub(super) async fn pass(&self, event: Observation) -> bool {
+        self.outlet.send(event).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller { uid: 1000, pid: Some(77), groups: None }
+    }
+
+    fn draft() -> Draft {
+        Draft {
+            title: "Enclosure opened".into(),
+            severity: "high".into(),
+            category: "tamper".into(),
+            code: "T-1".into(),
+            message: "lid switch 2".into(),
+            attributes: HashMap::from([("z".into(), "1".into()), ("a.b".into(), "é".into())]),
+        }
+    }
+
+    #[test]
+    fn what_is_in_bounds_is_attributed() {
+        let event = draft().check(":1.7", &caller()).unwrap();
+        assert_eq!((event.severity, event.sender.as_str()), (Severity::High, ":1.7"));
+        let process = event.process.unwrap();
+        assert_eq!((process.pid, process.uid), (77, Some(1000)));
+        assert_eq!(event.attributes[0].0, "a.b");
+    }
+
+    #[test]
+    fn what_is_not_is_named() {
+        let wrong: [(&str, fn(&mut Draft)); 10] = [
+            ("title is empty", |d| d.title.clear()),
+            ("title is longer", |d| d.title = "x".repeat(129)),
+            ("title holds", |d| d.title.push('\n')),
+            ("severity", |d| d.severity = "High!".into()),
+            ("category is longer", |d| d.category = "x".repeat(65)),
+            ("code holds", |d| d.code = "\u{202e}".into()),
+            ("message is longer", |d| d.message = "x".repeat(1025)),
+            ("attributes are more", |d| {
+                for n in 0..16 {
+                    d.attributes.insert(format!("n{n}"), String::new());
+                }
+            }),
+            ("the name of an attribute", |d| drop(d.attributes.insert("a b".into(), String::new()))),
+            ("k is longer", |d| drop(d.attributes.insert("k".into(), "x".repeat(257)))),
+        ];
+        for (words, spoil) in wrong {
+            let mut spoilt = draft();
+            spoil(&mut spoilt);
+            let error = spoilt.check(":1.7", &caller()).unwrap_err();
+            assert!(error.starts_with(words), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_passes_is_bounded_and_printable(
+            texts in prop::array::uniform4("\\PC{0,40}|[\\x00-\\x7f]{0,40}|a{120,130}"),
+            attributes in prop::collection::hash_map("[a-z ]{0,40}", "\\PC{0,20}|.{250,260}", 0..20),
+        ) {
+            let [title, category, code, message] = texts;
+            let draft = Draft { title, severity: "low".into(), category, code, message, attributes };
+            if let Ok(event) = draft.check(":1.1", &caller()) {
+                prop_assert!((1..=TITLE).contains(&event.title.len()) && event.message.len() <= MESSAGE);
+                prop_assert!(event.attributes.len() <= ATTRIBUTES && event.attributes.is_sorted());
+                let values = event.attributes.iter().map(|(_, value)| value);
+                for text in values.chain([&event.title, &event.category, &event.code, &event.message]) {
+                    prop_assert_eq!(printable(text), text.as_str());
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn users_do_not_share_a_budget_and_the_tables_are_bounded() {
+        let (outlet, _heard) = Outlet::channel(4);
+        let senders = Senders::new(outlet, 10);
+        let now = Instant::now();
+        assert_eq!((0..1000).filter(|_| senders.admit(1000, now)).count(), 50);
+        assert!(senders.admit(1001, now));
+        assert_eq!(senders.known().refused, 950);
+        for n in 0..1000 {
+            senders.admit(2000 + n, now);
+            senders.remember(&format!(":1.{n}"), &caller());
+        }
+        let known = senders.known();
+        assert_eq!((known.users.len(), known.callers.len()), (USERS, SENDERS));
+    }
+}
