@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn what_is_not_is_named() {
-        let wrong: [(&str, fn(&mut Draft)); 10] = [
+        type Spoil = fn(&mut Draft);
+        let wrong: [(&str, Spoil); 10] = [
             ("title is empty", |d| d.title.clear()),
             ("title is longer", |d| d.title = "x".repeat(129)),
             ("title holds", |d| d.title.push('\n')),
