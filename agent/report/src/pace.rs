@@ -65,6 +65,17 @@ impl Pace {
         }
     }
 
+    /// New periods of alerts and of other records, from now on.
+    pub(crate) fn reschedule(&mut self, periods: [Duration; 2], now: Instant) {
+        for (lane, period) in self.lanes.iter_mut().zip(periods) {
+            if lane.period != period {
+                lane.period = period;
+                lane.opens = lane.opens.min(now + period);
+                lane.open |= period.is_zero();
+            }
+        }
+    }
+
     /// So many bytes were sent.
     pub(crate) fn spend(&mut self, bytes: u64) {
         self.spent = self.spent.saturating_add(bytes);
@@ -185,6 +196,19 @@ mod tests {
         // As long as something waits it stays open.
         pace.turn(opens + MINUTE * 9, [true, false]);
         assert_eq!(pace.held(), [false, false]);
+    }
+
+    #[test]
+    fn a_shorter_period_holds_at_once() {
+        let start = Instant::now();
+        let schedule = Schedule { telemetry: MINUTE * 60, ..Schedule::default() };
+        let mut pace = Pace::new(schedule, start);
+        pace.turn(start, [true, true]);
+        pace.turn(start + LINGER, [true, true]);
+        pace.reschedule([Duration::ZERO, MINUTE], start + LINGER);
+        assert_eq!(pace.due(), Some(start + LINGER + MINUTE));
+        pace.reschedule([Duration::ZERO; 2], start + LINGER);
+        assert_eq!((pace.held(), pace.due()), ([false, false], None));
     }
 
     #[test]

@@ -456,6 +456,12 @@ impl Intake {
         self.notify(Health::new(kind, format!("{}.budget", self.shared.name), words));
     }
 
+    /// New periods of alerts and of other records.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn reschedule(&mut self, periods: [Duration; 2]) {
+        self.pace.reschedule(periods, Instant::now());
+    }
+
     /// Takes note of who is at the other end.
     pub(crate) fn connected(&mut self, peer: Option<IpAddr>) {
         if peer.is_some() {

@@ -561,6 +561,9 @@ MqttSink {
     /// File with the connection string of a device or module of Azure IoT Hub (`HostName=...;DeviceId=...;ModuleId=...;SharedAccessKey=...`,
     /// or `x509=true` with `certificate_file`). It takes the place of `host`, `topic`, `username` and `password_file`. Empty: another broker.
     connection_string_file: PathBuf = PathBuf::new(),
+    /// Let the hub's module twin set the periods of `high`, `medium` and `low` for this sink (`CollectorsCore_PriorityIntervals`), and
+    /// nothing else.
+    twin: bool = false,
     /// Port of the broker.
     port: u16 = 8883,
     /// Topic; `{device}` stands for the device id and `{kind}` for `alerts` or `events`.

@@ -149,7 +149,7 @@ impl Sinks {
             let sink = &config.mqtt;
             let schedule = schedule(priorities, sink.alerts, sink.telemetry, sink.daily_kib);
             let limits = Limits { minimum: sink.minimum_level.0, schedule, ..Limits::default() };
-            this.spawn_mqtt(sink, device, limits);
+            this.spawn_mqtt(sink, device, limits, priorities);
         }
         this
     }
@@ -195,7 +195,13 @@ impl Sinks {
     }
 
     #[cfg(feature = "mqtt")]
-    fn spawn_mqtt(&mut self, config: &config::MqttSink, device: &DeviceIdentity, limits: Limits) {
+    fn spawn_mqtt(
+        &mut self,
+        config: &config::MqttSink,
+        device: &DeviceIdentity,
+        limits: Limits,
+        periods: &config::Priorities,
+    ) {
         use defender_report::mqtt;
         if config.tls && !cfg!(feature = "tls") {
             return self.refuse("mqtt", "TLS");
@@ -219,6 +225,11 @@ impl Sinks {
             topic: config.topic.clone(),
             login,
             iot_hub: Some(config.connection_string_file.clone()).filter(|file| !file.as_os_str().is_empty()),
+            twin: config.twin.then(|| mqtt::Twin {
+                periods: [periods.high_s, periods.medium_s, periods.low_s].map(Duration::from_secs),
+                alerts: level(config.alerts),
+                telemetry: level(config.telemetry),
+            }),
             token_lifetime: mqtt::TOKEN_LIFETIME,
             keep_alive: Duration::from_secs(60),
             #[cfg(feature = "tls")]
@@ -230,7 +241,7 @@ impl Sinks {
     }
 
     #[cfg(not(feature = "mqtt"))]
-    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity, _: Limits) {
+    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity, _: Limits, _: &config::Priorities) {
         self.refuse("mqtt", "MQTT");
     }
 
@@ -355,16 +366,20 @@ impl Sinks {
     }
 }
 
+/// Place of a priority among high, medium and low; `None`: at once.
+const fn level(priority: Priority) -> Option<usize> {
+    match priority.0 {
+        Urgency::Immediate => None,
+        Urgency::High => Some(0),
+        Urgency::Medium => Some(1),
+        Urgency::Low => Some(2),
+    }
+}
+
 /// When a sink may send.
 fn schedule(periods: &config::Priorities, alerts: Priority, telemetry: Priority, daily_kib: u64) -> Schedule {
-    let period = |priority: Priority| {
-        Duration::from_secs(match priority.0 {
-            Urgency::Immediate => 0,
-            Urgency::High => periods.high_s,
-            Urgency::Medium => periods.medium_s,
-            Urgency::Low => periods.low_s,
-        })
-    };
+    let seconds = [periods.high_s, periods.medium_s, periods.low_s];
+    let period = |priority| Duration::from_secs(level(priority).map_or(0, |level| seconds[level]));
     let daily_bytes = daily_kib.saturating_mul(1024);
     Schedule { alerts: period(alerts), telemetry: period(telemetry), daily_bytes }
 }

@@ -3,6 +3,8 @@
 //! Facts: *Communicate with an IoT hub using the MQTT protocol* and *Control access to IoT Hub with shared access signatures* (Microsoft
 //! Learn). The hub knows no topics but its own, keeps nothing retained, and ends a connection when its token expires.
 
+pub(super) mod twin;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::record::Record;
 use crate::sink::Intake;
+pub use iot_hub::twin::Twin;
 use session::{End, Session};
 
 /// The topic if nothing else is configured.
@@ -44,6 +45,8 @@ pub struct Config {
     /// File with the connection string of a device or module of Azure IoT Hub; its host, topics and login take the place of those
     /// above. Read at each connection.
     pub iot_hub: Option<PathBuf>,
+    /// Lets the hub's module twin set the periods of the sink.
+    pub twin: Option<Twin>,
     /// How long a token for the hub is good. It is renewed at half of that.
     pub token_lifetime: Duration,
     /// Longest silence on the connection; at least a second.

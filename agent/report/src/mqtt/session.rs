@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, LastWill, Packet, Publish};
+use rumqttc::mqttbytes::v4::{
+    Connect, ConnectReturnCode, LastWill, Packet, Publish, Subscribe, SubscribeFilter,
+};
 use rumqttc::mqttbytes::{Error as CodecError, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::iot_hub::Identity;
+use super::iot_hub::{twin, Identity};
 use super::Config;
 use crate::error::Error;
 use crate::record::Record;
@@ -21,6 +23,8 @@ use crate::stream::{self, Stream, PATIENCE};
 const WINDOW: usize = 32;
 /// Longest packet taken from a broker: it has nothing long to say to a client that subscribes to nothing.
 const MAX_INCOMING: usize = 4096;
+/// The same of a hub that has a twin: desired and reported have at most 32 KiB each, names and times beside.
+const MAX_TWIN: usize = 128 << 10;
 /// MQTT's own limit (MQTT 3.1.1 section 2.2.3).
 const MAX_OUTGOING: usize = 268_435_455;
 /// How long a broker may take to acknowledge.
@@ -45,6 +49,7 @@ pub(super) struct Session<'a> {
     target: String,
     stream: Box<dyn Stream>,
     incoming: BytesMut,
+    max_incoming: usize,
     /// Packet ids of what is unacknowledged, in the order of the records.
     ids: VecDeque<u16>,
     next_id: u16,
@@ -79,6 +84,7 @@ impl<'a> Session<'a> {
         }
         let (stream, peer) = stream::connect(host, config.port, config.tls()).await?;
         let target = stream::target(host, config.port);
+        let twin = hub.is_some() && config.twin.is_some();
         let mut session = Self {
             config,
             renew: token.map(|_| Instant::now() + config.token_lifetime / 2),
@@ -87,6 +93,7 @@ impl<'a> Session<'a> {
             target,
             stream,
             incoming: BytesMut::new(),
+            max_incoming: if twin { MAX_TWIN } else { MAX_INCOMING },
             ids: VecDeque::new(),
             next_id: 0,
             last_sent: Instant::now(),
@@ -110,6 +117,14 @@ impl<'a> Session<'a> {
             let mut online = Publish::new(config.topic("status"), QoS::AtMostOnce, "online");
             online.retain = true;
             session.send(&[Packet::Publish(online)]).await?;
+        }
+        if twin {
+            let topics = twin::TOPICS.map(|topic| SubscribeFilter::new(topic.to_owned(), QoS::AtMostOnce));
+            let mut subscribe = Subscribe::new_many(topics);
+            // Its acknowledgement is not waited for; records have other numbers.
+            subscribe.pkid = u16::MAX;
+            let get = Publish::new(twin::GET, QoS::AtMostOnce, "");
+            session.send(&[Packet::Subscribe(subscribe), Packet::Publish(get)]).await?;
         }
         Ok(session)
     }
@@ -144,6 +159,7 @@ impl<'a> Session<'a> {
                         }
                     }
                     Packet::PingResp => self.ping_sent = None,
+                    Packet::Publish(packet) => self.hear(intake, &packet).await?,
                     // Nothing else is asked for.
                     _ => {}
                 },
@@ -159,6 +175,16 @@ impl<'a> Session<'a> {
                 () = tokio::time::sleep_until(due) => self.on_time().await?,
             }
         }
+    }
+
+    /// A message of the hub's: only a twin has any for us.
+    async fn hear(&mut self, intake: &mut Intake, packet: &Publish) -> Result<(), Error> {
+        let Some(twin) = self.config.twin.as_ref().filter(|_| self.hub.is_some()) else { return Ok(()) };
+        let Some(outcome) = twin::apply(twin, &packet.topic, &packet.payload) else { return Ok(()) };
+        if let Some(periods) = outcome.periods {
+            intake.reschedule(periods);
+        }
+        self.send(&[Packet::Publish(Publish::new(twin::REPORT, QoS::AtMostOnce, outcome.report))]).await
     }
 
     /// When something is to be done though nothing happens.
@@ -199,7 +225,8 @@ impl<'a> Session<'a> {
                 None => if record.alert { &alerts } else { &events }.clone(),
             };
             let mut packet = Publish::new(topic, QoS::AtLeastOnce, &*record.ocsf);
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            // The last number is the subscription's.
+            self.next_id = if self.next_id >= u16::MAX - 1 { 1 } else { self.next_id + 1 };
             packet.pkid = self.next_id;
             packet.dup = again;
             self.ids.push_back(packet.pkid);
@@ -232,7 +259,7 @@ impl<'a> Session<'a> {
     /// The next packet. May be dropped before it is done without losing anything.
     async fn receive(&mut self) -> Result<Packet, Error> {
         loop {
-            match Packet::read(&mut self.incoming, MAX_INCOMING) {
+            match Packet::read(&mut self.incoming, self.max_incoming) {
                 Ok(packet) => return Ok(packet),
                 Err(CodecError::InsufficientBytes(_)) => {}
                 Err(error) => {

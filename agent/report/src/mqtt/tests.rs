@@ -75,6 +75,7 @@ pub(super) fn config(port: u16) -> Config {
         topic: DEFAULT_TOPIC.to_owned(),
         login: None,
         iot_hub: None,
+        twin: None,
         token_lifetime: TOKEN_LIFETIME,
         keep_alive: Duration::from_secs(2),
         #[cfg(feature = "tls")]

@@ -252,6 +252,7 @@ mod faults {
                     topic: mqtt::DEFAULT_TOPIC.to_owned(),
                     login: None,
                     iot_hub: None,
+                    twin: None,
                     token_lifetime: Duration::from_secs(3600),
                     keep_alive: Duration::from_secs(60),
                     #[cfg(feature = "tls")]

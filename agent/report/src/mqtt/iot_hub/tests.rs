@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use proptest::prelude::*;
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet};
+use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::mqttbytes::QoS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::super::tests::{config, output, start, subscribe, wait_for, Broker};
 use super::*;
-use crate::mqtt::Config;
+use crate::mqtt::{Config, Twin};
 use crate::sink::tests::record;
 use crate::sink::State;
 
@@ -84,12 +85,16 @@ struct Seen {
     expiries: Vec<u64>,
     faults: Vec<String>,
     ended: usize,
+    /// What clients reported to their twin.
+    reported: Vec<serde_json::Value>,
 }
 
 /// A hub's front: checks what the published rules ask of a client, passes the rest to a broker.
 struct Hub {
     port: u16,
     seen: Arc<Mutex<Seen>>,
+    /// The twin's desired properties; a change goes to who listens.
+    desired: watch::Sender<String>,
 }
 
 impl Hub {
@@ -98,13 +103,14 @@ impl Hub {
         let port = listener.local_addr().expect("an address").port();
         let seen = Arc::<Mutex<Seen>>::default();
         let shared = Arc::clone(&seen);
+        let (desired, watched) = watch::channel("{}".to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 shared.lock().expect("lock").connections += 1;
-                tokio::spawn(serve(client, broker, Arc::clone(&shared)));
+                tokio::spawn(serve(client, broker, Arc::clone(&shared), watched.clone()));
             }
         });
-        Self { port, seen }
+        Self { port, seen, desired }
     }
 }
 
@@ -143,7 +149,47 @@ fn login(packet: &Packet) -> Result<u64, String> {
     Ok(expiry)
 }
 
-async fn serve(mut client: TcpStream, broker: u16, seen: Arc<Mutex<Seen>>) {
+async fn send(client: &mut TcpStream, packet: &Packet) {
+    let mut bytes = BytesMut::new();
+    packet.write(&mut bytes, 1 << 20).expect("encoded");
+    let _ = client.write_all(&bytes).await;
+}
+
+/// The twin's side of the hub; false for what is not about twins.
+async fn twin_answers(client: &mut TcpStream, packet: &Packet, desired: &str, seen: &Mutex<Seen>) -> bool {
+    match packet {
+        Packet::Subscribe(subscribe) => {
+            let mut known = ["$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"].into_iter();
+            assert!(subscribe.filters.iter().all(|filter| known.next() == Some(filter.path.as_str())));
+            let codes = vec![SubscribeReasonCode::Success(QoS::AtMostOnce); 2];
+            send(client, &Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes: codes })).await;
+        }
+        Packet::Publish(publish) if publish.topic.starts_with("$iothub/twin/GET/?$rid=") => {
+            let id = &publish.topic["$iothub/twin/GET/?$rid=".len()..];
+            let topic = format!("$iothub/twin/res/200/?$rid={id}");
+            let twin = format!("{{\"desired\":{desired},\"reported\":{{\"$version\":1}}}}");
+            send(client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, twin))).await;
+        }
+        Packet::Publish(publish)
+            if publish.topic.starts_with("$iothub/twin/PATCH/properties/reported/?$rid=") =>
+        {
+            let id = &publish.topic["$iothub/twin/PATCH/properties/reported/?$rid=".len()..];
+            let topic = format!("$iothub/twin/res/204/?$rid={id}&$version=2");
+            seen.lock().expect("lock").reported.push(serde_json::from_slice(&publish.payload).expect("JSON"));
+            send(client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, ""))).await;
+        }
+        _ => return false,
+    }
+    true
+}
+
+async fn serve(
+    mut client: TcpStream,
+    broker: u16,
+    seen: Arc<Mutex<Seen>>,
+    mut desired: watch::Receiver<String>,
+) {
+    desired.mark_unchanged();
     let mut buffer = BytesMut::new();
     let Some(connect) = packet(&mut client, &mut buffer).await else { return };
     let expiry = match login(&connect) {
@@ -169,6 +215,10 @@ async fn serve(mut client: TcpStream, broker: u16, seen: Arc<Mutex<Seen>>) {
         tokio::select! {
             packet = packet(&mut client, &mut buffer) => {
                 let Some(packet) = packet else { return };
+                let twin = desired.borrow().clone();
+                if twin_answers(&mut client, &packet, &twin, &seen).await {
+                    continue;
+                }
                 if let Packet::Publish(publish) = &packet {
                     let known = publish.topic.strip_prefix("devices/camera-7/modules/DefenderIotMicroAgent/messages/events/");
                     let bag = known.is_some_and(|bag| bag.split('&').all(|pair| pair.split_once('=').is_some()));
@@ -183,6 +233,11 @@ async fn serve(mut client: TcpStream, broker: u16, seen: Arc<Mutex<Seen>>) {
                 if behind.write_all(&bytes).await.is_err() {
                     return;
                 }
+            }
+            Ok(()) = desired.changed() => {
+                let change = desired.borrow_and_update().clone();
+                let topic = "$iothub/twin/PATCH/properties/desired/?$version=2";
+                send(&mut client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, change))).await;
             }
             read = behind.read(&mut answer) => match read {
                 Ok(length @ 1..) => client.write_all(&answer[..length]).await.unwrap_or(()),
@@ -259,4 +314,42 @@ async fn a_hub_refuses_another_key_and_a_new_one_is_read_at_the_next_try() {
         stats.last_error.as_ref().is_some_and(|error| error.contains("connection_string.txt"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_twin_sets_periods_and_is_told() {
+    let Some(broker) = Broker::start(None) else { return };
+    let hub = Hub::start(broker.port).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("connection_string.txt");
+    std::fs::write(&file, module()).expect("write");
+    hub.desired.send_replace(
+        r#"{"CollectorsCore_PriorityIntervals":"30,60,90","Process_Mode":1,"$version":1}"#.to_owned(),
+    );
+    let twin = Twin { periods: [Duration::from_secs(3600); 3], alerts: None, telemetry: Some(1) };
+    let (handle, _task) = start(Config { iot_hub: Some(file), twin: Some(twin), ..config(hub.port) });
+    let reported = |count: usize| {
+        let seen = Arc::clone(&hub.seen);
+        move |_: &crate::sink::Stats| seen.lock().expect("lock").reported.len() >= count
+    };
+    wait_for(&handle, "the first report", reported(1)).await;
+    let first = hub.seen.lock().expect("lock").reported[0].clone();
+    let expected = serde_json::json!({
+        "latest_state": "success", "latest_invalid_fields": "", "ignored_fields": "Process_Mode",
+        "CollectorsCore_PriorityIntervals": "30,60,90",
+    });
+    assert_eq!(first, expected);
+    // Nothing waited at start, so the first period has begun; alerts go all the same.
+    wait_for(&handle, "the period", |_| handle.held() == [false, true]).await;
+    handle.push(record(1, false)).await;
+    handle.push(record(2, true)).await;
+    wait_for(&handle, "the alert", |stats| stats.written == 1).await;
+    assert_eq!(handle.stats().queued, 1);
+    hub.desired.send_replace(r#"{"CollectorsCore_PriorityIntervals":"soon","$version":2}"#.to_owned());
+    wait_for(&handle, "the second report", reported(2)).await;
+    let second = hub.seen.lock().expect("lock").reported[1].clone();
+    assert_eq!(second["latest_invalid_fields"], "CollectorsCore_PriorityIntervals");
+    assert_eq!((second["latest_state"].as_str(), handle.held()), (Some("failed"), [false, true]));
+    let faults = std::mem::take(&mut hub.seen.lock().expect("lock").faults);
+    assert_eq!(faults, [""; 0]);
 }
