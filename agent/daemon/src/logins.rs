@@ -6,9 +6,11 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use defender_model::time::Timestamp;
+use defender_sensors::file::Status;
 use defender_sensors::login::sensor;
 use defender_sensors::login::tail::Position;
 use defender_sensors::Outlet;
@@ -29,6 +31,7 @@ const LIMIT: usize = 64 << 10;
 pub fn start(
     config: &Config,
     datagrams: Option<UnixDatagram>,
+    status: Arc<Mutex<Status>>,
     clock: fn() -> Timestamp,
     outlet: Outlet,
 ) -> [JoinHandle<()>; 2] {
@@ -36,7 +39,14 @@ pub fn start(
         [&config.agent.run_dir, &config.agent.state_dir].map(|directory| directory.join(NAME));
     let (positions, moved) = watch::channel(Vec::new());
     let known = if volatile.exists() { read(&volatile) } else { read(&lasting) };
-    let sensor = sensor::Config { files: config.login.files.clone(), positions: known, datagrams };
+    let sensor = sensor::Config {
+        files: config.login.files.clone(),
+        positions: known,
+        datagrams,
+        accounting: config.login.accounting.clone(),
+        reports: None,
+        status,
+    };
     [
         tokio::spawn(sensor::run(sensor, clock, outlet, positions)),
         tokio::spawn(keep(volatile, lasting, moved)),

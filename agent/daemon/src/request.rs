@@ -247,6 +247,8 @@ pub struct StatusReport {
     pub degraded: Vec<String>,
     /// The process sensor.
     pub process: ProcessStatus,
+    /// The login sensor.
+    pub logins: NetworkStatus,
     /// The network sensor.
     pub network: NetworkStatus,
     /// The file sensor.
@@ -280,7 +282,7 @@ pub struct ProcessStatus {
     pub table: u64,
 }
 
-/// The network, the file or the peripheral sensor.
+/// The login, the network, the file or the peripheral sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NetworkStatus {
     /// How each part works; empty when the sensor is off.
@@ -365,7 +367,7 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, network, files, peripherals, events, rules, firewall, sinks, confinement }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, events, rules, firewall, sinks, confinement }
     ProcessStatus { source, detail, declined, lost, table }
     NetworkStatus { modes, lacks, counters }
     EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped }
@@ -515,6 +517,7 @@ mod tests {
                 lost: 6,
                 table: 7,
             },
+            logins: part("l"),
             network: part("n"),
             files: part("f"),
             peripherals: part("p"),

@@ -131,6 +131,7 @@ pub fn run(options: &Options) -> ExitCode {
         network: network.as_ref().map(NetworkSensor::status),
         files: files.1,
         peripherals: peripherals.as_ref().map(PeripheralSensor::status),
+        logins: config.login.enabled.then(Arc::default),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
@@ -161,6 +162,7 @@ async fn serve(parts: Parts, opened: Opened) {
     let (desk, requests) = Desk::open();
     let config = parts.config.clone();
     let posture = parts.posture.clone();
+    let logins = parts.logins.clone();
     let mut pipeline = Pipeline::start(parts, desk.clone());
     for health in opened.news {
         pipeline.say(health);
@@ -202,8 +204,8 @@ async fn serve(parts: Parts, opened: Opened) {
             serving.await;
         }));
     }
-    if config.login.enabled {
-        let [sensor, keeper] = logins::start(&config, opened.syslog, wall_clock, outlet.clone());
+    if let Some(logins) = logins {
+        let [sensor, keeper] = logins::start(&config, opened.syslog, logins, wall_clock, outlet.clone());
         tasks.push(sensor);
         kept = Some(keeper);
     }
@@ -452,7 +454,14 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
             ]
             .map(PathBuf::from)
             .into_iter()
-            .chain(config.login.files.iter().filter_map(|file| file.parent().map(Path::to_path_buf)))
+            .chain(
+                config
+                    .login
+                    .files
+                    .iter()
+                    .chain(&config.login.accounting)
+                    .filter_map(|file| file.parent().map(Path::to_path_buf)),
+            )
             .chain(files::tops(config))
             .chain(config.rules.directories.iter().cloned())
             // A scan of the posture looks everywhere. Writing and executing stay closed.

@@ -229,6 +229,7 @@ fn login(node: &Node, entries: &[(String, Node)]) -> Result<EventKind, At> {
         tty: None,
         pid: None,
         count: 1,
+        duration_ms: None,
         message: String::new(),
     };
     for (key, value) in entries {

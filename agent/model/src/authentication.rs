@@ -49,7 +49,9 @@ pub struct Authentication {
     pub pid: Option<u32>,
     /// How many identical attempts this event stands for ("message repeated 3 times"); at least 1.
     pub count: u32,
-    /// The log line's message part, as evidence.
+    /// Of a logout: how long the session lasted, in milliseconds, where its beginning was seen.
+    pub duration_ms: Option<u64>,
+    /// The log line's message part, as evidence; where no line told of it, what did in words.
     pub message: String,
 }
 

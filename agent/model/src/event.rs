@@ -133,9 +133,13 @@ impl core::fmt::Display for Event {
                     safe(login.user.as_deref().unwrap_or("-"))
                 )?;
                 match (login.source, &login.tty) {
-                    (Some(source), _) => write!(f, " from={source}"),
-                    (None, Some(tty)) => write!(f, " tty={}", safe(tty)),
-                    (None, None) => Ok(()),
+                    (Some(source), _) => write!(f, " from={source}")?,
+                    (None, Some(tty)) => write!(f, " tty={}", safe(tty))?,
+                    (None, None) => {}
+                }
+                match login.duration_ms {
+                    Some(millis) => write!(f, " after {} s", millis / 1000),
+                    None => Ok(()),
                 }
             }
             EventKind::Network(flow) => {

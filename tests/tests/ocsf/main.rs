@@ -73,6 +73,7 @@ fn login(activity: Activity, outcome: Outcome, source: Option<&str>) -> Authenti
         tty: source.is_none().then(|| "ttyS0".into()),
         pid: Some(77),
         count: 3,
+        duration_ms: None,
         message: "Failed password for invalid user admin".into(),
     }
 }

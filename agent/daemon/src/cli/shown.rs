@@ -34,8 +34,12 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     };
     row(out, "processes", &format!("{source}; {} lost, {} known", process.lost, process.table))?;
     rows(out, "  not used", &process.declined)?;
-    let sensors =
-        [("network", &report.network), ("files", &report.files), ("peripherals", &report.peripherals)];
+    let sensors = [
+        ("logins", &report.logins),
+        ("network", &report.network),
+        ("files", &report.files),
+        ("peripherals", &report.peripherals),
+    ];
     for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;
         rows(out, "  missing", &sensor.lacks)?;

@@ -85,6 +85,8 @@ pub struct Parts {
     pub files: Option<files::Handle>,
     /// What the peripheral sensor is doing; `None` when it is off.
     pub peripherals: Option<Arc<Mutex<file::Status>>>,
+    /// The login sensor's state, if it is to run.
+    pub logins: Option<Arc<Mutex<file::Status>>>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -608,6 +610,10 @@ impl Pipeline {
         part_status(self.parts.peripherals.as_ref())
     }
 
+    fn logins_status(&self) -> NetworkStatus {
+        part_status(self.parts.logins.as_ref())
+    }
+
     fn network_status(&self) -> NetworkStatus {
         let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
         let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -629,6 +635,7 @@ impl Pipeline {
             boot: self.parts.device.boot_id.clone(),
             degraded: self.standing.reasons(),
             process: self.process_status(),
+            logins: self.logins_status(),
             network: self.network_status(),
             files: self.files_status(),
             peripherals: self.peripherals_status(),

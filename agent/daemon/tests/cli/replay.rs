@@ -67,6 +67,7 @@ fn replay_reads_every_kind_of_line_mixed() {
             tty: None,
             pid: Some(100 + second),
             count: 1,
+            duration_ms: None,
             message: String::new(),
         };
         let time = defender_model::time::Timestamp(i64::from(second) * 1000);

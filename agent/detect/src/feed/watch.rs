@@ -384,6 +384,7 @@ mod tests {
             tty: None,
             pid: None,
             count: 1,
+            duration_ms: None,
             message: String::new(),
         };
         assert_eq!(found(&mut feeds, login.clone().into())[0].source, login.source);

@@ -102,6 +102,7 @@ fn login(user: &str) -> Event {
         tty: None,
         pid: None,
         count: 1,
+        duration_ms: None,
         message: String::new(),
     })
 }

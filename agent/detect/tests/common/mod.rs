@@ -80,6 +80,7 @@ pub fn login(at: i64, from: Option<&str>, user: &str, outcome: Outcome) -> Event
         tty: None,
         pid: Some(9),
         count: 1,
+        duration_ms: None,
         message: "line".to_owned(),
     };
     Event::new(Timestamp(1_700_000_000_000 + at), authentication.into())

@@ -87,6 +87,7 @@ struct Record {
     time: Option<i64>,
     message: String,
     count: Option<u32>,
+    duration: Option<u64>,
     status_id: u8,
     severity_id: u8,
     exit_code: Option<i32>,
@@ -341,6 +342,7 @@ fn authentication(record: Record) -> Result<Authentication, DecodeError> {
         tty: record.session.terminal,
         pid: record.actor.process.map(|p| p.pid),
         count: record.count.unwrap_or(1).max(1),
+        duration_ms: record.duration,
         message: record.message,
     })
 }

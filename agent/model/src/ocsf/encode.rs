@@ -209,6 +209,7 @@ fn login(authentication: &Authentication) -> Record<'_> {
         }),
         message: some(&authentication.message),
         count: (authentication.count > 1).then_some(authentication.count),
+        duration: authentication.duration_ms,
         status_id: Some(match authentication.outcome {
             Outcome::Success => 1,
             Outcome::Failure => 2,

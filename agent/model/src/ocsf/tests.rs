@@ -68,11 +68,12 @@ proptest! {
     fn logins_survive_the_round_trip(
         user in prop::option::of("[ -~]{1,12}"), known in any::<Option<bool>>(), source in any::<Option<std::net::IpAddr>>(),
         port in any::<Option<u16>>(), success in any::<bool>(), count in 1u32..9, message in text(), pid in any::<Option<u32>>(),
+        duration_ms in any::<Option<u64>>(),
     ) {
         let event = Event { time: Timestamp(5), sequence: 1, kind: Authentication {
             activity: Activity::Logon, outcome: if success { Outcome::Success } else { Outcome::Failure }, user,
             user_known: known, service: "sshd".into(), method: Some("password".into()), source,
-            source_port: port.filter(|_| source.is_some()), tty: None, pid, count, message,
+            source_port: port.filter(|_| source.is_some()), tty: None, pid, count, duration_ms, message,
         }.into() };
         prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
     }

@@ -38,7 +38,7 @@ object!(
         message: &'a str, count: u32, is_alert: bool, status_id: u8, status_code: &'a str, status_detail: &'a str,
         exit_code: i32, logon_type_id: u8, is_remote: bool, command_uid: &'a str,
         actor: Actor<'a>, process: Process<'a>, user: User<'a>, service: Named<'a>, session: Session<'a>,
-        start_time: i64, end_time: i64, src_endpoint: Endpoint<'a>, dst_endpoint: Endpoint<'a>,
+        start_time: i64, end_time: i64, duration: u64, src_endpoint: Endpoint<'a>, dst_endpoint: Endpoint<'a>,
         connection_info: ConnectionInfo<'a>, traffic: Traffic<'a>, query: Query<'a>, rcode_id: u16, answers: Vec<Answer<'a>>,
         file: File<'a>, file_result: File<'a>, peripheral_device: Peripheral<'a>, driver: Driver<'a>, entity: Entity<'a>, finding_info: FindingInfo<'a>, compliance: Compliance<'a>, remediation: Remediation<'a>,
         evidences: Vec<Evidence<'a>>, observables: Vec<Observable<'a>>, app: Product<'a>, unmapped: Unmapped<'a>,

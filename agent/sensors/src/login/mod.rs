@@ -1,9 +1,12 @@
-//! Logins, failed or not, from what services log.
+//! Logins, failed or not, from every source that tells of them; what several tell of one login is one event.
 //!
 //! ```text
-//! log files ──► tail ────┐
-//!                        ├──► interpreter ──► sensor ──► Outlet
-//! /dev/log ──► datagram ─┘     line, message, attempt
+//! log files ────► tail ──────┐
+//!                            ├──► interpreter ──┐
+//! /dev/log ─────► datagram ──┘                  │
+//! utmp, wtmp, btmp ──► accounting ──────────────┼──► merger ──► sensor ──► Outlet
+//! audit records, from the process sensor ───────┤
+//! `defender pam`, from the control socket ──────┘
 //! ```
 //!
 //! | Module | Holds |
@@ -13,14 +16,20 @@
 //! | [`line`] | taking a syslog line apart |
 //! | [`message`] | what a service's message says of a login; which lines count |
 //! | [`attempt`] | what is remembered of a process between its lines |
-//! | `interpreter` | lines to events by these three |
+//! | `interpreter` | lines to reports by these three |
+//! | [`accounting`] | utmp, wtmp and btmp to reports |
+//! | [`report`] | what one source says |
+//! | [`merger`] | reports to events, sessions with durations |
 //! | [`sensor`] | the task that joins them |
 
+pub mod accounting;
 mod address;
 pub mod attempt;
 pub mod datagram;
 mod interpreter;
 pub mod line;
+pub mod merger;
 pub mod message;
+pub mod report;
 pub mod sensor;
 pub mod tail;

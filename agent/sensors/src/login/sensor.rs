@@ -2,16 +2,22 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use defender_model::authentication::Activity;
 use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
 use defender_model::time::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::accounting::Accounting;
 use super::datagram::{Datagram, Receiver};
 use super::interpreter::Interpreter;
+use super::merger::Merger;
+use super::report::{Report, Teller};
 use super::tail::{Item, Position, Tail, INOTIFY};
+use crate::file::Status;
 use crate::{Observation, Outlet};
 
 /// What is read altogether. Single sources are components of their own, so that one's recovery does not hide another's fault.
@@ -28,12 +34,22 @@ pub struct Config {
     pub positions: Vec<Position>,
     /// A bound socket that syslog(3) sends to, where no syslog daemon runs.
     pub datagrams: Option<UnixDatagram>,
+    /// utmp, wtmp and btmp, by whatever names; those that do not exist (yet) are waited for.
+    pub accounting: Vec<PathBuf>,
+    /// What others tell: the audit stream, PAM.
+    pub reports: Option<mpsc::Receiver<Report>>,
+    /// Kept up to date.
+    pub status: Arc<Mutex<Status>>,
 }
+
+/// Names of [`Status::counters`]: [`Teller`]s first.
+const COUNTERS: [&str; Teller::COUNT + 2] =
+    ["log", "utmp", "wtmp", "btmp", "audit", "pam", "merged", "sessions"];
 
 /// Reads until the pipeline is gone (or there is nothing to read from, which it reports).
 ///
-/// `now` is the wall clock: an event's time is its line's arrival, since the stamps of log lines have neither year nor zone.
-/// `positions` is kept up to date with what has been handed to the pipeline, for the next run's [`Config::positions`].
+/// `now` is the wall clock: an event's time is the arrival of what first told of it, since the stamps of log lines have neither year
+/// nor zone. `positions` is kept up to date with what has been handed to the pipeline, for the next run's [`Config::positions`].
 pub async fn run(
     config: Config,
     now: fn() -> Timestamp,
@@ -41,15 +57,19 @@ pub async fn run(
     positions: watch::Sender<Vec<Position>>,
 ) {
     let mut notes = Vec::new();
+    let mut unwatched = |what: &str, error: std::io::Error| {
+        let message = format!("cannot follow {what}, inotify is not to be had: {error}");
+        notes.push(Health::new(Kind::Degraded, INOTIFY, message));
+    };
     let mut tail = if config.files.is_empty() {
         None
     } else {
-        Tail::new(&config.files, &config.positions)
-            .map_err(|error| {
-                let message = format!("cannot follow log files, inotify is not to be had: {error}");
-                notes.push(Health::new(Kind::Degraded, INOTIFY, message));
-            })
-            .ok()
+        Tail::new(&config.files, &config.positions).map_err(|error| unwatched("log files", error)).ok()
+    };
+    let mut accounting = if config.accounting.is_empty() {
+        None
+    } else {
+        Accounting::new(&config.accounting).map_err(|error| unwatched("utmp, wtmp and btmp", error)).ok()
     };
     let mut receiver = config.datagrams.and_then(|socket| {
         Receiver::new(socket)
@@ -59,8 +79,17 @@ pub async fn run(
             })
             .ok()
     });
-    let start = summary(tail.as_ref(), receiver.is_some(), &config.files);
+    let mut others = config.reports;
+    let mut reports = Vec::new();
+    if let Some(accounting) = &mut accounting {
+        accounting.read(&mut reports);
+    }
+    let start = summary(tail.as_ref(), accounting.as_ref(), receiver.is_some(), &config.files);
     let mut nothing_read = start.kind == Kind::Degraded;
+    show(&config.status, |status| {
+        status.modes = vec![start.message.clone()];
+        status.counters = COUNTERS.map(|name| (name, 0)).to_vec();
+    });
     notes.push(start);
     for note in notes {
         if !outlet.send(Observation::Health(note)).await {
@@ -68,48 +97,81 @@ pub async fn run(
         }
     }
     let mut reader = Interpreter::default();
+    let mut merger = Merger::default();
+    let mut events = Vec::new();
     loop {
+        let monotonic = Instant::now();
+        let told = !reports.is_empty();
+        for report in reports.drain(..) {
+            show(&config.status, |status| {
+                status.counters[report.teller.index()].1 += u64::from(report.login.count);
+            });
+            merger.take(report, now(), monotonic, &mut events);
+        }
+        merger.expire(monotonic, &mut events);
+        if told {
+            let (merged, sessions) = merger.counters();
+            show(&config.status, |status| {
+                status.counters[Teller::COUNT].1 = merged;
+                status.counters[Teller::COUNT + 1].1 = sessions as u64;
+            });
+        }
+        for event in events.drain(..) {
+            if !outlet.send(Observation::Event(event)).await {
+                return;
+            }
+        }
         let source = tokio::select! {
             item = next_item(&mut tail, &positions) => Source::Item(item),
             datagram = next_datagram(&mut receiver) => Source::Datagram(datagram),
+            () = changed(&mut accounting) => Source::Accounting,
+            report = next_report(&mut others) => Source::Report(report),
+            () = due(merger.wake()) => Source::Due,
         };
         let monotonic = Instant::now();
-        let found = match source {
-            Source::Item(Item::Note(note)) => {
-                if !outlet.send(Observation::Health(note)).await {
-                    return;
-                }
-                None
+        let mut opened = false;
+        let mut note = None;
+        match source {
+            Source::Due => {}
+            Source::Item(Item::Note(health)) => note = Some(health),
+            Source::Item(Item::Opened) => opened = true,
+            Source::Item(Item::Line(line)) => {
+                let found = reader.read(&line.bytes, line.whole, None, monotonic);
+                reports.extend(found.map(|login| Report::new(Teller::Log, login)));
             }
-            Source::Item(Item::Opened) => {
-                if std::mem::take(&mut nothing_read) {
-                    let now_read = summary(tail.as_ref(), receiver.is_some(), &config.files);
-                    let note = Health { kind: Kind::Recovered, ..now_read };
-                    if !outlet.send(Observation::Health(note)).await {
-                        return;
+            Source::Datagram(Ok(Datagram { bytes, whole, uid })) => {
+                if let Some(login) = reader.read(&bytes, whole, uid, monotonic) {
+                    if uid.is_some_and(|uid| uid != 0) && login.activity != Activity::Logoff {
+                        // Anybody can send this. It is an event of its own and takes nothing of what others tell.
+                        events.push(Event::new(now(), login.into()));
+                    } else {
+                        reports.push(Report::new(Teller::Log, login));
                     }
                 }
-                None
-            }
-            Source::Item(Item::Line(line)) => reader.read(&line.bytes, line.whole, None, monotonic),
-            Source::Datagram(Ok(Datagram { bytes, whole, uid })) => {
-                reader.read(&bytes, whole, uid, monotonic)
             }
             Source::Datagram(Err(error)) => {
                 receiver = None;
                 let message = format!("the syslog socket failed: {error}; datagrams are not read any more");
-                if !outlet.send(Observation::Health(Health::new(Kind::Degraded, DATAGRAMS, message))).await {
-                    return;
-                }
-                None
+                note = Some(Health::new(Kind::Degraded, DATAGRAMS, message));
             }
-        };
-        if let Some(found) = found {
-            if !outlet.send(Observation::Event(Event::new(now(), found.into()))).await {
-                return;
+            Source::Accounting => {
+                if let Some(accounting) = &mut accounting {
+                    let before = accounting.open_files().count();
+                    accounting.read(&mut reports);
+                    opened = accounting.open_files().count() > before;
+                }
+            }
+            Source::Report(Some(report)) => reports.push(report),
+            Source::Report(None) => others = None,
+        }
+        if opened {
+            let now_read = summary(tail.as_ref(), accounting.as_ref(), receiver.is_some(), &config.files);
+            show(&config.status, |status| status.modes = vec![now_read.message.clone()]);
+            if std::mem::take(&mut nothing_read) {
+                note = Some(Health { kind: Kind::Recovered, ..now_read });
             }
         }
-        if let Some(note) = reader.cut_report(monotonic) {
+        for note in note.into_iter().chain(reader.cut_report(monotonic)) {
             if !outlet.send(Observation::Health(note)).await {
                 return;
             }
@@ -117,9 +179,16 @@ pub async fn run(
     }
 }
 
+fn show(status: &Mutex<Status>, change: impl FnOnce(&mut Status)) {
+    change(&mut status.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
 enum Source {
     Item(Item),
     Datagram(std::io::Result<Datagram>),
+    Accounting,
+    Report(Option<Report>),
+    Due,
 }
 
 /// The tail's next item; before it waits for one, the positions are published.
@@ -146,13 +215,40 @@ async fn next_datagram(receiver: &mut Option<Receiver>) -> std::io::Result<Datag
     }
 }
 
+async fn changed(accounting: &mut Option<Accounting>) {
+    match accounting {
+        Some(accounting) => accounting.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_report(reports: &mut Option<mpsc::Receiver<Report>>) -> Option<Report> {
+    match reports {
+        Some(reports) => reports.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What is read and what is waited for, in one sentence.
-fn summary(tail: Option<&Tail>, datagrams: bool, files: &[PathBuf]) -> Health {
+fn summary(
+    tail: Option<&Tail>,
+    accounting: Option<&Accounting>,
+    datagrams: bool,
+    files: &[PathBuf],
+) -> Health {
     let list = |paths: &[String]| if paths.is_empty() { "nothing".to_owned() } else { paths.join(", ") };
     let mut open: Vec<String> =
         tail.iter().flat_map(|t| t.open_files()).map(|p| p.display().to_string()).collect();
     let missing: Vec<String> =
         files.iter().map(|p| p.display().to_string()).filter(|p| !open.contains(p)).collect();
+    open.extend(accounting.iter().flat_map(|a| a.open_files()).map(|p| p.display().to_string()));
     if datagrams {
         open.push("syslog datagrams".to_owned());
     }

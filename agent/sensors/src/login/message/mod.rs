@@ -96,6 +96,7 @@ pub fn parse(service: &str, logged: &str, whole: bool) -> Option<Message> {
         tty: tty.map(str::to_owned),
         pid: None,
         count: count.saturating_mul(repeated).clamp(1, MAX_COUNT),
+        duration_ms: None,
         message: text::truncate(message, MAX_EVIDENCE).to_owned(),
     };
     Some(Message { authentication, role })
@@ -189,9 +190,10 @@ impl<'a> Found<'a> {
 }
 
 /// `/dev/tty1` as `tty1`, `/dev/pts/0` as `pts/0`; none for what says that there is none.
-fn tty_name(text: &str) -> Option<&str> {
+pub(super) fn tty_name(text: &str) -> Option<&str> {
     let name = text.strip_prefix("/dev/").unwrap_or(text);
-    (!matches!(name, "" | "none" | "???" | "??" | "UNKNOWN" | "ssh")).then_some(name)
+    (!matches!(name, "" | "none" | "???" | "??" | "?" | "UNKNOWN" | "ssh" | "sshd" | "ssh:notty"))
+        .then_some(name)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use defender_model::authentication::Authentication;
+use defender_model::authentication::{Authentication, Outcome};
 use defender_model::event::EventKind;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::login::accounting::record::Layout;
 
 fn clock() -> Timestamp {
     Timestamp(42)
@@ -112,4 +113,77 @@ async fn datagrams_to_events_but_only_roots_addresses_count() {
     let found = authentication(&mut observations).await;
     let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("proc")) == 0;
     assert_eq!(found.source, if root { "192.0.2.7".parse().ok() } else { None });
+}
+
+/// A record of wtmp as this machine's C library writes it (see `accounting::record`).
+fn record(kind: i16, pid: i32, line: &str, user: &str, address: [u8; 4]) -> Vec<u8> {
+    let layout = Layout::NATIVE;
+    let (seconds, source) = if layout == Layout::Time32 { (340, 348) } else { (344, 360) };
+    let mut bytes = vec![0; layout.size()];
+    let mut put = |at: usize, what: &[u8]| bytes[at..at + what.len()].copy_from_slice(what);
+    put(0, &kind.to_ne_bytes());
+    put(4, &pid.to_ne_bytes());
+    put(8, line.as_bytes());
+    put(44, user.as_bytes());
+    put(source, &address);
+    if layout == Layout::Time32 {
+        put(seconds, &1_700_000_000_u32.to_ne_bytes());
+    } else {
+        put(seconds, &1_700_000_000_i64.to_ne_bytes());
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn one_login_in_log_wtmp_and_by_report_is_one_event_and_its_end_has_a_duration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [log, wtmp, btmp] = ["auth.log", "wtmp", "btmp"].map(|name| directory.path().join(name));
+    std::fs::write(&log, "").expect("write");
+    std::fs::write(&wtmp, "").expect("write");
+    let status = Arc::<Mutex<Status>>::default();
+    let (sender, reports) = mpsc::channel(4);
+    let config = Config {
+        files: vec![log.clone()],
+        accounting: vec![wtmp.clone(), btmp.clone()],
+        reports: Some(reports),
+        status: status.clone(),
+        ..Config::default()
+    };
+    let (mut observations, _positions) = start(config);
+    assert!(matches!(next(&mut observations).await, Observation::Health(_)));
+    let append = |path: &PathBuf, bytes: &[u8]| {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(bytes)).expect("write");
+    };
+    append(&log, b"Nov  3 20:50:54 h sshd[8]: Accepted password for root from 192.0.2.7 port 40023 ssh2\n");
+    append(&wtmp, &record(7, 30, "pts/0", "root", [192, 0, 2, 7]));
+    let first = authentication(&mut observations).await;
+    assert_eq!((first.activity, first.pid), (Activity::Logon, Some(8)));
+    sender
+        .send(Report::new(Teller::Pam, Authentication { pid: None, tty: None, ..first }))
+        .await
+        .expect("room");
+    // What became of the others shows in the counters; nothing else tells that they came.
+    let counted = |name: &str| {
+        let status = status.lock().expect("whole");
+        status.counters.iter().find(|(counter, _)| *counter == name).map_or(0, |(_, count)| *count)
+    };
+    let patience = Instant::now() + Duration::from_secs(20);
+    while counted("merged") < 2 {
+        assert!(Instant::now() < patience, "{:?}", status.lock());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(counted("sessions"), 1);
+    // A failure in btmp alone comes after a moment, and does not wait for anything else to happen.
+    append(&btmp, &record(6, 31, "ssh:notty", "admin", [192, 0, 2, 8]));
+    let failed = authentication(&mut observations).await;
+    assert_eq!((failed.outcome, failed.user.as_deref()), (Outcome::Failure, Some("admin")));
+    assert_eq!(failed.source, "192.0.2.8".parse().ok());
+    append(&wtmp, &record(8, 30, "pts/0", "", [0; 4]));
+    let last = authentication(&mut observations).await;
+    assert_eq!(
+        (last.activity, last.user.as_deref(), last.service.as_str()),
+        (Activity::Logoff, Some("root"), "sshd")
+    );
+    assert!(last.duration_ms.is_some() && last.source == "192.0.2.7".parse().ok(), "{last:?}");
 }
