@@ -163,7 +163,7 @@ async fn serve(parts: Parts, opened: Opened) {
     let config = parts.config.clone();
     let posture = parts.posture.clone();
     let logins = parts.logins.clone();
-    let mut pipeline = Pipeline::start(parts, desk.clone());
+    let mut pipeline = Pipeline::start(parts, desk.clone(), outlet.drops());
     for health in opened.news {
         pipeline.say(health);
     }

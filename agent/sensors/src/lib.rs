@@ -65,6 +65,12 @@ impl Outlet {
         }
     }
 
+    /// The counter of [`Outlet::dropped`], for who is not to hold the channel open.
+    #[must_use]
+    pub fn drops(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
+
     /// How many observations [`Outlet::try_send`] had to drop so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -158,8 +158,10 @@ Agent {
     log_level: LogLevel = LogLevel(tracing::Level::INFO),
     /// Observations that may wait between the sensors and the pipeline.
     queue: usize = 4096,
-    /// Seconds between two health events with statistics; 0 switches them off.
+    /// Seconds between two heartbeats: health events with statistics of the agent and each sensor; 0 switches them off.
     statistics_interval_s: u64 = 3600,
+    /// Seconds after which a sensor is reported that tells nothing while the kernel's own counters move; 0 for never.
+    silent_after_s: u64 = 600,
 } }
 
 section! { "device"

@@ -9,6 +9,8 @@
 //! | `sinks` | the sinks of the configuration |
 //! | `certificate` | a certificate the device shows, and how long it lasts |
 //! | `recent` | the latest events, for who asks |
+//! | `silence` | sensors that should have spoken and did not |
+//! | `vitals` | what the agent itself takes of the device |
 //! | `standing` | how the agent is, from what its parts say |
 
 #[cfg(feature = "tls")]
@@ -18,9 +20,12 @@ mod recent;
 mod respond;
 mod responder;
 mod sequence;
+mod silence;
 mod sinks;
 mod standing;
+mod vitals;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,8 +36,10 @@ use defender_model::finding::Finding;
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
+use defender_model::process::Source;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
+use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 use defender_sensors::{file, network, process, Observation};
 use tokio::sync::{mpsc, oneshot, Notify};
@@ -48,6 +55,7 @@ use isolator::IsolateOrder;
 use recent::Recent;
 use responder::{BlockOrder, Done, Order, Responder};
 use sequence::Sequence;
+use silence::{Silence, Told};
 use sinks::Sinks;
 use standing::Standing;
 
@@ -60,6 +68,8 @@ const EVENTS: (usize, usize) = (256, 256 << 10);
 const LAST_ORDERS: Duration = Duration::from_secs(2);
 /// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
 const BUFFER: usize = 256 << 10;
+/// Longest list of what is degraded in a heartbeat, in bytes.
+const REASONS: usize = 1024;
 /// Seconds between two reports of alerts that went over their rule's rate.
 const WITHHELD_S: u32 = 60;
 /// Milliseconds that an observation may take from the sensor to detection.
@@ -111,6 +121,9 @@ pub struct Pipeline {
     /// Sequence number at which this run of the agent began; 0 for the first of a boot.
     resumed_at: u64,
     standing: Standing,
+    silence: Silence,
+    /// Observations that found no room in the pipeline.
+    drops: Arc<AtomicU64>,
     alerts: Recent,
     events: Recent,
     counts: EventCounts,
@@ -129,9 +142,9 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the firewall's task and the sinks. Needs a runtime.
+    /// Starts the firewall's task and the sinks. Needs a runtime. `drops` counts observations that found no room.
     #[must_use]
-    pub fn start(parts: Parts, desk: Desk) -> Self {
+    pub fn start(parts: Parts, desk: Desk, drops: Arc<AtomicU64>) -> Self {
         let response = &parts.config.response;
         let firewall = defender_firewall::Config {
             nft: response.nft.clone(),
@@ -158,6 +171,8 @@ impl Pipeline {
             resumed_at: sequence.last(),
             sequence,
             standing: Standing::default(),
+            silence: Silence::new(Duration::from_secs(parts.config.agent.silent_after_s), Instant::now()),
+            drops,
             alerts: Recent::new(ALERTS.0, ALERTS.1),
             events: Recent::new(EVENTS.0, EVENTS.1),
             counts: EventCounts::default(),
@@ -211,6 +226,7 @@ impl Pipeline {
                     beat();
                     self.miss();
                     self.thin_out();
+                    self.notice_silence();
                     until_withheld -= 1;
                     if until_withheld == 0 {
                         until_withheld = WITHHELD_S;
@@ -497,10 +513,40 @@ impl Pipeline {
         line
     }
 
+    /// Sensors that tell nothing while the kernel's counters move.
+    fn notice_silence(&mut self) {
+        let parts = &self.parts;
+        let told = || {
+            let process = parts.process.as_ref().and_then(|shared| {
+                let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let complete = !matches!(status.source, None | Some(Source::Poll));
+                complete.then_some(status.execs + status.exits + status.lost)
+            });
+            let network = parts.network.as_ref().and_then(|shared| {
+                let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let network = &parts.config.network;
+                let all = network.include_interfaces.is_empty() && network.exclude_interfaces.is_empty();
+                let tracked = status.modes.iter().any(|mode| mode.starts_with("connections"));
+                (all && tracked).then_some(status.flows_seen + status.overruns)
+            });
+            Told { process, network }
+        };
+        for health in self.silence.turn(Instant::now(), told, &parts.config.response.nft) {
+            self.say(health);
+        }
+    }
+
     fn statistics(&mut self) {
         let counts = self.counts.clone();
         let lost = self.process_status().lost;
-        let health = Health::new(Kind::Statistics, "agent", "events since start")
+        let reasons = self.standing.reasons();
+        let mut words = format!("heartbeat: {}; events since start", self.health_word());
+        for reason in &reasons {
+            words.push_str("; ");
+            words.push_str(reason);
+        }
+        words.truncate(truncate(&words, REASONS).len());
+        let health = Health::new(Kind::Statistics, "agent", words)
             .with("process", counts.process)
             .with("authentication", counts.authentication)
             .with("findings", counts.findings)
@@ -513,8 +559,24 @@ impl Pipeline {
             .with("network", counts.network)
             .with("files", counts.files)
             .with("peripherals", counts.peripherals)
+            .with("queue_dropped", self.drops.load(Ordering::Relaxed))
+            .with("degraded", reasons.len() as u64)
+            .with("uptime_s", self.parts.began.elapsed().as_secs())
+            .with("rss_kib", vitals::resident_kib())
+            .with("cpu_ms", vitals::processor_ms())
             .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
         self.say(health);
+        if let Some(shared) = &self.parts.process {
+            let status = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let source = status.source.map_or("none", Source::name);
+            let health = Health::new(Kind::Statistics, "process", format!("since start; source {source}"))
+                .with("execs", status.execs)
+                .with("exits", status.exits)
+                .with("lost", status.lost)
+                .with("table", status.table as u64)
+                .with("evicted", status.evicted);
+            self.say(health);
+        }
         if let Some(shared) = &self.parts.network {
             let counters = shared.lock().unwrap_or_else(PoisonError::into_inner).counters();
             let mut health = Health::new(Kind::Statistics, "network", "since start");
@@ -639,7 +701,7 @@ impl Pipeline {
             network: self.network_status(),
             files: self.files_status(),
             peripherals: self.peripherals_status(),
-            events: self.counts.clone(),
+            events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
                 errors: self.parts.rule_errors.clone(),
