@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use defender_model::time::Timestamp;
 use defender_sensors::file::Status;
+use defender_sensors::login::report::Report;
 use defender_sensors::login::sensor;
 use defender_sensors::login::tail::Position;
 use defender_sensors::Outlet;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -27,11 +28,31 @@ const NAME: &str = "log-positions";
 /// Longest state file read, in bytes.
 const LIMIT: usize = 64 << 10;
 
+/// What others have of the sensor.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// What it does.
+    pub status: Arc<Mutex<Status>>,
+    /// Where it takes reports from other sources.
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// Reports of other sources that wait for the sensor.
+const WAITING: usize = 64;
+
+/// A handle of the sensor that is to run, and what [`start`] reads the handle's reports from.
+#[must_use]
+pub fn open() -> (Handle, mpsc::Receiver<Report>) {
+    let (reports, receiver) = mpsc::channel(WAITING);
+    (Handle { status: Arc::default(), reports }, receiver)
+}
+
 /// Starts the sensor and the task that keeps its positions. The sensor's task may be aborted; the other ends after it.
 pub fn start(
     config: &Config,
     datagrams: Option<UnixDatagram>,
     status: Arc<Mutex<Status>>,
+    reports: mpsc::Receiver<Report>,
     clock: fn() -> Timestamp,
     outlet: Outlet,
 ) -> [JoinHandle<()>; 2] {
@@ -44,7 +65,7 @@ pub fn start(
         positions: known,
         datagrams,
         accounting: config.login.accounting.clone(),
-        reports: None,
+        reports: Some(reports),
         status,
     };
     [

@@ -92,10 +92,14 @@ pub fn run(options: &Options) -> ExitCode {
         }
     };
     // What needs the privileges of the start is opened before they are given up.
-    let process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
+    let mut process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let network = network::open(&config, onlooker);
     let files = files::open(&config).unzip();
     let peripherals = peripherals::open(&config);
+    let logins = config.login.enabled.then(logins::open).unzip();
+    if let (Some(process), Some(logins)) = (&mut process, &logins.0) {
+        process.tell_logins(logins.reports.clone());
+    }
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -131,14 +135,15 @@ pub fn run(options: &Options) -> ExitCode {
         network: network.as_ref().map(NetworkSensor::status),
         files: files.1,
         peripherals: peripherals.as_ref().map(PeripheralSensor::status),
-        logins: config.login.enabled.then(Arc::default),
+        logins: logins.0,
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
         posture: config.posture.enabled.then(Arc::default),
         config,
     };
-    let opened = Opened { process, network, files: files.0, peripherals, syslog, control, news };
+    let opened =
+        Opened { process, network, files: files.0, peripherals, syslog, reports: logins.1, control, news };
     runtime.block_on(serve(parts, opened));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -152,6 +157,7 @@ struct Opened {
     files: Option<FileSensor>,
     peripherals: Option<PeripheralSensor>,
     syslog: Option<UnixDatagram>,
+    reports: Option<tokio::sync::mpsc::Receiver<defender_sensors::login::report::Report>>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
 }
@@ -204,8 +210,9 @@ async fn serve(parts: Parts, opened: Opened) {
             serving.await;
         }));
     }
-    if let Some(logins) = logins {
-        let [sensor, keeper] = logins::start(&config, opened.syslog, logins, wall_clock, outlet.clone());
+    if let Some((logins, reports)) = logins.zip(opened.reports) {
+        let [sensor, keeper] =
+            logins::start(&config, opened.syslog, logins.status, reports, wall_clock, outlet.clone());
         tasks.push(sensor);
         kept = Some(keeper);
     }

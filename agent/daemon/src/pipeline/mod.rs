@@ -50,7 +50,7 @@ use crate::request::{
     Reply, Request, Requests, RulesStatus, StatusReport,
 };
 use crate::response::hook::Hook;
-use crate::{feeds, files};
+use crate::{feeds, files, logins};
 use isolator::IsolateOrder;
 use recent::Recent;
 use responder::{BlockOrder, Done, Order, Responder};
@@ -95,8 +95,8 @@ pub struct Parts {
     pub files: Option<files::Handle>,
     /// What the peripheral sensor is doing; `None` when it is off.
     pub peripherals: Option<Arc<Mutex<file::Status>>>,
-    /// The login sensor's state, if it is to run.
-    pub logins: Option<Arc<Mutex<file::Status>>>,
+    /// The login sensor; `None` when it is off.
+    pub logins: Option<logins::Handle>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -673,7 +673,7 @@ impl Pipeline {
     }
 
     fn logins_status(&self) -> NetworkStatus {
-        part_status(self.parts.logins.as_ref())
+        part_status(self.parts.logins.as_ref().map(|logins| &logins.status))
     }
 
     fn network_status(&self) -> NetworkStatus {

@@ -18,6 +18,7 @@
 //! | [`attempt`] | what is remembered of a process between its lines |
 //! | `interpreter` | lines to reports by these three |
 //! | [`accounting`] | utmp, wtmp and btmp to reports |
+//! | `audit` | records that programs write to the audit subsystem to reports |
 //! | [`report`] | what one source says |
 //! | [`merger`] | reports to events, sessions with durations |
 //! | [`sensor`] | the task that joins them |
@@ -25,6 +26,7 @@
 pub mod accounting;
 mod address;
 pub mod attempt;
+pub(crate) mod audit;
 pub mod datagram;
 mod interpreter;
 pub mod line;

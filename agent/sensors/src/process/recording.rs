@@ -129,7 +129,7 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
             };
             Some(Event::new(stamp.time, activity.into()))
         }
-        Audited::ConfigChange { .. } => None,
+        Audited::Login { .. } | Audited::ConfigChange { .. } => None,
     }
 }
 

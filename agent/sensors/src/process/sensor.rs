@@ -11,6 +11,8 @@ use defender_model::health::{Health, Kind};
 use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
 
+use tokio::sync::mpsc;
+
 use super::audit::assembly::Audited;
 use super::audit::stream::{AuditStream, Settings as AuditSettings, Turn};
 use super::connector::{Announced, Connector};
@@ -20,6 +22,8 @@ use super::recording::into_process;
 use super::table::ProcessTable;
 use super::Unavailable;
 use crate::accounts::Accounts;
+use crate::login::audit::Records;
+use crate::login::report::Report;
 use crate::{Observation, Outlet};
 
 /// How often the table is compared with `/proc` for processes that ended without a record.
@@ -148,6 +152,8 @@ pub struct ProcessSensor {
     next_sweep: Instant,
     next_upgrade: Option<Instant>,
     lost_before: u64,
+    /// Who is told of logins in the audit stream.
+    logins: Option<(mpsc::Sender<Report>, Records)>,
 }
 
 impl ProcessSensor {
@@ -165,6 +171,7 @@ impl ProcessSensor {
             suspects: HashSet::new(),
             next_sweep: now + SWEEP,
             next_upgrade: (!declined.is_empty()).then(|| now + UPGRADE),
+            logins: None,
             lost_before: 0,
             active,
             settings,
@@ -181,6 +188,11 @@ impl ProcessSensor {
     #[must_use]
     pub fn status(&self) -> Arc<Mutex<Status>> {
         Arc::clone(&self.status)
+    }
+
+    /// Hands what the audit stream tells of logins to the login sensor.
+    pub fn tell_logins(&mut self, logins: mpsc::Sender<Report>) {
+        self.logins = Some((logins, Records::default()));
     }
 
     /// The source in force reads other processes' `/proc/PID/exe`, which a Landlock domain would forbid.
@@ -258,6 +270,14 @@ impl ProcessSensor {
                 }
                 Audited::Exit { stamp, pid, reason } => {
                     self.exit(pid, reason, stamp.time, Source::Audit, out);
+                }
+                Audited::Login { record, fields, .. } => {
+                    if let Some((logins, records)) = &mut self.logins {
+                        if let Some(report) = records.read(record, &fields, Instant::now()) {
+                            // A full queue is counted as a loss; the process sensor waits for nobody.
+                            self.lost_before += u64::from(logins.try_send(report).is_err());
+                        }
+                    }
                 }
                 Audited::ConfigChange { stamp, words } => {
                     tracing::debug!(serial = stamp.serial, words, "audit configuration changed");

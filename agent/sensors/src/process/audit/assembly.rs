@@ -6,6 +6,7 @@ use defender_model::text;
 
 use super::arch::{self, Call};
 use super::record::{decimal, hexadecimal, kind, Fields, Stamp, Value};
+use crate::login::audit::concerns_logins;
 
 /// Events under way at once. The kernel interleaves a few; more means that their ends were lost.
 const PENDING: usize = 256;
@@ -24,6 +25,8 @@ pub(crate) enum Audited {
     Exec(Box<Exec>),
     /// A process ended.
     Exit { stamp: Stamp, pid: u32, reason: ExitReason },
+    /// A program said something of a login; the record's type and fields.
+    Login { stamp: Stamp, record: u16, fields: Vec<u8> },
     /// Settings or rules of audit were changed; the record's own words.
     ConfigChange { stamp: Stamp, words: String },
 }
@@ -95,6 +98,7 @@ impl Assembler {
             kind::CONFIG_CHANGE => {
                 Some(Audited::ConfigChange { stamp, words: text::from_bytes(fields).trim().to_owned() })
             }
+            _ if concerns_logins(record) => Some(Audited::Login { stamp, record, fields: fields.to_vec() }),
             _ => None,
         }
     }

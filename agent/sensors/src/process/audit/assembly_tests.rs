@@ -19,7 +19,9 @@ fn read(log: &[u8]) -> Vec<Audited> {
     // A log leaves the end-of-event records out, so an exec comes out at the end.
     events.sort_by_key(|event| match event {
         Audited::Exec(exec) => exec.stamp.serial,
-        Audited::Exit { stamp, .. } | Audited::ConfigChange { stamp, .. } => stamp.serial,
+        Audited::Exit { stamp, .. } | Audited::Login { stamp, .. } | Audited::ConfigChange { stamp, .. } => {
+            stamp.serial
+        }
     });
     events
 }
@@ -184,4 +186,14 @@ proptest! {
             prop_assert!(assembler.pending.len() <= PENDING);
         }
     }
+}
+
+#[test]
+fn what_programs_say_of_logins_is_handed_on_as_it_is() {
+    let stamp = Stamp { time: defender_model::time::Timestamp(5), serial: 9 };
+    let mut assembler = Assembler::default();
+    let fields = b" pid=8 uid=0 msg='op=login acct=\"root\" res=success'";
+    let told = assembler.push(1112, stamp, fields);
+    assert_eq!(told, Some(Audited::Login { stamp, record: 1112, fields: fields.to_vec() }));
+    assert_eq!(assembler.push(1123, stamp, fields), None);
 }

@@ -344,7 +344,9 @@ fn take(stream: &mut Stream, batch: &Batch, tracker: &mut SerialTracker, events:
 fn deliver(event: Audited, tracker: &mut SerialTracker, events: &mut Vec<Audited>) {
     let serial = match &event {
         Audited::Exec(exec) => exec.stamp.serial,
-        Audited::Exit { stamp, .. } | Audited::ConfigChange { stamp, .. } => stamp.serial,
+        Audited::Exit { stamp, .. } | Audited::Login { stamp, .. } | Audited::ConfigChange { stamp, .. } => {
+            stamp.serial
+        }
     };
     if tracker.first_time(serial) {
         events.push(event);
