@@ -14,6 +14,7 @@
 //! | [`network`] | the network sensor and the rules that feed it |
 //! | [`peripherals`] | the peripheral sensor |
 //! | [`onlooker`] | the second process, which tells whose a connection is |
+//! | [`packet_filter`] | the watch on the packet filter |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
 //! | [`profile`] | the file of the learned profile |
@@ -38,6 +39,7 @@ pub mod files;
 pub mod logins;
 pub mod network;
 pub mod onlooker;
+pub mod packet_filter;
 pub mod peripherals;
 pub mod pipeline;
 pub mod posture;

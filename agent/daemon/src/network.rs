@@ -12,6 +12,7 @@ use defender_sensors::network::sensor::COMPONENT;
 use defender_sensors::network::{NetworkSensor, Selection, Settings};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch::Receiver;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::run::wall_clock;
@@ -50,7 +51,14 @@ pub fn open(config: &Config, onlooker: Option<UnixStream>) -> Option<NetworkSens
 }
 
 /// Puts the rules in place and runs the sensor until it is told to stop.
-pub async fn run(sensor: NetworkSensor, config: Config, outlet: Outlet, stopped: Receiver<bool>) {
+/// `disturbed` is told when another program changed them.
+pub async fn run(
+    sensor: NetworkSensor,
+    config: Config,
+    outlet: Outlet,
+    disturbed: Arc<Notify>,
+    stopped: Receiver<bool>,
+) {
     let nft = config.response.nft.clone();
     let firewall =
         defender_firewall::Config { nft, nft_timeout: NFT, ..defender_firewall::Config::default() };
@@ -65,7 +73,7 @@ pub async fn run(sensor: NetworkSensor, config: Config, outlet: Outlet, stopped:
         let health = Health::new(Kind::Degraded, format!("{COMPONENT}.{part}"), words);
         outlet.send(Observation::Health(health)).await;
     }
-    let keeping = keep(firewall, wanted, outlet.clone());
+    let keeping = keep(firewall, wanted, disturbed, outlet.clone());
     tokio::select! {
         () = sensor.run(outlet, crate::run::told(stopped)) => {}
         () = keeping => {}
@@ -73,11 +81,12 @@ pub async fn run(sensor: NetworkSensor, config: Config, outlet: Outlet, stopped:
 }
 
 /// Looks now and then whether the rules are there, and puts them back when somebody took them away.
-async fn keep(firewall: defender_firewall::Config, wanted: Watch, outlet: Outlet) {
+async fn keep(firewall: defender_firewall::Config, wanted: Watch, disturbed: Arc<Notify>, outlet: Outlet) {
     let count = || watch::CHAINS.map(|chain| rules(watch::TABLE, chain).ok());
     let placed = count();
     loop {
-        tokio::time::sleep(KEEP).await;
+        // Whether told or not, they are counted.
+        let _ = tokio::time::timeout(KEEP, disturbed.notified()).await;
         if count() == placed {
             continue;
         }

@@ -255,6 +255,8 @@ pub struct StatusReport {
     pub files: NetworkStatus,
     /// The peripheral sensor.
     pub peripherals: NetworkStatus,
+    /// The watch on the packet filter.
+    pub packet_filter: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -282,7 +284,7 @@ pub struct ProcessStatus {
     pub table: u64,
 }
 
-/// The login, the network, the file or the peripheral sensor.
+/// One sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NetworkStatus {
     /// How each part works; empty when the sensor is off.
@@ -367,7 +369,7 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, events, rules, firewall, sinks, confinement }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, events, rules, firewall, sinks, confinement }
     ProcessStatus { source, detail, declined, lost, table }
     NetworkStatus { modes, lacks, counters }
     EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped }
@@ -521,6 +523,7 @@ mod tests {
             network: part("n"),
             files: part("f"),
             peripherals: part("p"),
+            packet_filter: part("q"),
             events: EventCounts {
                 process: 1,
                 authentication: 2,

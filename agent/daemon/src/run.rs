@@ -14,9 +14,10 @@ use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::file::FileSensor;
+use defender_sensors::firewall::FirewallSensor;
 use defender_sensors::network::NetworkSensor;
 use defender_sensors::peripheral::PeripheralSensor;
-use defender_sensors::process::{ProcessSensor, Settings};
+use defender_sensors::process::{Directory, ProcessSensor, Settings};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
 
@@ -27,7 +28,9 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
-use crate::{allocator, device, files, logins, network, onlooker, peripherals, posture, profile, rules};
+use crate::{
+    allocator, device, files, logins, network, onlooker, packet_filter, peripherals, posture, profile, rules,
+};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -100,6 +103,10 @@ pub fn run(options: &Options) -> ExitCode {
     if let (Some(process), Some(logins)) = (&mut process, &logins.0) {
         process.tell_logins(logins.reports.clone());
     }
+    let disturbed = packet_filter::Disturbed::default();
+    let directory =
+        process.as_ref().map_or_else(|| Directory::of_proc("/proc".into()), ProcessSensor::directory);
+    let packet_filter = packet_filter::open(&config, directory, disturbed.clone());
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -136,14 +143,26 @@ pub fn run(options: &Options) -> ExitCode {
         files: files.1,
         peripherals: peripherals.as_ref().map(PeripheralSensor::status),
         logins: logins.0,
+        packet_filter: packet_filter.as_ref().map(FirewallSensor::status),
+        disturbed: Arc::clone(&disturbed.blocks),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
         began,
         posture: config.posture.enabled.then(Arc::default),
         config,
     };
-    let opened =
-        Opened { process, network, files: files.0, peripherals, syslog, reports: logins.1, control, news };
+    let opened = Opened {
+        process,
+        network,
+        files: files.0,
+        peripherals,
+        packet_filter,
+        disturbed,
+        syslog,
+        reports: logins.1,
+        control,
+        news,
+    };
     runtime.block_on(serve(parts, opened));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -156,6 +175,8 @@ struct Opened {
     network: Option<NetworkSensor>,
     files: Option<FileSensor>,
     peripherals: Option<PeripheralSensor>,
+    packet_filter: Option<FirewallSensor>,
+    disturbed: packet_filter::Disturbed,
     syslog: Option<UnixDatagram>,
     reports: Option<tokio::sync::mpsc::Receiver<defender_sensors::login::report::Report>>,
     control: Option<std::os::unix::net::UnixListener>,
@@ -182,8 +203,12 @@ async fn serve(parts: Parts, opened: Opened) {
     if let Some(sensor) = opened.peripherals {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
+    if let Some(sensor) = opened.packet_filter {
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
     if let Some(sensor) = opened.network {
-        tokio::spawn(network::run(sensor, config.clone(), outlet.clone(), stopped));
+        let disturbed = opened.disturbed.watch;
+        tokio::spawn(network::run(sensor, config.clone(), outlet.clone(), disturbed, stopped));
     }
     let operators = operators(&config);
     let mut tasks = Vec::new();

@@ -21,7 +21,8 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
         DataSource::Peripheral => (!config.peripheral.enabled).then_some("`peripheral.enabled` is false"),
         DataSource::Submitted => (!config.dbus.enabled || !cfg!(feature = "dbus"))
             .then_some("`dbus.enabled` is false, or the agent was built without D-Bus"),
-        DataSource::Service | DataSource::FileRead | DataSource::Module | DataSource::Firewall => {
+        DataSource::Firewall => (!config.firewall.monitor).then_some("`firewall.monitor` is false"),
+        DataSource::Service | DataSource::FileRead | DataSource::Module => {
             Some("no sensor of this version supplies them")
         }
     }

@@ -3,100 +3,29 @@
 // In tests a failed step is a failed test; clippy sees that only for functions marked as tests.
 #![allow(clippy::unwrap_used)]
 
+mod namespace;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
+use namespace::{wait, Device};
 use serde_json::Value;
 
-/// A network namespace that lasts as long as this does, and a directory for the agents in it.
-struct Device {
-    directory: tempfile::TempDir,
-    namespace: Child,
+/// What every alert of some weight asks for.
+const ASKED: &str = "on_medium = \"isolate\"\non_high = \"isolate\"\non_critical = \"isolate\"";
+
+/// What these tests ask of a device.
+trait Isolated {
+    fn table(&self) -> Option<String>;
+    fn isolation(&self) -> Option<Value>;
+    fn guess_passwords(&self, from: &str);
+    fn said(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value;
 }
 
-/// A running agent.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // As abrupt as a crash.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.namespace.kill();
-        let _ = self.namespace.wait();
-    }
-}
-
-impl Device {
-    /// `None` where there is no root or no nft.
-    fn start() -> Option<Self> {
-        // SAFETY: geteuid(2) takes nothing and cannot fail.
-        let root = unsafe { libc::geteuid() } == 0;
-        if !root || !Path::new("/usr/sbin/nft").exists() {
-            println!("skipped: needs root and /usr/sbin/nft");
-            return None;
-        }
-        let mut command = Command::new("unshare");
-        let namespace = command.args(["--net", "sleep", "300"]).stdin(Stdio::null()).spawn().unwrap();
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let theirs = format!("/proc/{}/ns/net", namespace.id());
-        wait("a namespace", || fs::read_link(&theirs).is_ok_and(|theirs| theirs != own).then_some(()));
-        let device = Self { directory: tempfile::tempdir().unwrap(), namespace };
-        assert!(device.inside("ip link set lo up").status.success());
-        Some(device)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn inside(&self, line: &str) -> Output {
-        let net = format!("--net=/proc/{}/ns/net", self.namespace.id());
-        Command::new("nsenter").args([&net, "sh", "-c", line]).output().unwrap()
-    }
-
+impl Isolated for Device {
     fn table(&self) -> Option<String> {
         let listed = self.inside("nft list table inet defender_isolation");
         listed.status.success().then(|| String::from_utf8(listed.stdout).unwrap())
-    }
-
-    /// An agent with these lines in section `response`.
-    fn agent(&self, response: &str) -> Agent {
-        let rules =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/usr/share/defender/rules");
-        let at = self.directory.path().display();
-        let configuration = format!(
-            "[agent]\nstate_dir = \"{at}/state\"\nrun_dir = \"{at}/run\"\n\
-             [process]\nenabled = false\n[network]\nenabled = false\n[posture]\nenabled = false\n\
-             [dbus]\nenabled = false\n[feeds]\ndirectories = []\n\
-             [login]\nfiles = [\"{at}/auth.log\"]\nsyslog_socket = \"off\"\n\
-             [rules]\ndirectories = [{rules:?}]\n[suppression]\nrepeat_window_s = 0\n\
-             [sink.file]\npath = \"{at}/events.jsonl\"\n[sink.syslog]\nenabled = false\n\
-             [confinement]\ndrop_privileges = false\n\
-             [response]\non_medium = \"isolate\"\non_high = \"isolate\"\non_critical = \"isolate\"\n{response}\n"
-        );
-        fs::write(self.path("defender.toml"), configuration).unwrap();
-        fs::write(self.path("auth.log"), "").unwrap();
-        let net = format!("--net=/proc/{}/ns/net", self.namespace.id());
-        let mut command = Command::new("nsenter");
-        command.arg(net).arg(env!("CARGO_BIN_EXE_defender")).args(["run", "--config"]);
-        command.arg(self.path("defender.toml")).stdin(Stdio::null()).stderr(Stdio::null());
-        let agent = Agent(command.spawn().unwrap());
-        wait("the agent is armed", || self.ask(&["status"]).status.success().then_some(()));
-        agent
-    }
-
-    fn ask(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_defender"));
-        command.args(arguments).arg("--socket").arg(self.path("run/control.sock")).output().unwrap()
     }
 
     /// `firewall.isolation` of the status.
@@ -127,23 +56,13 @@ impl Device {
     }
 }
 
-fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(30) {
-        if let Some(found) = probe() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("within 30 s not: {what}");
-}
-
 #[test]
 fn an_alert_isolates_for_a_time_and_not_again_at_once() {
     let Some(device) = Device::start() else { return };
     {
-        let _agent = device
-            .agent("isolate = true\nisolate_s = 600\nisolate_allow = [\"192.0.2.0/24\", \"2001:db8::7\"]");
+        let _agent = device.agent(&format!(
+            "{ASKED}\nisolate = true\nisolate_s = 600\nisolate_allow = [\"192.0.2.0/24\", \"2001:db8::7\"]"
+        ));
         assert_eq!((device.table(), device.isolation()), (None, None));
         device.guess_passwords("198.51.100.7");
         let said = device.said("the isolation is reported", |event| event["activity_id"] == 1);
@@ -161,7 +80,7 @@ fn an_alert_isolates_for_a_time_and_not_again_at_once() {
     }
     // The agent crashed; the kernel isolates on.
     assert!(device.table().is_some());
-    let _agent = device.agent("isolate = true\nisolate_s = 600");
+    let _agent = device.agent(&format!("{ASKED}\nisolate = true\nisolate_s = 600"));
     let isolation = wait("the new agent knows of it", || device.isolation());
     assert!(isolation["reason"].as_str().is_some_and(|why| why.contains("restarted")), "{isolation}");
     // Its peers are those of before, whatever the configuration says now.
@@ -186,7 +105,7 @@ fn unless_switched_on_a_rule_isolates_nothing() {
     for (response, why) in [("", "`response.isolate` is off"), ("isolate = true\ndry_run = true", "dry_run")]
     {
         let Some(device) = Device::start() else { return };
-        let _agent = device.agent(response);
+        let _agent = device.agent(&format!("{ASKED}\n{response}"));
         device.guess_passwords("198.51.100.7");
         let refused = device.said("a refusal", |event| event["status_code"] == "refused");
         assert!(refused["status_detail"].as_str().is_some_and(|detail| detail.contains(why)), "{refused}");

@@ -27,7 +27,7 @@
 //! | `file:` `created`, `modified`, `deleted`, `renamed`, `attributes`, `read` | `path` (must be there), `from` (path before), `type` (`regular`), `mode` (octal digits: `4755`), `owner`, `sha256`, *process* |
 //! | `device:` `connected`, `disconnected` | `class` (`storage`, `network`, ...), `bus` (`usb`), `interface`, `path`, `vendor_id`, `product_id` (four hexadecimal digits in quotes), `vendor`, `product`, `serial` |
 //! | `module:` name | `activity` (`loaded`, `removed`), `path`, `sha256`, *process* |
-//! | `firewall:` `added`, `changed`, `removed` | `family` (`inet`), `table` (`filter`), `operation`, `entries`, *process* |
+//! | `firewall:` `added`, `changed`, `removed` | `family` (`inet`), `table` (`filter`), `operation`, `entries`, `effect`, `summary`, *process* |
 //!
 //! *process* is who did it: `by` (executable), `command`, `parent`, `parent_command`, `user`, `uid`.
 //! All take `wait` (seconds before it), `repeat` and `every` (seconds between repeats).

@@ -10,6 +10,7 @@
 //! | [`route`] | default gateways out of `/proc/net/route` and `/proc/net/ipv6_route` |
 //! | `ruleset` | what the table looks like, as documents for `nft -j -f` |
 //! | `listing` | what `nft -j list table` answers |
+//! | [`own`] | which processes change the ruleset for the agent |
 //! | `nft` | running `nft`, bounded in time and output |
 //! | `ledger` | which blocks we believe in force, in memory, bounded |
 //! | [`saved`] | the state file, and the pure decision what to restore from it |
@@ -31,6 +32,7 @@ mod ledger;
 mod listing;
 mod nft;
 pub mod outcome;
+pub mod own;
 pub mod route;
 mod ruleset;
 pub mod saved;
@@ -42,3 +44,4 @@ pub use error::Error;
 pub use firewall::Firewall;
 pub use isolation::Isolation;
 pub use outcome::{BlockReport, BlockRequest, Blocked, Counters, Outcome, Started, Tally, Unblocked};
+pub use ruleset::TABLE;

@@ -75,6 +75,9 @@ impl Nft {
                 std::io::ErrorKind::NotFound => Error::NftMissing { path: self.path.clone() },
                 _ => Error::NftNotStarted { path: self.path.clone(), source },
             })?;
+        if let Some(pid) = child.id() {
+            crate::own::note(pid);
+        }
         let result = timeout(self.bound, converse(&mut child, input, doing)).await;
         if matches!(result, Ok(Ok(_))) {
             return result.unwrap_or(Err(Error::Timeout { doing, after: self.bound }));

@@ -45,7 +45,7 @@ use crate::allow::AllowList;
 /// Address family of the table.
 pub(crate) const FAMILY: &str = "inet";
 /// Name of the table.
-pub(crate) const TABLE: &str = "defender";
+pub const TABLE: &str = "defender";
 /// Blocked sets, IPv4 and IPv6.
 pub(crate) const BLOCKED: [&str; 2] = ["blocked4", "blocked6"];
 /// Allowed sets, IPv4 and IPv6.

@@ -237,6 +237,12 @@ impl core::fmt::Display for Event {
                     safe(&done.table),
                     safe(&done.operation)
                 )?;
+                if !done.effect.is_empty() {
+                    write!(f, " effect={}", safe(&done.effect))?;
+                }
+                if !done.summary.is_empty() {
+                    write!(f, " ({})", printable(&done.summary))?;
+                }
                 by(f, done.process.as_ref())
             }
             EventKind::Service(service) => {

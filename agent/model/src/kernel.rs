@@ -63,6 +63,28 @@ pub struct FirewallChange {
     pub operation: String,
     /// How many entries were touched, where told.
     pub entries: Option<u32>,
+    /// What it comes to, words of [`effect`] with a blank between them; empty where it is nothing grave, or not known.
+    pub effect: String,
+    /// Before and after, in words; empty where not known.
+    pub summary: String,
     /// Who did it.
     pub process: Option<Actor>,
+}
+
+/// The words of [`FirewallChange::effect`].
+pub mod effect {
+    /// There were rules in base chains, and now there are none in the whole packet filter.
+    pub const RULESET_FLUSHED: &str = "ruleset_flushed";
+    /// A base chain, which the kernel hands packets to, lost all its rules and is still there.
+    pub const CHAIN_EMPTIED: &str = "chain_emptied";
+    /// A base chain that dropped what no rule accepted now lets it pass.
+    pub const POLICY_ACCEPT: &str = "policy_accept";
+    /// A base chain is gone.
+    pub const BASE_CHAIN_DELETED: &str = "base_chain_deleted";
+    /// A table is gone.
+    pub const TABLE_DELETED: &str = "table_deleted";
+    /// A table was put to sleep: its rules are there and are not asked.
+    pub const TABLE_DORMANT: &str = "table_dormant";
+    /// A table of the agent was changed by another program.
+    pub const OWN_TABLE: &str = "own_table";
 }

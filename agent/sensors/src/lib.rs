@@ -5,6 +5,7 @@
 //! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
 //! | [`file`] | inotify, a baseline of digests | files created, changed, removed |
+//! | [`firewall`] | nf_tables | changes of the packet filter by others |
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //! | [`peripheral`] | kernel uevents, `/sys` | devices plugged in and pulled out |
 //!
@@ -14,6 +15,7 @@
 mod accounts;
 pub mod budget;
 pub mod file;
+pub mod firewall;
 mod inotify_queue;
 pub mod login;
 mod netlink;

@@ -225,6 +225,8 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
                 table: "filter".into(),
                 operation: "nft_unregister_rule".into(),
                 entries: Some(1),
+                effect: "chain_emptied".into(),
+                summary: "rules 12 -> 0".into(),
                 process: process.clone(),
             }
             .into(),

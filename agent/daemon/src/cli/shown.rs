@@ -39,6 +39,7 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         ("network", &report.network),
         ("files", &report.files),
         ("peripherals", &report.peripherals),
+        ("packet filter", &report.packet_filter),
     ];
     for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;

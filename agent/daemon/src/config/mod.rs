@@ -49,6 +49,8 @@ pub struct Config {
     pub files: Files,
     /// Section `peripheral`.
     pub peripheral: Peripheral,
+    /// Section `firewall`.
+    pub firewall: Firewall,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -95,6 +97,7 @@ impl Config {
                 ("network", &mut read.network),
                 ("files", &mut read.files),
                 ("peripheral", &mut read.peripheral),
+                ("firewall", &mut read.firewall),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -268,6 +271,17 @@ Peripheral {
     events_per_second: u32 = 50,
     /// KiB of kernel memory for what the agent has not read yet.
     receive_buffer_kib: u32 = 512,
+} }
+
+section! { "firewall"
+/// Changes of the packet filter by others.
+Firewall {
+    /// Watch it, and put the agent's own tables right at once when another program changes them. Off: they are looked at every 30 seconds.
+    monitor: bool = true,
+    /// Events within a second, with bursts of five times as many; as many again for what is grave, such as a flush. What goes beyond is counted. 0 for no bound.
+    events_per_second: u32 = 20,
+    /// KiB of kernel memory for what the agent has not read yet.
+    receive_buffer_kib: u32 = 1024,
 } }
 
 section! { "rules"
@@ -629,6 +643,7 @@ pub fn sections() -> Vec<Section> {
         Network::section(),
         Files::section(),
         Peripheral::section(),
+        Firewall::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

@@ -97,6 +97,10 @@ pub struct Parts {
     pub peripherals: Option<Arc<Mutex<file::Status>>>,
     /// The login sensor; `None` when it is off.
     pub logins: Option<logins::Handle>,
+    /// What the watch on the packet filter is doing; `None` when it is off.
+    pub packet_filter: Option<Arc<Mutex<file::Status>>>,
+    /// Told when another program changed a table of the agent.
+    pub disturbed: Arc<Notify>,
     /// Measures of confinement, as `measure: state`.
     pub confinement: Vec<String>,
     /// Wall clock.
@@ -154,7 +158,7 @@ impl Pipeline {
             ..defender_firewall::Config::default()
         };
         let peers = response.isolate_allow.iter().map(|prefix| prefix.0).collect();
-        let (responder, done) = Responder::start(firewall, peers, parts.clock);
+        let (responder, done) = Responder::start(firewall, peers, parts.clock, Arc::clone(&parts.disturbed));
         let (hook, hooked) = (!response.hook.as_os_str().is_empty())
             .then(|| Hook::start(response.hook.clone(), Duration::from_secs(response.hook_timeout_s)))
             .unzip();
@@ -583,7 +587,12 @@ impl Pipeline {
             health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
             self.say(health);
         }
-        for (name, part) in [("files", self.files_status()), ("peripheral", self.peripherals_status())] {
+        let parts = [
+            ("files", self.files_status()),
+            ("peripheral", self.peripherals_status()),
+            ("packet_filter", self.packet_filter_status()),
+        ];
+        for (name, part) in parts {
             if !part.counters.is_empty() {
                 let mut health = Health::new(Kind::Statistics, name, "since start");
                 health.counters = part.counters;
@@ -676,6 +685,10 @@ impl Pipeline {
         part_status(self.parts.logins.as_ref().map(|logins| &logins.status))
     }
 
+    fn packet_filter_status(&self) -> NetworkStatus {
+        part_status(self.parts.packet_filter.as_ref())
+    }
+
     fn network_status(&self) -> NetworkStatus {
         let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
         let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -701,6 +714,7 @@ impl Pipeline {
             network: self.network_status(),
             files: self.files_status(),
             peripherals: self.peripherals_status(),
+            packet_filter: self.packet_filter_status(),
             events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,

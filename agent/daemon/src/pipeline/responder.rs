@@ -1,13 +1,14 @@
 //! The task that owns the firewall: orders in, outcomes out. nft takes milliseconds, which the pipeline does not wait for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use defender_firewall::{BlockRequest, Blocked, Cidr, Config, Firewall, Target};
 use defender_model::health::{Health, Kind};
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, Notify};
 
 use super::isolator::{IsolateOrder, Isolator};
 use crate::request::{BlockedAddress, IsolationStatus, Reply};
@@ -18,6 +19,8 @@ const ORDERS: usize = 256;
 const BATCH: usize = 64;
 /// How often the table is compared with what it should be.
 const CHECK: Duration = Duration::from_secs(30);
+/// How long after another program changed it that is done at the earliest again: a program that never ceases must not keep us busy.
+const CALM: Duration = Duration::from_millis(500);
 
 /// What the firewall is asked to do.
 #[derive(Debug)]
@@ -66,16 +69,18 @@ pub(super) struct Responder {
 
 impl Responder {
     /// Starts the task.
-    /// `peers` are let through when the device is isolated.
+    /// `peers` are let through when the device is isolated; `disturbed` is told when another program changed a table of the agent.
     pub(super) fn start(
         config: Config,
         peers: Vec<Cidr>,
         clock: fn() -> Timestamp,
+        disturbed: Arc<Notify>,
     ) -> (Self, mpsc::Receiver<Done>) {
         let (orders, incoming) = mpsc::channel(ORDERS);
         let (outgoing, done) = mpsc::channel(ORDERS);
         let isolator = Isolator::new(&config, peers);
-        let task = Task { firewall: Firewall::new(config), isolator, clock, outgoing, failing: false };
+        let task =
+            Task { firewall: Firewall::new(config), isolator, clock, outgoing, disturbed, failing: false };
         tokio::spawn(task.run(incoming));
         (Self { orders: Some(orders) }, done)
     }
@@ -99,6 +104,7 @@ struct Task {
     isolator: Isolator,
     clock: fn() -> Timestamp,
     outgoing: mpsc::Sender<Done>,
+    disturbed: Arc<Notify>,
     failing: bool,
 }
 
@@ -108,6 +114,8 @@ impl Task {
         let mut orders = Vec::with_capacity(BATCH);
         let mut check = tokio::time::interval_at(tokio::time::Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let disturbed = Arc::clone(&self.disturbed);
+        let mut calm = tokio::time::Instant::now();
         loop {
             let due = self.isolator.due();
             tokio::select! {
@@ -118,6 +126,10 @@ impl Task {
                     self.carry_out(&mut orders).await;
                 }
                 _ = check.tick() => self.check().await,
+                () = notified(&disturbed, calm) => {
+                    self.check().await;
+                    calm = tokio::time::Instant::now() + CALM;
+                }
                 () = at(due) => {
                     let said = self.isolator.check().await;
                     self.tell_all(said).await;
@@ -361,6 +373,12 @@ impl Task {
             .await;
         }
     }
+}
+
+/// Ready when there was a notice, not before a time. Dropped half way, it leaves the notice for the next call.
+async fn notified(notice: &Notify, not_before: tokio::time::Instant) {
+    tokio::time::sleep_until(not_before).await;
+    notice.notified().await;
 }
 
 /// Ready at a time; never, where there is none.

@@ -243,6 +243,8 @@ mod tests {
                 table: table.into(),
                 operation: "nft_register_rule".into(),
                 entries: None,
+                effect: String::new(),
+                summary: String::new(),
                 process: None,
             };
             concerns(&event(EventKind::Firewall(Box::new(change))))

@@ -72,6 +72,8 @@ pub(super) const FIREWALL: &[FieldSpec] = with_actor![
     text(&["table"]),
     text(&["operation", "op"]),
     number(&["entries"]),
+    text(&["effect"]),
+    text(&["summary"]),
 ];
 
 pub(super) fn firewall(done: &FirewallChange) -> Values<'_> {
@@ -81,6 +83,8 @@ pub(super) fn firewall(done: &FirewallChange) -> Values<'_> {
         non_empty(&done.table),
         non_empty(&done.operation),
         optional(done.entries),
+        non_empty(&done.effect),
+        non_empty(&done.summary),
     ])
-    .actor(5, done.process.as_ref())
+    .actor(7, done.process.as_ref())
 }

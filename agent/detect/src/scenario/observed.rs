@@ -310,6 +310,8 @@ fn firewall(keys: &mut Keys<'_>) -> Result<EventKind, At> {
         table: keys.text("table")?.unwrap_or_else(|| "filter".to_owned()),
         operation: keys.text("operation")?.unwrap_or_default(),
         entries: keys.number("entries")?,
+        effect: keys.text("effect")?.unwrap_or_default(),
+        summary: keys.text("summary")?.unwrap_or_default(),
         process: keys.actor()?,
     }
     .into())

@@ -274,6 +274,8 @@ struct Unmapped {
     category: String,
     sender: String,
     attributes: serde_json::Value,
+    effect: String,
+    summary: String,
 }
 
 fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {

@@ -86,7 +86,7 @@ object!(
         response: Shown<Responses>, group: Pairs<'a, String>, replaces: &'a [String], seconds: u64, finding_uid: &'a str,
         verdict: &'a str, check_severity: &'a str, recommendation: &'a str,
         kind: &'a str, component: &'a str, counters: Pairs<'a, u64>, rcode: u16, mode: Octal, bus: &'a str, product_id: Hex,
-        family: &'a str, operation: &'a str, entries: u32, rule: &'a str,
+        family: &'a str, operation: &'a str, entries: u32, effect: &'a str, summary: &'a str, rule: &'a str,
         functions: &'a str, interfaces: &'a str, nodes: &'a str, parent: &'a str, allowed: bool,
         title: &'a str, category: &'a str, sender: &'a str, attributes: Pairs<'a, String>,
     }
@@ -127,7 +127,9 @@ impl Unmapped<'_> {
             && self.title.is_none()
             && self.category.is_none()
             && self.sender.is_none()
-            && self.attributes.is_none();
+            && self.attributes.is_none()
+            && self.effect.is_none()
+            && self.summary.is_none();
         (!empty).then_some(self)
     }
 }

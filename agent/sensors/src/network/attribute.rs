@@ -7,7 +7,7 @@ const FLAGS: u16 = 0xc000;
 
 /// The attributes in a byte string, as type and value. Ends at the first length that cannot be.
 #[derive(Debug, Clone)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -23,7 +23,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// Appends an attribute.
-pub(super) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // What the agent sends is a few bytes long.
     let length = (4 + value.len()) as u16;
     out.extend_from_slice(&length.to_ne_bytes());
@@ -33,22 +33,22 @@ pub(super) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// A number in network byte order.
-pub(super) fn be16(value: &[u8]) -> Option<u16> {
+pub(crate) fn be16(value: &[u8]) -> Option<u16> {
     value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
 /// A number in network byte order.
-pub(super) fn be32(value: &[u8]) -> Option<u32> {
+pub(crate) fn be32(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 /// A number in network byte order.
-pub(super) fn be64(value: &[u8]) -> Option<u64> {
+pub(crate) fn be64(value: &[u8]) -> Option<u64> {
     value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// An address of four or sixteen bytes; an IPv4-mapped one becomes IPv4.
-pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(value: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(value) {
         return Some(IpAddr::V4(Ipv4Addr::from(bytes)));
     }

@@ -17,7 +17,7 @@
 //! | `settings`, `source` | what the sensor is told; what the kernel offers it |
 //! | [`sensor`] | the task that joins them |
 
-mod attribute;
+pub(crate) mod attribute;
 mod attribution;
 pub mod conntrack;
 pub mod dns;

@@ -12,12 +12,14 @@
 
 pub(crate) mod audit;
 pub(crate) mod connector;
+mod directory;
 pub(crate) mod poll;
 pub(crate) mod procfs;
 mod recording;
 mod sensor;
 pub(crate) mod table;
 
+pub use directory::Directory;
 pub use recording::AuditLog;
 pub use sensor::{Preference, ProcessSensor, Settings, Status};
 

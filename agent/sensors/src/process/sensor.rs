@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use defender_model::event::Event;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::audit::assembly::Audited;
 use super::audit::stream::{AuditStream, Settings as AuditSettings, Turn};
 use super::connector::{Announced, Connector};
+use super::directory::Directory;
 use super::poll::{Found, Poller};
 use super::procfs::{self, Entry};
 use super::recording::into_process;
@@ -145,7 +146,7 @@ impl Active {
 pub struct ProcessSensor {
     settings: Settings,
     active: Active,
-    table: ProcessTable,
+    table: Arc<Mutex<ProcessTable>>,
     accounts: Accounts,
     status: Arc<Mutex<Status>>,
     suspects: HashSet<u32>,
@@ -165,7 +166,7 @@ impl ProcessSensor {
         let active = open_best(&settings, settings.preference.order(), &mut declined);
         let now = Instant::now();
         let mut this = Self {
-            table: ProcessTable::new(settings.table_capacity),
+            table: Arc::new(Mutex::new(ProcessTable::new(settings.table_capacity))),
             accounts: Accounts::new(settings.passwd.clone()),
             status: Arc::default(),
             suspects: HashSet::new(),
@@ -193,6 +194,16 @@ impl ProcessSensor {
     /// Hands what the audit stream tells of logins to the login sensor.
     pub fn tell_logins(&mut self, logins: mpsc::Sender<Report>) {
         self.logins = Some((logins, Records::default()));
+    }
+
+    /// Tells other sensors which process had an id.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        Directory::new(Arc::clone(&self.table), self.settings.proc.clone())
+    }
+
+    fn table(&self) -> MutexGuard<'_, ProcessTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The source in force reads other processes' `/proc/PID/exe`, which a Landlock domain would forbid.
@@ -299,7 +310,7 @@ impl ProcessSensor {
         let time = (self.settings.clock)();
         for event in announced {
             match event {
-                Announced::Fork { parent, child } => self.table.fork(child, parent),
+                Announced::Fork { parent, child } => self.table().fork(child, parent),
                 Announced::Exec { pid } => {
                     let entry = procfs::read(&self.settings.proc, pid).unwrap_or_else(|| self.vanished(pid));
                     self.exec(entry.process, entry.ppid, time, Source::Connector, false, out);
@@ -319,7 +330,7 @@ impl ProcessSensor {
 
     /// A process that was gone before its details could be read: its id and its parent are all there is.
     fn vanished(&self, pid: u32) -> Entry {
-        let ppid = self.table.get(pid).map(|known| known.ppid).unwrap_or_default();
+        let ppid = self.table().get(pid).map(|known| known.ppid).unwrap_or_default();
         Entry { process: Process { pid, ..Process::default() }, ppid, start: 0, name: Vec::new() }
     }
 
@@ -331,7 +342,7 @@ impl ProcessSensor {
         let time = (self.settings.clock)();
         for change in found {
             match change {
-                Found::Fork { pid, parent } => self.table.fork(pid, parent),
+                Found::Fork { pid, parent } => self.table().fork(pid, parent),
                 Found::Exec(entry) => self.exec(entry.process, entry.ppid, time, Source::Poll, false, out),
                 Found::Exit { pid } => self.exit(pid, ExitReason::Unknown, time, Source::Poll, out),
             }
@@ -347,16 +358,16 @@ impl ProcessSensor {
         truncated: bool,
         out: &mut Vec<Observation>,
     ) {
-        if self.table.was_found(&process) {
+        if self.table().was_found(&process) {
             return;
         }
         process.user = process.uid.and_then(|uid| self.accounts.name(uid));
         self.adopt(ppid, ANCESTORS);
-        process.parent = self.table.ancestor(ppid);
+        process.parent = self.table().ancestor(ppid);
         if process.parent.is_none() && ppid != 0 {
             process.parent = Some(Arc::new(Ancestor { pid: ppid, ..Ancestor::default() }));
         }
-        self.table.insert(&process, ppid, Some(time), true);
+        self.table().insert(&process, ppid, Some(time), true);
         self.suspects.remove(&process.pid);
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
         out.push(Observation::Event(Event::new(time, activity.into())));
@@ -365,15 +376,15 @@ impl ProcessSensor {
 
     /// Takes a running process into the table that is not there: one that forked and has not become another program since.
     fn adopt(&mut self, pid: u32, depth: usize) {
-        if pid == 0 || depth == 0 || self.table.get(pid).is_some() {
+        if pid == 0 || depth == 0 || self.table().get(pid).is_some() {
             return;
         }
         let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { return };
         // A finding about a child names those further up too.
         self.adopt(entry.ppid, depth - 1);
         self.inherit(&mut entry);
-        entry.process.parent = self.table.ancestor(entry.ppid);
-        self.table.insert(&entry.process, entry.ppid, None, false);
+        entry.process.parent = self.table().ancestor(entry.ppid);
+        self.table().insert(&entry.process, entry.ppid, None, false);
     }
 
     /// The executable of a process may not be readable (Landlock, or another user's process). A process that forked runs its
@@ -383,7 +394,8 @@ impl ProcessSensor {
         if !entry.process.executable.is_empty() {
             return;
         }
-        let Some(parent) = self.table.get(entry.ppid) else { return };
+        let table = self.table();
+        let Some(parent) = table.get(entry.ppid) else { return };
         let name = parent.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
         let same_name = !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name;
         if same_name || parent.runs(&entry.process) {
@@ -399,7 +411,8 @@ impl ProcessSensor {
         source: Source,
         out: &mut Vec<Observation>,
     ) {
-        let Some(known) = self.table.exit(pid).filter(|known| known.reported) else { return };
+        let known = self.table().exit(pid).filter(|known| known.reported).cloned();
+        let Some(known) = known else { return };
         if !self.settings.exits {
             return;
         }
@@ -419,7 +432,7 @@ impl ProcessSensor {
     /// record would have come by then.
     fn sweep(&mut self, out: &mut Vec<Observation>) {
         let gone: HashSet<u32> = self
-            .table
+            .table()
             .running()
             .into_iter()
             .filter(|pid| !self.settings.proc.join(pid.to_string()).exists())
@@ -436,7 +449,7 @@ impl ProcessSensor {
     fn resynchronise(&mut self, out: &mut Vec<Observation>) {
         let time = (self.settings.clock)();
         for pid in procfs::pids(&self.settings.proc) {
-            if self.table.get(pid).is_some() {
+            if self.table().get(pid).is_some() {
                 continue;
             }
             let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { continue };
@@ -445,7 +458,7 @@ impl ProcessSensor {
             // Kernel threads have neither.
             if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
                 self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);
-                self.table.mark_found(pid);
+                self.table().mark_found(pid);
             }
         }
     }
@@ -502,8 +515,8 @@ impl ProcessSensor {
         status.source = Some(self.active.source());
         status.detail.clear();
         status.detail.push_str(self.active.detail());
-        status.table = self.table.len();
-        status.evicted = self.table.evicted();
+        status.table = self.table().len();
+        status.evicted = self.table().evicted();
         status.lost = self.lost_before
             + match &self.active {
                 Active::Audit(stream) => stream.lost(),

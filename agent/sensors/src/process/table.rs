@@ -19,6 +19,8 @@ pub(crate) struct Known {
     /// The process as its children see it, with at most [`Ancestor::LEVELS`] levels.
     pub(crate) image: Arc<Ancestor>,
     pub(crate) uid: Option<u32>,
+    pub(crate) auid: Option<u32>,
+    pub(crate) user: Option<Arc<str>>,
     pub(crate) started: Option<Timestamp>,
     /// Its exec was reported, so its exit will be.
     pub(crate) reported: bool,
@@ -80,6 +82,8 @@ impl ProcessTable {
                     parent: further_up(process.parent.as_ref()),
                 }),
                 uid: process.uid,
+                auid: process.auid,
+                user: process.user.clone(),
                 started,
                 reported,
                 found: false,

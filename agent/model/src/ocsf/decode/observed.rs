@@ -230,6 +230,8 @@ pub(super) fn firewall(record: Record) -> Result<Option<FirewallChange>, DecodeE
         table: record.entity.name,
         operation: record.unmapped.operation,
         entries: record.unmapped.entries,
+        effect: record.unmapped.effect,
+        summary: record.unmapped.summary,
         process: actor(record.actor),
     }))
 }

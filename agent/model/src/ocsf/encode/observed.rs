@@ -302,6 +302,8 @@ fn firewall(done: &FirewallChange) -> Record<'_> {
             family: some(&done.family),
             operation: some(&done.operation),
             entries: done.entries,
+            effect: some(&done.effect),
+            summary: some(&done.summary),
             ..Unmapped::default()
         }),
         ..Record::default()
