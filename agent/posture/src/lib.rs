@@ -10,6 +10,7 @@
 //! | `facts` | what is found out about an image once: accounts, mounts, services, kernel configuration |
 //! | [`root`] | access to a root directory that never leaves it |
 //! | [`mod@scan`] | one scan: policies against a root |
+//! | [`sbom`] | the software bill of materials |
 //! | [`exception`] | faults a product accepts, until a day |
 //! | [`result`] | what a scan concluded |
 //! | [`report`] | reports for people and machines |
@@ -26,6 +27,7 @@ mod primitive;
 pub mod report;
 pub mod result;
 pub mod root;
+pub mod sbom;
 pub mod scan;
 
 pub use error::PolicyError;

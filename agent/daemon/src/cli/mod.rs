@@ -7,6 +7,7 @@
 //! | `profile` | `profile learn`, `check`, `diff` |
 //! | `query` | commands that ask the running agent |
 //! | `shown` | replies and events as text for people |
+//! | `sbom` | `sbom` |
 //! | `rules` | `rules check`, `rules list` |
 //! | `summary` | the numbers of rules by ATT&CK tactic |
 //! | `settings` | `config check`, `show`, `reference`, `default` |
@@ -21,6 +22,7 @@ mod profile;
 mod query;
 mod replay;
 mod rules;
+mod sbom;
 mod settings;
 mod shown;
 mod summary;
@@ -159,6 +161,7 @@ fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Out
         Verb::PostureList => posture::list(given, streams),
         Verb::PostureExplain => posture::explain(given, streams),
         Verb::PostureDiff => posture::diff(given, streams),
+        Verb::Sbom => sbom::write(given, streams),
         Verb::RulesCheck => rules::check(given, streams),
         Verb::RulesList => rules::list(given, streams),
         Verb::ProfileLearn => profile::learn(given, streams),

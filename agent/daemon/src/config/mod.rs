@@ -61,6 +61,8 @@ pub struct Config {
     pub suppression: Suppression,
     /// Section `posture` with `[[posture.exception]]`.
     pub posture: Posture,
+    /// Section `sbom`.
+    pub sbom: Sbom,
     /// Section `feeds`.
     pub feeds: Feeds,
     /// Sections `[[feed]]`.
@@ -103,6 +105,7 @@ impl Config {
                 ("exception", &mut read.exception),
                 ("suppression", &mut read.suppression),
                 ("posture", &mut read.posture),
+                ("sbom", &mut read.sbom),
                 ("feeds", &mut read.feeds),
                 ("feed", &mut read.feed),
                 ("alert", &mut read.alert),
@@ -368,6 +371,13 @@ PostureException {
     owner: String = String::new(),
     /// Last day it is accepted, as YYYY-MM-DD; the check fails again after it.
     expires: String = String::new(),
+} }
+
+section! { "sbom"
+/// The bill of materials that `defender sbom` writes.
+Sbom {
+    /// A list of packages the build left in the image, read in addition to package databases: Buildroot's `manifest.csv`, Yocto's image manifest or `license.manifest`; or the image's own bill of materials in JSON, which is printed as it is. Empty: none but those in their usual places.
+    manifest: PathBuf = PathBuf::new(),
 } }
 
 section! { "feeds"
@@ -650,6 +660,7 @@ pub fn sections() -> Vec<Section> {
         Suppression::section(),
         Posture::section(),
         PostureException::section(),
+        Sbom::section(),
         Feeds::section(),
         Feed::section(),
         Alert::section(),

@@ -7,6 +7,7 @@
 //! | `rules` | `rules check` and `rules list` |
 //! | `replay` | `replay` |
 //! | `posture` | `posture` and its kin |
+//! | `sbom` | `sbom` |
 
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; the functions they share are tests too.
 
@@ -22,6 +23,7 @@ mod posture;
 mod query;
 mod replay;
 mod rules;
+mod sbom;
 
 #[derive(Debug)]
 struct Ended {

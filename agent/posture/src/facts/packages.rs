@@ -19,56 +19,99 @@ pub(crate) struct Packages {
     pub(crate) from: Option<String>,
 }
 
-/// Databases and the letters of a record's name, version and state.
-const DATABASES: &[(&str, [&str; 3])] = &[
-    ("/var/lib/dpkg/status", ["Package:", "Version:", "Status:"]),
-    ("/var/lib/dpkg/status.d/*", ["Package:", "Version:", "Status:"]),
-    ("/var/lib/opkg/status", ["Package:", "Version:", "Status:"]),
-    ("/usr/lib/opkg/status", ["Package:", "Version:", "Status:"]),
-    ("/lib/apk/db/installed", ["P:", "V:", "S\0"]),
-    ("/usr/lib/apk/db/installed", ["P:", "V:", "S\0"]),
+/// Whose package it is, by purl's word for the kind of its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ecosystem {
+    Deb,
+    Opkg,
+    Apk,
+}
+
+/// One installed package.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) license: String,
+}
+
+/// Databases, and the beginnings of a record's lines: name, version, state, architecture, licence.
+const DATABASES: &[(&str, Ecosystem, [&str; 5])] = &[
+    ("/var/lib/dpkg/status", Ecosystem::Deb, CONTROL),
+    ("/var/lib/dpkg/status.d/*", Ecosystem::Deb, CONTROL),
+    ("/var/lib/opkg/status", Ecosystem::Opkg, CONTROL),
+    ("/usr/lib/opkg/status", Ecosystem::Opkg, CONTROL),
+    ("/lib/apk/db/installed", Ecosystem::Apk, INDEX),
+    ("/usr/lib/apk/db/installed", Ecosystem::Apk, INDEX),
 ];
+const CONTROL: [&str; 5] = ["Package:", "Version:", "Status:", "Architecture:", "License:"];
+const INDEX: [&str; 5] = ["P:", "V:", "S\0", "A:", "L:"];
 
 impl Packages {
     pub(crate) fn read(root: &Root) -> Result<Self, Unreadable> {
         let mut packages = Self::default();
-        for (pattern, keys) in DATABASES {
-            for path in root.glob(pattern)? {
-                let Some((file, _)) = root.open_regular(&path)? else { continue };
-                let from = path.display().to_string();
-                let failed =
-                    |error: std::io::Error| Unreadable { path: from.clone(), reason: error.to_string() };
-                packages.add(BufReader::new(file.take(LIMIT)), keys).map_err(failed)?;
-                packages.from.get_or_insert(from);
+        each(root, &mut |from, _, record| {
+            packages.from.get_or_insert_with(|| from.to_owned());
+            if let Some(record) = record.filter(|_| packages.versions.len() < MAX_PACKAGES) {
+                packages.versions.insert(record.name, record.version);
             }
-        }
+        })?;
         Ok(packages)
     }
+}
 
-    fn add(&mut self, input: impl std::io::BufRead, keys: &[&str; 3]) -> std::io::Result<()> {
-        let (mut name, mut version, mut installed) = (String::new(), String::new(), true);
-        let mut input = input;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let end = input.by_ref().take(64 * 1024).read_until(b'\n', &mut line)? == 0;
-            let text = defender_model::text::from_bytes(&line);
-            let text = text.trim_end();
-            if text.is_empty() {
-                if !name.is_empty() && installed && self.versions.len() < MAX_PACKAGES {
-                    self.versions.insert(std::mem::take(&mut name), std::mem::take(&mut version));
-                }
-                (name, version, installed) = (String::new(), String::new(), true);
-            } else if let Some(value) = text.strip_prefix(keys[0]) {
-                value.trim().clone_into(&mut name);
-            } else if let Some(value) = text.strip_prefix(keys[1]) {
-                value.trim().clone_into(&mut version);
-            } else if let Some(value) = text.strip_prefix(keys[2]) {
-                installed = value.split_whitespace().last() == Some("installed");
+/// Hands on every database, and after it every package that it says is installed.
+pub(crate) fn each(
+    root: &Root,
+    told: &mut dyn FnMut(&str, Ecosystem, Option<Record>),
+) -> Result<(), Unreadable> {
+    for (pattern, ecosystem, keys) in DATABASES {
+        for path in root.glob(pattern)? {
+            let Some((file, _)) = root.open_regular(&path)? else { continue };
+            let from = path.display().to_string();
+            told(&from, *ecosystem, None);
+            records(&mut BufReader::new(file.take(LIMIT)), keys, &mut |record| {
+                told(&from, *ecosystem, Some(record));
+            })
+            .map_err(|error| Unreadable { path: from.clone(), reason: error.to_string() })?;
+        }
+    }
+    Ok(())
+}
+
+fn records(
+    input: &mut dyn std::io::BufRead,
+    keys: &[&str; 5],
+    told: &mut dyn FnMut(Record),
+) -> std::io::Result<()> {
+    let (mut record, mut installed) = (Record::default(), true);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let end = input.take(64 * 1024).read_until(b'\n', &mut line)? == 0;
+        let text = defender_model::text::from_bytes(&line);
+        let text = text.trim_end();
+        let value = |key: usize| text.strip_prefix(keys[key]).map(str::trim);
+        if text.is_empty() {
+            let whole = std::mem::take(&mut record);
+            if !whole.name.is_empty() && installed {
+                told(whole);
             }
-            if end {
-                return Ok(());
-            }
+            installed = true;
+        } else if let Some(value) = value(0) {
+            value.clone_into(&mut record.name);
+        } else if let Some(value) = value(1) {
+            value.clone_into(&mut record.version);
+        } else if let Some(value) = value(2) {
+            installed = value.split_whitespace().last() == Some("installed");
+        } else if let Some(value) = value(3) {
+            value.clone_into(&mut record.architecture);
+        } else if let Some(value) = value(4) {
+            value.clone_into(&mut record.license);
+        }
+        if end {
+            return Ok(());
         }
     }
 }
@@ -124,14 +167,12 @@ mod tests {
 
     #[test]
     fn reads_databases() {
-        let mut packages = Packages::default();
-        let dpkg = "Package: a\nStatus: install ok installed\nVersion: 1.0\nDescription: x\n Package: no\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 2\n";
-        packages.add(dpkg.as_bytes(), &DATABASES[0].1).unwrap();
-        packages.add(&b"P:musl\nV:1.2.4-r2\n\n"[..], &DATABASES[4].1).unwrap();
-        assert_eq!(
-            packages.versions.into_iter().collect::<Vec<_>>(),
-            [("a".into(), "1.0".into()), ("musl".into(), "1.2.4-r2".into())]
-        );
+        let mut found = Vec::new();
+        let mut told = |r: Record| found.push([r.name, r.version, r.architecture, r.license]);
+        let dpkg = "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\nDescription: x\n Package: no\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 2\n";
+        records(&mut dpkg.as_bytes(), &CONTROL, &mut told).unwrap();
+        records(&mut &b"P:musl\nV:1.2.4-r2\nA:x86_64\nL:MIT\n\n"[..], &INDEX, &mut told).unwrap();
+        assert_eq!(found, [["a", "1.0", "amd64", ""], ["musl", "1.2.4-r2", "x86_64", "MIT"]]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::flag::Flag::{
     self, All, AssumeRootOwned, Cmdline, Config, DeviceTable, Events, FailOn, Format, Json, KernelConfig,
-    Limit, Live, MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict, Summary,
+    Limit, Live, Manifest, MinScore, Output, Policies, Policy, Reason, Root, Rules, Seconds, Socket, Strict,
+    Summary,
 };
 
 /// What is to be done.
@@ -24,6 +25,7 @@ pub(in crate::cli) enum Verb {
     PostureList,
     PostureExplain,
     PostureDiff,
+    Sbom,
     RulesCheck,
     RulesList,
     ProfileLearn,
@@ -221,6 +223,17 @@ pub(in crate::cli) const COMMANDS: &[Command] = &[
         flags: &[Json],
         about: "Show what changed between two scans, reports of --format json.",
         details: "Exit codes: 0 when nothing got worse, 1 when something did, 3 when a report cannot be read.",
+    },
+    Command {
+        verb: Verb::Sbom,
+        words: &["sbom"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Root, Manifest, Output, Json, Config],
+        about: "List what the image consists of; with --json as CycloneDX 1.6.",
+        details: "Read from the databases of dpkg, opkg and apk and from the manifests of Buildroot and Yocto. Needs no running agent. \
+                  The same image gives the same document. Exit codes: 0 when something was found, 1 when nothing was, 2 for a \
+                  manifest that is none, 3 when it could not be read.",
     },
     Command {
         verb: Verb::RulesCheck,

@@ -26,10 +26,11 @@ pub(in crate::cli) enum Flag {
     AssumeRootOwned,
     Summary,
     Events,
+    Manifest,
 }
 
 impl Flag {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Json,
         Self::Config,
         Self::Socket,
@@ -53,6 +54,7 @@ impl Flag {
         Self::AssumeRootOwned,
         Self::Summary,
         Self::Events,
+        Self::Manifest,
     ];
 
     /// Its name, the word for its value (empty when it takes none) and what it means.
@@ -98,6 +100,9 @@ impl Flag {
             Self::AssumeRootOwned => ("assume-root-owned", "", "take everything for root's"),
             Self::Summary => ("summary", "", "print the numbers only"),
             Self::Events => ("events", "FILE", "a recording; may be repeated, `-` is standard input"),
+            Self::Manifest => {
+                ("manifest", "FILE", "a list of packages the build wrote (default: as configured)")
+            }
             Self::Rules => ("rules", "PATH", "a rule file or directory; may be repeated"),
         }
     }

@@ -33,7 +33,7 @@ pub(super) struct Given {
     pub(super) arguments: Vec<OsString>,
 }
 
-/// What was told to `posture`.
+/// What was told to `posture` and `sbom`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PostureOptions {
     pub(super) root: Option<PathBuf>,
@@ -50,6 +50,7 @@ pub(super) struct PostureOptions {
     pub(super) cmdline: Option<String>,
     pub(super) device_tables: Vec<PathBuf>,
     pub(super) assume_root_owned: bool,
+    pub(super) manifest: Option<PathBuf>,
 }
 
 /// What the command line asks for.
@@ -164,6 +165,7 @@ impl Command {
                 Flag::FailOn => posture.fail_on = Some(words(&value)),
                 Flag::MinScore => posture.min_score = Some(number(&name, &value)?),
                 Flag::Format => posture.format = Some(words(&value)),
+                Flag::Manifest => posture.manifest = Some(value.into()),
                 Flag::Output => posture.output = Some(value.into()),
                 Flag::KernelConfig => posture.kernel_config = Some(value.into()),
                 Flag::Cmdline => posture.cmdline = Some(words(&value)),
