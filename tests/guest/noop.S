@@ -3,7 +3,13 @@
    cost of fork and exec themselves, and of whoever watches them. */
 	.globl	_start
 _start:
+#if defined(__aarch64__)
+	mov	x8, #94		/* __NR_exit_group, asm-generic/unistd.h */
+	mov	x0, #0
+	svc	#0
+#else
 	movl	$231, %eax	/* __NR_exit_group, asm/unistd_64.h */
 	xorl	%edi, %edi
 	syscall
+#endif
 	.section .note.GNU-stack,"",@progbits

@@ -24,7 +24,10 @@ installed() {
 
 # Of each line `a | b` nothing if one of them is installed, otherwise the first that apt knows.
 missing_packages() {
-	section host | while read -r line; do
+	local name
+	for name in "$@"; do
+		section "$name"
+	done | while read -r line; do
 		found='' first=''
 		for name in ${line//|/ }; do
 			if installed "$name"; then
@@ -58,7 +61,7 @@ need_root() {
 	fi
 }
 
-# Installs what packages.txt asks for; exits with 2 if that is not allowed.
+# Installs what the named sections of packages.txt ask for; exits with 2 if that is not allowed.
 install_packages() {
 	if ! command -v apt-get >/dev/null; then
 		echo "Only Debian and Ubuntu are supported: apt-get is missing" >&2
@@ -74,7 +77,7 @@ install_packages() {
 		"${SUDO[@]}" apt-get update -qq
 	fi
 	local missing
-	mapfile -t missing < <(missing_packages)
+	mapfile -t missing < <(missing_packages "$@")
 	if [ "${#missing[@]}" -eq 0 ]; then
 		return
 	fi

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`workspace`], [`command`], [`progress`], [`error`] | the build machine: paths, programs with a time limit, what is printed |
 //! | [`python`] | other people's Python programs to check ours against |
+//! | [`architecture`] | the processors that images are assembled for |
 //! | [`packages`] | distribution packages, downloaded and unpacked, never installed |
 //! | [`image`] | kernel, initramfs and root file system of a product; or those of a Buildroot or Yocto build |
 //! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
@@ -16,6 +17,7 @@
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
+pub mod architecture;
 pub mod attack;
 pub mod bench;
 pub mod command;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use defender_validation::architecture::Architecture;
 use defender_validation::bench;
 use defender_validation::demo;
 use defender_validation::error::{Error, Result};
@@ -22,13 +23,14 @@ Commands (all need root: they make network namespaces, and files that belong to 
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
-  bench WHAT       measure: exec, size, start, latency, block, posture or all
+  bench WHAT       measure: exec, size, start, latency, block, posture or all of them; footprint
 
 Options
   --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
+  --arch NAME      x86_64 or aarch64, which is emulated, and whose agent is built with Debian's cross compilers (default: x86_64)
   --agent FILE     agent binary (default: target/release/defender)
-  --kernel FILE    boot this kernel, from a Buildroot or Yocto build, instead of assembling an image;
-  --rootfs FILE    with this root file system. Drivers for virtio disks, network and console must be built in
+  --image KERNEL ROOTFS   boot these two, from a Buildroot or Yocto build, instead of assembling an image; what they must have:
+                   docs/testing.md. --kernel FILE --rootfs FILE is the same
   --only WORD      run only scenarios with WORD in their name; may be repeated
   --list           list the scenarios
   --rounds N       bench: rounds of exec, starts, repetitions of block
@@ -43,6 +45,7 @@ Environment
 #[derive(Default)]
 struct Options {
     flavours: Vec<Flavour>,
+    architecture: Option<Architecture>,
     agent: Option<PathBuf>,
     kernel: Option<PathBuf>,
     rootfs: Option<PathBuf>,
@@ -150,15 +153,16 @@ impl Options {
 
     fn images(&self, workspace: &Workspace, default: &[Flavour]) -> Result<Vec<Image>> {
         let flavours = if self.flavours.is_empty() { default } else { &self.flavours };
+        let architecture = self.architecture.unwrap_or(Architecture::X86_64);
         match (&self.kernel, &self.rootfs) {
             (Some(kernel), Some(rootfs)) => {
                 let flavour = flavours.first().copied().unwrap_or(Flavour::Busybox);
-                Ok(vec![image::external(workspace, flavour, kernel, rootfs)?])
+                Ok(vec![image::external(workspace, architecture, flavour, kernel, rootfs)?])
             }
-            (None, None) => {
-                let agent = self.agent.clone().unwrap_or_else(|| workspace.agent());
-                flavours.iter().map(|flavour| image::assemble(workspace, *flavour, &agent)).collect()
-            }
+            (None, None) => flavours
+                .iter()
+                .map(|flavour| image::assemble(workspace, architecture, *flavour, self.agent.as_deref()))
+                .collect(),
             _ => Err(Error::Usage("--kernel and --rootfs belong together".into())),
         }
     }
@@ -180,9 +184,17 @@ fn parse() -> Result<(String, Options)> {
                 let name = parser.value().and_then(ValueExt::string).map_err(usage)?;
                 options.flavours.push(Flavour::parse(&name)?);
             }
+            Long("arch") => {
+                let name = parser.value().and_then(ValueExt::string).map_err(usage)?;
+                options.architecture = Some(Architecture::parse(&name)?);
+            }
             Long("agent") => options.agent = Some(parser.value().map_err(usage)?.into()),
             Long("kernel") => options.kernel = Some(parser.value().map_err(usage)?.into()),
             Long("rootfs") => options.rootfs = Some(parser.value().map_err(usage)?.into()),
+            Long("image") => {
+                options.kernel = Some(parser.value().map_err(usage)?.into());
+                options.rootfs = Some(parser.value().map_err(usage)?.into());
+            }
             Long("only") => options.only.push(parser.value().and_then(ValueExt::string).map_err(usage)?),
             Long("list") => options.list = true,
             Long("rounds") => {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::architecture::Architecture;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::progress;
@@ -44,13 +45,17 @@ fn parse_section(text: &str, name: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Downloads the packages of section `name` with everything they depend on, as if for an empty machine; unpacks them into
+/// Downloads the packages of `sections` with everything they depend on, as if for an empty machine; unpacks them into
 /// one tree with merged `/usr`. What was downloaded or unpacked before for the same list is reused.
 ///
 /// # Errors
 /// When apt cannot resolve or download, or a package cannot be unpacked.
-pub fn unpacked(workspace: &Workspace, name: &str) -> Result<PathBuf> {
-    let entries = section(workspace, name)?;
+pub fn unpacked(workspace: &Workspace, architecture: Architecture, sections: &[&str]) -> Result<PathBuf> {
+    let name = sections.join("-") + architecture.suffix();
+    let mut entries = Vec::new();
+    for name in sections {
+        entries.extend(section(workspace, name)?);
+    }
     let omit: Vec<String> = section(workspace, "omit")?.into_iter().flatten().collect();
     let mut hasher = DefaultHasher::new();
     (&entries, &omit).hash(&mut hasher);
@@ -64,11 +69,10 @@ pub fn unpacked(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&directory);
     let archives = directory.join("archives");
     create(&archives.join("partial"))?;
-    let names = entries.iter().map(|alternatives| available(alternatives)).collect::<Result<Vec<_>>>()?;
-    progress::step(&format!("downloading the packages of the {name} image"), || {
-        download(&directory, &names)
-    })?;
-    progress::step(&format!("unpacking the packages of the {name} image"), || -> Result<()> {
+    let apt = Apt::of(workspace, architecture)?;
+    let names = entries.iter().map(|alternatives| apt.available(alternatives)).collect::<Result<Vec<_>>>()?;
+    progress::step(&format!("downloading the packages of {name}"), || apt.download(&directory, &names))?;
+    progress::step(&format!("unpacking the packages of {name}"), || -> Result<()> {
         for link in ["bin", "sbin", "lib", "lib64"] {
             create(&tree.join("usr").join(link))?;
             std::os::unix::fs::symlink(format!("usr/{link}"), tree.join(link))
@@ -87,15 +91,16 @@ pub fn unpacked(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Downloads and unpacks the kernel named in section `kernel`, without what it would install around itself.
+/// Downloads and unpacks the kernel of `architecture`, from section `kernel` or the one for it, without what it would install around itself.
 ///
 /// # Errors
 /// As [`unpacked`].
-pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
-    let entries = section(workspace, "kernel")?;
+pub fn kernel(workspace: &Workspace, architecture: Architecture) -> Result<PathBuf> {
+    let name = format!("kernel{}", architecture.suffix());
+    let entries = section(workspace, &name)?;
     let mut hasher = DefaultHasher::new();
     entries.hash(&mut hasher);
-    let directory = workspace.work(&format!("packages/kernel-{:016x}", hasher.finish()));
+    let directory = workspace.work(&format!("packages/{name}-{:016x}", hasher.finish()));
     let tree = directory.join("tree");
     let complete = directory.join("complete");
     if complete.exists() {
@@ -103,12 +108,13 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
     }
     let _ = fs::remove_dir_all(&directory);
     create(&tree)?;
-    let meta = available(&entries.concat())?;
-    let names = kernel_packages(&meta)?;
+    let apt = Apt::of(workspace, architecture)?;
+    let meta = apt.available(&entries.concat())?;
+    let names = apt.kernel_packages(&meta)?;
     progress::step(&format!("downloading {}", names.join(", ")), || {
-        let mut apt = Command::new("apt-get");
-        apt.arg("download").args(&names).current_dir(&directory);
-        command::run(&mut apt, DOWNLOAD).map(drop)
+        let mut download = apt.command("apt-get");
+        download.arg("download").args(&names).current_dir(&directory);
+        command::run(&mut download, DOWNLOAD).map(drop)
     })?;
     progress::step("unpacking the kernel", || {
         archives_in(&directory)?.iter().try_for_each(|archive| unpack(archive, &tree))
@@ -117,69 +123,121 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// The packages with the kernel and its modules that a `linux-image-*` metapackage stands for.
-fn kernel_packages(meta: &str) -> Result<Vec<String>> {
-    let depends = |package: &str| -> Result<Vec<String>> {
-        let text =
-            command::run(Command::new("apt-cache").args(["depends", "--important", package]), DOWNLOAD)?;
-        Ok(String::from_utf8_lossy(&text)
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "))
-            .map(str::to_owned)
-            .collect())
-    };
-    let wanted = |name: &String| {
-        ["linux-image-", "linux-modules-"].iter().any(|prefix| {
-            name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        })
-    };
-    let mut names: Vec<String> = depends(meta)?.into_iter().filter(wanted).collect();
-    for name in names.clone() {
-        names.extend(depends(&name)?.into_iter().filter(wanted));
-    }
-    names.sort();
-    names.dedup();
-    if names.is_empty() {
-        return Err(Error::Missing {
-            what: format!("a kernel image among the dependencies of {meta}"),
-            next: "name another kernel under [kernel] in tests/packages.txt".into(),
-        });
-    }
-    Ok(names)
+/// apt, as it knows the packages of one architecture.
+struct Apt {
+    architecture: Architecture,
+    /// Options that every call gets.
+    options: Vec<String>,
 }
 
-/// The first of `alternatives` that apt knows.
-fn available(alternatives: &[String]) -> Result<String> {
-    for name in alternatives {
-        let shown =
-            command::output(Command::new("apt-cache").args(["show", "--no-all-versions", name]), DOWNLOAD)?;
-        if shown.status.success() && !shown.stdout.is_empty() {
-            return Ok(name.clone());
+impl Apt {
+    /// The build machine's own; for another architecture one with lists and state in the work directory, from the sources of the
+    /// build machine, whose dpkg learns nothing of that architecture.
+    fn of(workspace: &Workspace, architecture: Architecture) -> Result<Self> {
+        let mut apt = Self { architecture, options: Vec::new() };
+        if architecture.is_native() {
+            return Ok(apt);
         }
+        let state = workspace.work(&format!("packages/apt{}", architecture.suffix()));
+        create(&state.join("lists/partial"))?;
+        create(&state.join("archives/partial"))?;
+        let status = state.join("status");
+        fs::write(&status, "").map_err(Error::io(format!("cannot write {}", status.display())))?;
+        apt.options = [
+            format!("APT::Architecture={}", architecture.debian()),
+            format!("APT::Architectures={}", architecture.debian()),
+            format!("Dir::State={}", state.display()),
+            format!("Dir::State::Lists={}", state.join("lists").display()),
+            format!("Dir::State::Status={}", status.display()),
+            format!("Dir::Cache={}", state.display()),
+            "Acquire::Languages=none".to_owned(),
+            "Debug::NoLocking=1".to_owned(),
+        ]
+        .into_iter()
+        .flat_map(|option| ["-o".to_owned(), option])
+        .collect();
+        // A list that is a day old may name what the archive has replaced since.
+        progress::step(&format!("updating the package lists of {}", architecture.debian()), || {
+            command::run(apt.command("apt-get").args(["-qq", "update"]), DOWNLOAD)
+        })?;
+        Ok(apt)
     }
-    Err(Error::Missing {
-        what: format!("package {} in the lists of apt", alternatives.join(" or ")),
-        next: "run `apt-get update` as root; images need a Debian or Ubuntu machine of architecture amd64"
-            .into(),
-    })
-}
 
-/// Lets apt resolve for a machine on which nothing is installed, and download into our own directory. Needs no root.
-fn download(directory: &Path, names: &[String]) -> Result<()> {
-    let status = directory.join("status");
-    fs::write(&status, "").map_err(Error::io(format!("cannot write {}", status.display())))?;
-    let mut apt = Command::new("apt-get");
-    apt.args(["-y", "-qq", "--download-only", "--no-install-recommends"])
-        .arg("-o")
-        .arg(format!("Dir::State::Status={}", status.display()))
-        .arg("-o")
-        .arg(format!("Dir::Cache={}", directory.display()))
-        .arg("-o")
-        .arg(format!("Dir::Cache::Archives={}", directory.join("archives").display()))
-        .args(["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="])
-        .args(["-o", "Debug::NoLocking=1", "install"])
-        .args(names);
-    command::run(&mut apt, DOWNLOAD).map(drop)
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options);
+        command
+    }
+
+    /// The packages with the kernel and its modules that a `linux-image-*` metapackage stands for.
+    fn kernel_packages(&self, meta: &str) -> Result<Vec<String>> {
+        let depends = |package: &str| -> Result<Vec<String>> {
+            let mut cache = self.command("apt-cache");
+            let text = command::run(cache.args(["depends", "--important", package]), DOWNLOAD)?;
+            Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("Depends: "))
+                .map(str::to_owned)
+                .collect())
+        };
+        let wanted = |name: &String| {
+            ["linux-image-", "linux-modules-"].iter().any(|prefix| {
+                name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            })
+        };
+        let mut names: Vec<String> = depends(meta)?.into_iter().filter(wanted).collect();
+        for name in names.clone() {
+            names.extend(depends(&name)?.into_iter().filter(wanted));
+        }
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            return Err(Error::Missing {
+                what: format!("a kernel image among the dependencies of {meta}"),
+                next: "name another kernel in tests/packages.txt".into(),
+            });
+        }
+        Ok(names)
+    }
+
+    /// The first of `alternatives` that apt knows.
+    fn available(&self, alternatives: &[String]) -> Result<String> {
+        for name in alternatives {
+            let mut cache = self.command("apt-cache");
+            let shown = command::output(cache.args(["show", "--no-all-versions", name]), DOWNLOAD)?;
+            if shown.status.success() && !shown.stdout.is_empty() {
+                return Ok(name.clone());
+            }
+        }
+        Err(Error::Missing {
+            what: format!(
+                "package {} for {} in the lists of apt",
+                alternatives.join(" or "),
+                self.architecture.debian()
+            ),
+            next:
+                "run `apt-get update` as root; images need a Debian or Ubuntu machine of architecture amd64"
+                    .into(),
+        })
+    }
+
+    /// Lets apt resolve for a machine on which nothing is installed, and download into our own directory. Needs no root.
+    fn download(&self, directory: &Path, names: &[String]) -> Result<()> {
+        let status = directory.join("status");
+        fs::write(&status, "").map_err(Error::io(format!("cannot write {}", status.display())))?;
+        let mut apt = self.command("apt-get");
+        apt.args(["-y", "-qq", "--download-only", "--no-install-recommends"])
+            .arg("-o")
+            .arg(format!("Dir::State::Status={}", status.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache={}", directory.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache::Archives={}", directory.join("archives").display()))
+            .args(["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="])
+            .args(["-o", "Debug::NoLocking=1", "install"])
+            .args(names);
+        command::run(&mut apt, DOWNLOAD).map(drop)
+    }
 }
 
 fn archives_in(directory: &Path) -> Result<Vec<PathBuf>> {

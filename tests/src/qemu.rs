@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::architecture::Architecture;
 use crate::command;
 use crate::control::{wire, Control, Reply};
 use crate::error::{Error, Result};
@@ -16,12 +17,11 @@ use crate::lab::{Lab, TAP};
 use crate::progress;
 use crate::workspace::Workspace;
 
-const QEMU: &str = "qemu-system-x86_64";
-
 /// The kernel's command line: what the laboratory needs, the root, and the product's words.
-pub(crate) fn command_line(read_only: bool, product: &str) -> String {
+pub(crate) fn command_line(architecture: Architecture, read_only: bool, product: &str) -> String {
+    let console = architecture.console();
     let writable = if read_only { "ro" } else { "rw" };
-    format!("console=ttyS0 panic=-1 net.ifnames=0 loglevel=4 root=/dev/vda {writable} {product}")
+    format!("console={console} panic=-1 net.ifnames=0 loglevel=4 root=/dev/vda {writable} {product}")
 }
 
 /// Where the harness's own programs go in the guest: not where droppers land, since they are about counting.
@@ -59,6 +59,9 @@ impl Accelerator {
     /// # Errors
     /// When the variable has another value.
     pub fn choose(workspace: &Workspace, image: &Image) -> Result<Self> {
+        if !image.architecture.is_native() {
+            return Ok(Self::Tcg);
+        }
         match env::var("DEFENDER_VALIDATION_ACCEL").as_deref() {
             Ok("kvm") => return Ok(Self::Kvm),
             Ok("tcg") => return Ok(Self::Tcg),
@@ -84,14 +87,21 @@ impl Accelerator {
         Ok(if works { Self::Kvm } else { Self::Tcg })
     }
 
-    fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+    fn arguments(self, architecture: Architecture) -> &'static [&'static str] {
+        match (architecture, self) {
+            (Architecture::X86_64, Self::Kvm) => &["-accel", "kvm", "-cpu", "host"],
+            // A processor of a generation that many devices still have, without the pointer authentication that costs a translator
+            // most of its time.
+            (Architecture::Aarch64, _) => &["-machine", "virt", "-accel", "tcg", "-cpu", "cortex-a57"],
             // The translator has more of the newer instructions than any real model, AES among them; but five levels of page
             // tables only make every exec slower.
-            Self::Tcg => ["-accel", "tcg", "-cpu", "max,la57=off"],
+            (Architecture::X86_64, Self::Tcg) => &["-accel", "tcg", "-cpu", "max,la57=off"],
         }
     }
+}
+
+fn emulator(image: &Image) -> String {
+    format!("qemu-system-{}", image.architecture.name())
 }
 
 /// Boots kernel and initramfs, which says one line and switches off.
@@ -100,14 +110,14 @@ fn probe(image: &Image) -> bool {
     qemu.args([
         "--pdeathsig",
         "KILL",
-        QEMU,
+        &emulator(image),
         "-nodefaults",
         "-no-user-config",
         "-display",
         "none",
         "-no-reboot",
     ]);
-    qemu.args(Accelerator::Kvm.arguments()).args(["-m", "256", "-serial", "stdio"]);
+    qemu.args(Accelerator::Kvm.arguments(image.architecture)).args(["-m", "256", "-serial", "stdio"]);
     qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
     qemu.args(["-append", "console=ttyS0 panic=-1 quiet validation.probe"]);
     command::output(&mut qemu, PROBE)
@@ -185,12 +195,13 @@ impl Machine {
             )
         };
         let image = &setup.image;
-        let mut qemu = lab.switch().command(QEMU);
+        let emulator = emulator(image);
+        let mut qemu = lab.switch().command(&emulator);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.args(setup.accelerator.arguments());
+        qemu.args(setup.accelerator.arguments(image.architecture));
         qemu.arg("-m").arg(setup.memory.to_string()).arg("-smp").arg(setup.processors.to_string());
         qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
-        qemu.arg("-append").arg(command_line(image.read_only, image.cmdline));
+        qemu.arg("-append").arg(command_line(image.architecture, image.read_only, image.cmdline));
         // The console's log goes on over reboots.
         let console = OpenOptions::new()
             .create(true)
@@ -222,7 +233,7 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .map_err(Error::io(format!("cannot start {QEMU}")))?;
+            .map_err(Error::io(format!("cannot start {emulator}")))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::Machine("no control channel".into()));
         };

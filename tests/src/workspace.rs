@@ -54,7 +54,12 @@ impl Workspace {
     /// The release binary cargo builds, unless the command line names another.
     #[must_use]
     pub fn agent(&self) -> PathBuf {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        target.join("release/defender")
+        self.target().join("release/defender")
+    }
+
+    /// Where cargo builds.
+    #[must_use]
+    pub fn target(&self) -> PathBuf {
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from)
     }
 }

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
+use crate::architecture::Architecture;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
 use super::inputs::Digest;
+use super::toolchain::Toolchain;
 use super::PACK;
 
 /// Where they are.
@@ -24,13 +25,14 @@ pub struct Programs {
 }
 
 /// Compiles them unless that was done for the same sources.
-pub(super) fn build(workspace: &Workspace) -> Result<Programs> {
+pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result<Programs> {
     let sources = ["src/bin/control-agent.rs", "src/control/wire.rs", "src/bin/spawner.rs", "guest/noop.S"];
     let mut digest = Digest::new();
     for source in sources {
         digest.file(&workspace.tests(source))?;
     }
-    let directory = workspace.work(&format!("guest-{}", digest.finish()));
+    let prefix = format!("guest-{}-", architecture.name());
+    let directory = workspace.work(&format!("{prefix}{}", digest.finish()));
     let programs = Programs {
         control_agent: directory.join("control-agent"),
         spawner: directory.join("spawner"),
@@ -40,19 +42,20 @@ pub(super) fn build(workspace: &Workspace) -> Result<Programs> {
         return Ok(programs);
     }
     for entry in fs::read_dir(workspace.work(".")).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("guest-") {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
             // Of earlier sources.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
+    let toolchain = Toolchain::prepare(workspace, architecture)?;
     for (source, program) in [(sources[0], &programs.control_agent), (sources[2], &programs.spawner)] {
-        let mut rustc = Command::new("rustc");
+        let mut rustc = toolchain.rustc();
         rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort"]);
         rustc.args(["-C", "strip=symbols", "-o"]).arg(program).arg(workspace.tests(source));
         command::run(&mut rustc, PACK)?;
     }
-    let mut cc = Command::new("cc");
+    let mut cc = Toolchain::tool(architecture, "gcc");
     cc.args(["-static", "-nostdlib", "-s", "-o"]).arg(&programs.noop).arg(workspace.tests(sources[3]));
     command::run(&mut cc, PACK)?;
     Ok(programs)

@@ -10,10 +10,11 @@ use crate::workspace::Workspace;
 use super::guest::Programs;
 use super::modules::{plain, Kernel};
 
-/// Writes the initramfs to `to`; with the modules of `kernel` if that has any to load.
+/// Writes the initramfs to `to`: `busybox` is a static one of the image's architecture; with the modules of `kernel` if that has any to load.
 pub(super) fn build(
     workspace: &Workspace,
     programs: &Programs,
+    busybox: &Path,
     kernel: Option<&Kernel>,
     to: &Path,
 ) -> Result<()> {
@@ -29,7 +30,7 @@ pub(super) fn build(
             .map_err(Error::io(format!("cannot copy {}", from.display())))
     };
     copy(&workspace.tests("image/initramfs/init"), "init")?;
-    copy(Path::new("/bin/busybox"), "bin/busybox")?;
+    copy(busybox, "bin/busybox")?;
     copy(&programs.control_agent, "control-agent")?;
     let mut order = String::new();
     if let Some(kernel) = kernel {

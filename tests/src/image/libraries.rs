@@ -12,9 +12,7 @@ use super::PACK;
 /// Copies every shared library `program` needs (by `ldd`, so with theirs) from the build machine into `root`, unless the
 /// packages unpacked there already brought it.
 pub(super) fn copy(program: &Path, root: &Path) -> Result<()> {
-    let text = command::run(Command::new("ldd").arg(program), PACK)?;
-    for library in parse(&String::from_utf8_lossy(&text)) {
-        let library = library?;
+    for library in of(program)? {
         // The path inside the image, where the merged /usr makes both spellings the same.
         let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
         let Some(file) = library.file_name() else { continue };
@@ -30,6 +28,12 @@ pub(super) fn copy(program: &Path, root: &Path) -> Result<()> {
         fs::copy(&library, &inside).map_err(Error::io(format!("cannot copy {}", library.display())))?;
     }
     Ok(())
+}
+
+/// Every shared library `program` needs, as the build machine has it.
+pub(crate) fn of(program: &Path) -> Result<Vec<PathBuf>> {
+    let text = command::run(Command::new("ldd").arg(program), PACK)?;
+    parse(&String::from_utf8_lossy(&text)).into_iter().collect()
 }
 
 /// Lines like `libssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x...)` and `/lib64/ld-linux-x86-64.so.2 (0x...)`.

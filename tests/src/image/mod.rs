@@ -5,21 +5,26 @@
 //! the agent and `rootfs-overlay/`); the initramfs belongs to the harness and carries its control agent.
 
 mod accounts;
+mod external;
 mod guest;
 mod initramfs;
 mod inputs;
 mod libraries;
 mod modules;
 mod root;
+mod toolchain;
 
 pub use accounts::{DEVICE_PASSWORD, DEVICE_USER};
+pub use external::external;
 pub use guest::Programs;
+use toolchain::Toolchain;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::architecture::Architecture;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::packages;
@@ -29,6 +34,9 @@ use crate::workspace::Workspace;
 
 /// Bound for each tool that packs a file system.
 pub(crate) const PACK: Duration = Duration::from_secs(300);
+
+/// The build machine's own, statically linked.
+const BUSYBOX: &str = "/bin/busybox";
 
 /// What a product adds to the kernel's command line where it cannot build the kernel itself: only signed modules, root does not
 /// change the kernel, no debugfs, and caches of different objects are kept apart.
@@ -73,6 +81,8 @@ impl Flavour {
 /// Something QEMU can boot.
 #[derive(Debug, Clone)]
 pub struct Image {
+    /// Of its programs.
+    pub architecture: Architecture,
     /// How services are controlled in it.
     pub flavour: Flavour,
     /// Kernel, as QEMU's `-kernel` takes it.
@@ -93,20 +103,30 @@ pub struct Image {
     pub programs: Programs,
 }
 
-/// Assembles the image of `flavour` with the agent binary `agent`; reuses an earlier one if nothing it is made of changed.
+/// Assembles the image of `flavour` with the agent binary `agent`, or the one that cargo builds; reuses an earlier image if
+/// nothing it is made of changed.
 ///
 /// # Errors
 /// When packages cannot be had, the agent is not built, or a tool fails. Must run as root, for the owners of files.
-pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result<Image> {
+pub fn assemble(
+    workspace: &Workspace,
+    architecture: Architecture,
+    flavour: Flavour,
+    agent: Option<&Path>,
+) -> Result<Image> {
+    let agent = &match agent {
+        Some(agent) => agent.to_path_buf(),
+        None => Toolchain::prepare(workspace, architecture)?.agent(workspace)?,
+    };
     if !agent.is_file() {
         return Err(Error::Missing {
             what: agent.display().to_string(),
             next: "build it with `cargo build --release --locked -p defender`".into(),
         });
     }
-    let base = packages::unpacked(workspace, flavour.name())?;
-    let kernel = modules::kernel(&packages::kernel(workspace)?)?;
-    let programs = guest::build(workspace)?;
+    let base = base(workspace, architecture, flavour)?;
+    let kernel = modules::kernel(&packages::kernel(workspace, architecture)?)?;
+    let programs = guest::build(workspace, architecture)?;
 
     let mut digest = inputs::Digest::new();
     digest.path(&base);
@@ -116,8 +136,10 @@ pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result
     digest.file(&programs.control_agent)?;
     digest.tree(&workspace.overlay())?;
     digest.tree(&workspace.tests("image"))?;
-    let directory = workspace.work(&format!("images/{}-{}", flavour.name(), digest.finish()));
+    let name = format!("{}-{}", flavour.name(), architecture.name());
+    let directory = workspace.work(&format!("images/{name}-{}", digest.finish()));
     let image = Image {
+        architecture,
         flavour,
         kernel: kernel.image.clone(),
         initramfs: directory.join("initramfs.cpio"),
@@ -131,13 +153,14 @@ pub fn assemble(workspace: &Workspace, flavour: Flavour, agent: &Path) -> Result
     if image.rootfs.exists() {
         return Ok(image);
     }
-    remove_earlier(workspace, flavour)?;
-    progress::step(&format!("assembling the {} image", flavour.name()), || -> Result<()> {
+    remove_earlier(workspace, &name)?;
+    progress::step(&format!("assembling the {name} image"), || -> Result<()> {
         let stage = directory.join("stage");
         fs::create_dir_all(&directory)
             .map_err(Error::io(format!("cannot create {}", directory.display())))?;
-        root::lay_out(workspace, flavour, &base, &kernel, agent, &stage)?;
-        initramfs::build(workspace, &image.programs, Some(&kernel), &image.initramfs)?;
+        root::lay_out(workspace, (architecture, flavour), &base, &kernel, agent, &stage)?;
+        let busybox = base.join("usr/bin/busybox");
+        initramfs::build(workspace, &image.programs, &busybox, Some(&kernel), &image.initramfs)?;
         // Last, and renamed into place: its presence says that the image is complete. Not compressed: an emulated
         // processor unpacks slower than the disk delivers.
         let partial = directory.join("rootfs.partial");
@@ -167,49 +190,31 @@ pub struct Tree {
 /// # Errors
 /// As [`assemble`].
 pub fn tree(workspace: &Workspace, flavour: Flavour, agent: &Path, root: &Path) -> Result<Tree> {
-    let base = packages::unpacked(workspace, flavour.name())?;
-    let kernel = modules::kernel(&packages::kernel(workspace)?)?;
-    root::lay_out(workspace, flavour, &base, &kernel, agent, root)?;
+    let native = Architecture::X86_64;
+    let base = base(workspace, native, flavour)?;
+    let kernel = modules::kernel(&packages::kernel(workspace, native)?)?;
+    root::lay_out(workspace, (native, flavour), &base, &kernel, agent, root)?;
     Ok(Tree {
         root: root.to_path_buf(),
         kernel_config: kernel.config.clone(),
-        command_line: qemu::command_line(true, CMDLINE),
+        command_line: qemu::command_line(native, true, CMDLINE),
     })
 }
 
-/// An image built elsewhere, with everything its kernel needs to boot from a virtio disk built in. It is copied, so that
-/// the tests may write to it.
-///
-/// # Errors
-/// When a file cannot be read or copied.
-pub fn external(workspace: &Workspace, flavour: Flavour, kernel: &Path, rootfs: &Path) -> Result<Image> {
-    let programs = guest::build(workspace)?;
-    let directory = workspace.work("images/external");
-    fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
-    let image = Image {
-        flavour,
-        kernel: kernel.to_path_buf(),
-        initramfs: directory.join("initramfs.cpio"),
-        kernel_config: None,
-        cmdline: "",
-        rootfs: directory.join("rootfs.img"),
-        read_only: false,
-        configures_network: false,
-        programs,
-    };
-    if !kernel.is_file() {
-        return Err(Error::Missing { what: kernel.display().to_string(), next: "check --kernel".into() });
+/// The packages of a flavour. What the agent itself needs cannot be copied from the build machine for another architecture.
+fn base(workspace: &Workspace, architecture: Architecture, flavour: Flavour) -> Result<PathBuf> {
+    let mut sections = vec![flavour.name()];
+    if !architecture.is_native() {
+        sections.push("libraries");
     }
-    fs::copy(rootfs, &image.rootfs).map_err(Error::io(format!("cannot copy {}", rootfs.display())))?;
-    initramfs::build(workspace, &image.programs, None, &image.initramfs)?;
-    Ok(image)
+    packages::unpacked(workspace, architecture, &sections)
 }
 
-/// Only the newest image of a flavour is kept.
-fn remove_earlier(workspace: &Workspace, flavour: Flavour) -> Result<()> {
+/// Only the newest image of a kind is kept.
+fn remove_earlier(workspace: &Workspace, name: &str) -> Result<()> {
     let directory = workspace.work("images");
     for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(flavour.name()) {
+        if entry.file_name().to_string_lossy().starts_with(name) {
             fs::remove_dir_all(entry.path())
                 .map_err(Error::io(format!("cannot remove {}", entry.path().display())))?;
         }

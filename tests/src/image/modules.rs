@@ -36,20 +36,24 @@ pub(super) fn kernel(tree: &Path) -> Result<Kernel> {
             next: "name another kernel under [kernel] in tests/packages.txt".into(),
         })?;
     let base = if tree.join("lib/modules").is_dir() { tree.to_path_buf() } else { tree.join("usr") };
-    let modules = base.join("lib/modules").join(&release);
-    let dependencies = modules.join("modules.dep");
-    if !dependencies.exists() {
-        command::run(Command::new("depmod").arg("-b").arg(&base).arg(&release), PACK)?;
-    }
-    let text = fs::read_to_string(&dependencies)
-        .map_err(Error::io(format!("cannot read {}", dependencies.display())))?;
     Ok(Kernel {
         image: boot.join(format!("vmlinuz-{release}")),
         config: boot.join(format!("config-{release}")),
+        needs: needs(&base, &release)?,
+        modules: base.join("lib/modules").join(&release),
         release,
-        modules,
-        needs: parse(&text),
     })
+}
+
+/// What each module needs, with the index made where the package's installation script would have.
+fn needs(base: &Path, release: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let dependencies = base.join("lib/modules").join(release).join("modules.dep");
+    if !dependencies.exists() {
+        command::run(Command::new("depmod").arg("-b").arg(base).arg(release), PACK)?;
+    }
+    let text = fs::read_to_string(&dependencies)
+        .map_err(Error::io(format!("cannot read {}", dependencies.display())))?;
+    Ok(parse(&text))
 }
 
 /// `modules.dep`: `path: what it needs, nearest first`.
@@ -61,6 +65,22 @@ fn parse(text: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 impl Kernel {
+    /// The modules below `base/lib/modules`, of a kernel that lies elsewhere; `None` if there are none.
+    pub(super) fn with_modules_of(base: &Path) -> Result<Option<Self>> {
+        let directory = base.join("lib/modules");
+        let Some(entry) = fs::read_dir(&directory).into_iter().flatten().flatten().next() else {
+            return Ok(None);
+        };
+        let release = entry.file_name().to_string_lossy().into_owned();
+        Ok(Some(Self {
+            image: PathBuf::new(),
+            config: PathBuf::new(),
+            needs: needs(base, &release)?,
+            modules: entry.path(),
+            release,
+        }))
+    }
+
     /// The modules one section of `image/modules.txt` asks for, each after those it needs.
     pub(super) fn select(&self, list: &str, section: &str) -> Vec<String> {
         let header = format!("[{section}]");
@@ -87,17 +107,10 @@ impl Kernel {
     /// Puts module `path` (as in `modules.dep`) at `to`, not compressed: not every image's tools can unpack it. `to` names
     /// the file with the ending `.ko`.
     pub(super) fn install(&self, path: &str, to: &Path) -> Result<()> {
-        let from = self.modules.join(path);
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(Error::io(format!("cannot create {}", parent.display())))?;
         }
-        let content = match from.extension().and_then(|e| e.to_str()) {
-            Some("xz") => command::run(Command::new("xz").arg("-dc").arg(&from), PACK)?,
-            Some("zst") => command::run(Command::new("zstd").arg("-dcq").arg(&from), PACK)?,
-            Some("gz") => command::run(Command::new("gzip").arg("-dc").arg(&from), PACK)?,
-            _ => fs::read(&from).map_err(Error::io(format!("cannot read {}", from.display())))?,
-        };
-        fs::write(to, content).map_err(Error::io(format!("cannot write {}", to.display())))
+        unpack(&self.modules.join(path), to)
     }
 
     /// Puts a selection and its indexes below `root`, for modprobe.
@@ -115,6 +128,17 @@ impl Kernel {
             .map_err(Error::io("cannot copy the configuration"))?;
         command::run(Command::new("depmod").arg("-b").arg(root).arg(&self.release), PACK).map(drop)
     }
+}
+
+/// Writes the module in file `from` to `to`, not compressed.
+pub(crate) fn unpack(from: &Path, to: &Path) -> Result<()> {
+    let content = match from.extension().and_then(|e| e.to_str()) {
+        Some("xz") => command::run(Command::new("xz").arg("-dc").arg(from), PACK)?,
+        Some("zst") => command::run(Command::new("zstd").arg("-dcq").arg(from), PACK)?,
+        Some("gz") => command::run(Command::new("gzip").arg("-dc").arg(from), PACK)?,
+        _ => fs::read(from).map_err(Error::io(format!("cannot read {}", from.display())))?,
+    };
+    fs::write(to, content).map_err(Error::io(format!("cannot write {}", to.display())))
 }
 
 /// Without the ending of its compression.

@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::architecture::Architecture;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
 use super::modules::Kernel;
-use super::{accounts, libraries, Flavour, PACK};
+use super::toolchain::{self, Toolchain};
+use super::{accounts, libraries, Flavour, BUSYBOX, PACK};
 
 /// Units that Debian's installation scripts would have enabled, and ours.
 const ENABLED_UNITS: &[&str] = &[
@@ -50,7 +52,7 @@ pub(super) fn module_list(workspace: &Workspace) -> Result<String> {
 /// Builds the whole tree in `stage`, which must not exist.
 pub(super) fn lay_out(
     workspace: &Workspace,
-    flavour: Flavour,
+    (architecture, flavour): (Architecture, Flavour),
     base: &Path,
     kernel: &Kernel,
     agent: &Path,
@@ -69,7 +71,7 @@ pub(super) fn lay_out(
     let _ = fs::remove_dir_all(stage.join("usr/include"));
     copy_tree(&workspace.tests("image/common"), stage)?;
     copy_tree(&workspace.tests(&format!("image/{}", flavour.name())), stage)?;
-    applets(stage)?;
+    applets(architecture, stage)?;
     kernel.install_tree(&kernel.select(&module_list(workspace)?, "root"), stage)?;
     accounts::write(stage, flavour)?;
     copy_tree(&workspace.overlay(), stage)?;
@@ -77,9 +79,13 @@ pub(super) fn lay_out(
 
     let binary = stage.join("usr/bin/defender");
     // An image builder strips; a debug build would not fit the disk's cache.
-    command::run(Command::new("strip").arg("-o").arg(&binary).arg(agent), PACK)?;
+    command::run(Toolchain::tool(architecture, "strip").arg("-o").arg(&binary).arg(agent), PACK)?;
     set_mode(&binary, 0o755)?;
-    libraries::copy(&binary, stage)?;
+    if architecture.is_native() {
+        libraries::copy(&binary, stage)?;
+    } else {
+        toolchain::libraries_are_there(architecture, &binary, stage)?;
+    }
 
     match flavour {
         Flavour::Busybox => {
@@ -144,13 +150,15 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Files that are for who writes them, as both installers leave them out.
-fn left_out(name: &str) -> bool {
+pub(crate) fn left_out(name: &str) -> bool {
     name == ".gitkeep" || name.ends_with(".tests.yaml") || name.ends_with(".tests.toml")
 }
 
 /// A link for every BusyBox applet whose name no package has taken.
-fn applets(stage: &Path) -> Result<()> {
-    let busybox = stage.join("usr/bin/busybox");
+fn applets(architecture: Architecture, stage: &Path) -> Result<()> {
+    // The build machine's is of the same source package.
+    let busybox =
+        if architecture.is_native() { stage.join("usr/bin/busybox") } else { PathBuf::from(BUSYBOX) };
     let list = command::run(Command::new(&busybox).arg("--list"), PACK)?;
     for applet in String::from_utf8_lossy(&list).lines() {
         let taken =

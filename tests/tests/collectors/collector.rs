@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use defender_validation::architecture::Architecture;
 use defender_validation::packages;
 use defender_validation::workspace::Workspace;
 
@@ -101,7 +102,8 @@ action(type="omfile" file="{work}/output" template="line")
 fn syslog_ng(directory: &Path, port: u16, own: &Pair, clients: &Authority) -> Option<Command> {
     static UNPACKING: Mutex<()> = Mutex::new(());
     let alone = UNPACKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let unpacked = Workspace::locate().and_then(|workspace| packages::unpacked(&workspace, "syslog-ng"));
+    let unpacked = Workspace::locate()
+        .and_then(|workspace| packages::unpacked(&workspace, Architecture::X86_64, &["syslog-ng"]));
     let tree = match unpacked {
         Ok(tree) => tree,
         Err(error) => {
