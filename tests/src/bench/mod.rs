@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`exec`] | the cost of each program start, unmonitored, under the agent, under auditd |
 //! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
+//! | [`footprint`] | bytes by component, memory and boot time in an image, for variants of the agent |
 //! | [`latency`] | from exec to the alert's line in the event file |
 //! | [`block`] | from the last failed login's log line to the first dropped packet, beside fail2ban |
 //! | [`scan`] | a scan of the posture, beside Lynis |
@@ -30,6 +31,7 @@ pub mod audit;
 pub mod block;
 pub mod drain;
 pub mod exec;
+pub mod footprint;
 pub mod latency;
 pub mod machine;
 pub mod monitor;
@@ -70,12 +72,13 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture` or `all`.
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
-    if !["exec", "size", "start", "latency", "block", "posture", "all"].contains(&what) {
+    if what != "footprint" && !["exec", "size", "start", "latency", "block", "posture", "all"].contains(&what)
+    {
         return Err(Error::Usage(format!("no benchmark `{what}`")));
     }
     if !options.agent.is_file() {
@@ -101,6 +104,9 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
     }
     if chosen("block") {
         block::run(&bench)?;
+    }
+    if what == "footprint" {
+        footprint::run(workspace, &bench)?;
     }
     if chosen("posture") {
         scan::run(&bench)?;

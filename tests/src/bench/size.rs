@@ -76,7 +76,7 @@ fn features(bench: &Bench) -> Result<Vec<String>> {
     Ok(default.into_iter().flatten().filter_map(|name| name.as_str().map(String::from)).collect())
 }
 
-fn build(bench: &Bench, features: &[&str]) -> Result<PathBuf> {
+pub(super) fn build(bench: &Bench, features: &[&str]) -> Result<PathBuf> {
     let target =
         bench.options.agent.parent().and_then(Path::parent).unwrap_or(&bench.source).join("features");
     let mut cargo = Command::new("cargo");

@@ -17,6 +17,9 @@ mod toolchain;
 pub use accounts::{DEVICE_PASSWORD, DEVICE_USER};
 pub use external::external;
 pub use guest::Programs;
+pub(crate) use libraries::of as libraries;
+pub(crate) use modules::unpack as unpack_module;
+pub(crate) use root::left_out;
 use toolchain::Toolchain;
 
 use std::fs;
