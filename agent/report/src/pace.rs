@@ -66,6 +66,7 @@ impl Pace {
     }
 
     /// New periods of alerts and of other records, from now on.
+    #[cfg(any(test, feature = "mqtt"))]
     pub(crate) fn reschedule(&mut self, periods: [Duration; 2], now: Instant) {
         for (lane, period) in self.lanes.iter_mut().zip(periods) {
             if lane.period != period {

@@ -128,5 +128,5 @@ fn encode(text: &str) -> String {
     encoded
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tls"))]
 mod tests;
