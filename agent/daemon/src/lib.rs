@@ -22,6 +22,7 @@
 //! | [`response`] | what is done about findings besides the firewall |
 //! | [`rules`] | rule files, read and compiled |
 //! | [`run`] | the daemon's start and end |
+//! | [`services`] | the service sensor: units, processes, announcements on the bus |
 //! | `small_file` | small files, read within a bound and replaced whole |
 //! | [`supply`] | which data sources of rules the sensors supply |
 //! | `wire` | requests, replies and shown events from JSON |
@@ -48,6 +49,7 @@ pub mod request;
 pub mod response;
 pub mod rules;
 pub mod run;
+pub mod services;
 mod small_file;
 pub mod supply;
 mod wire;

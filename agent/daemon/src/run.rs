@@ -30,6 +30,7 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
 use crate::{
     allocator, device, files, logins, network, onlooker, packet_filter, peripherals, posture, profile, rules,
+    services,
 };
 
 /// What the command line says.
@@ -190,6 +191,7 @@ async fn serve(parts: Parts, opened: Opened) {
     let config = parts.config.clone();
     let posture = parts.posture.clone();
     let logins = parts.logins.clone();
+    let orders = parts.files.as_ref().map(|files| files.orders.clone());
     let mut pipeline = Pipeline::start(parts, desk.clone(), outlet.drops());
     for health in opened.news {
         pipeline.say(health);
@@ -211,7 +213,7 @@ async fn serve(parts: Parts, opened: Opened) {
         tokio::spawn(network::run(sensor, config.clone(), outlet.clone(), disturbed, stopped));
     }
     let operators = operators(&config);
-    let mut tasks = Vec::new();
+    let mut tasks = services::start(&config, wall_clock, orders, &outlet);
     let mut kept = None;
     if let Some(listener) = opened.control {
         let outlet = outlet.clone();

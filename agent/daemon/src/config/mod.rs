@@ -30,7 +30,7 @@ use value::{
     AllowedPeripheral, Enforcement, FeedKind, Level, LogLevel, Prefix, Priority, ResponseChoice,
     SourceChoice, SyslogFormat, Transport, Urgency, When,
 };
-use watched::{UNWATCHED, WATCHED};
+use watched::{SERVICES, UNWATCHED, WATCHED};
 
 /// The whole configuration. Every key has a default, so that an empty file, or none, guards a device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub network: Network,
     /// Section `files`.
     pub files: Files,
+    /// Section `services`.
+    pub services: Services,
     /// Section `peripheral`.
     pub peripheral: Peripheral,
     /// Section `firewall`.
@@ -98,6 +100,7 @@ impl Config {
                 ("login", &mut read.login),
                 ("network", &mut read.network),
                 ("files", &mut read.files),
+                ("services", &mut read.services),
                 ("peripheral", &mut read.peripheral),
                 ("firewall", &mut read.firewall),
                 ("rules", &mut read.rules),
@@ -285,6 +288,17 @@ Firewall {
     events_per_second: u32 = 20,
     /// KiB of kernel memory for what the agent has not read yet.
     receive_buffer_kib: u32 = 1024,
+} }
+
+section! { "services"
+/// Services of the device: what becomes of them, and what they announce on the system bus.
+Services {
+    /// Watch services.
+    enabled: bool = true,
+    /// What is told of when it stops, fails, starts or is restarted: units of systemd, and, where systemd is not init, processes as `process:` and their short name. What was never there is not missed.
+    watch: Vec<String> = SERVICES.map(str::to_owned).to_vec(),
+    /// Seconds between two looks for processes.
+    interval_s: u64 = 5,
 } }
 
 section! { "rules"
@@ -654,6 +668,7 @@ pub fn sections() -> Vec<Section> {
         Files::section(),
         Peripheral::section(),
         Firewall::section(),
+        Services::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

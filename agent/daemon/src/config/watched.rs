@@ -63,3 +63,21 @@ pub(super) const UNWATCHED: [&str; 6] = [
     "/var/spool/cron/lastrun",
     "/var/spool/cron/atspool",
 ];
+
+/// What guards the device, under the names it has on common images.
+pub(super) const SERVICES: [&str; 14] = [
+    "nftables.service",
+    "iptables.service",
+    "netfilter-persistent.service",
+    "firewalld.service",
+    "ufw.service",
+    "rsyslog.service",
+    "syslog-ng.service",
+    "systemd-journald.service",
+    "auditd.service",
+    "apparmor.service",
+    "process:syslogd",
+    "process:rsyslogd",
+    "process:syslog-ng",
+    "process:auditd",
+];
