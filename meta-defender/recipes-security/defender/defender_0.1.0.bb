@@ -14,7 +14,9 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 require defender-source-tree.inc
 require defender-crates.inc
 
-inherit cargo pkgconfig systemd update-rc.d features_check
+SRC_URI += "file://run-ptest"
+
+inherit cargo pkgconfig systemd update-rc.d features_check ptest
 require defender-user.inc
 
 ANY_OF_DISTRO_FEATURES:class-target = "systemd sysvinit"
