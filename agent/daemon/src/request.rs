@@ -257,6 +257,8 @@ pub struct StatusReport {
     pub peripherals: NetworkStatus,
     /// The watch on the packet filter.
     pub packet_filter: NetworkStatus,
+    /// The watch on kernel modules.
+    pub modules: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -369,7 +371,7 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, events, rules, firewall, sinks, confinement }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, modules, events, rules, firewall, sinks, confinement }
     ProcessStatus { source, detail, declined, lost, table }
     NetworkStatus { modes, lacks, counters }
     EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped }
@@ -524,6 +526,7 @@ mod tests {
             files: part("f"),
             peripherals: part("p"),
             packet_filter: part("q"),
+            modules: part("m"),
             events: EventCounts {
                 process: 1,
                 authentication: 2,

@@ -15,6 +15,7 @@ use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::file::FileSensor;
 use defender_sensors::firewall::FirewallSensor;
+use defender_sensors::module::ModuleSensor;
 use defender_sensors::network::NetworkSensor;
 use defender_sensors::peripheral::PeripheralSensor;
 use defender_sensors::process::{Directory, ProcessSensor, Settings};
@@ -108,6 +109,13 @@ pub fn run(options: &Options) -> ExitCode {
     let directory =
         process.as_ref().map_or_else(|| Directory::of_proc("/proc".into()), ProcessSensor::directory);
     let packet_filter = packet_filter::open(&config, directory, disturbed.clone());
+    let modules = config.module.enabled.then(|| {
+        ModuleSensor::open(defender_sensors::module::Settings {
+            interval: Duration::from_secs(config.module.interval_s.max(1)),
+            proc: "/proc".into(),
+            clock: wall_clock,
+        })
+    });
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -145,6 +153,7 @@ pub fn run(options: &Options) -> ExitCode {
         peripherals: peripherals.as_ref().map(PeripheralSensor::status),
         logins: logins.0,
         packet_filter: packet_filter.as_ref().map(FirewallSensor::status),
+        modules: modules.as_ref().map(ModuleSensor::status),
         disturbed: Arc::clone(&disturbed.blocks),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
@@ -158,6 +167,7 @@ pub fn run(options: &Options) -> ExitCode {
         files: files.0,
         peripherals,
         packet_filter,
+        modules,
         disturbed,
         syslog,
         reports: logins.1,
@@ -177,6 +187,7 @@ struct Opened {
     files: Option<FileSensor>,
     peripherals: Option<PeripheralSensor>,
     packet_filter: Option<FirewallSensor>,
+    modules: Option<ModuleSensor>,
     disturbed: packet_filter::Disturbed,
     syslog: Option<UnixDatagram>,
     reports: Option<tokio::sync::mpsc::Receiver<defender_sensors::login::report::Report>>,
@@ -203,6 +214,9 @@ async fn serve(parts: Parts, opened: Opened) {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.peripherals {
+        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+    }
+    if let Some(sensor) = opened.modules {
         tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
     }
     if let Some(sensor) = opened.packet_filter {

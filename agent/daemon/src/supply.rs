@@ -23,7 +23,8 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
             .then_some("`dbus.enabled` is false, or the agent was built without D-Bus"),
         DataSource::Firewall => (!config.firewall.monitor).then_some("`firewall.monitor` is false"),
         DataSource::Service => (!config.services.enabled).then_some("`services.enabled` is false"),
-        DataSource::FileRead | DataSource::Module => Some("no sensor of this version supplies them"),
+        DataSource::Module => (!config.module.enabled).then_some("`module.enabled` is false"),
+        DataSource::FileRead => Some("no sensor of this version supplies them"),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
 //! | [`file`] | inotify, a baseline of digests | files created, changed, removed |
 //! | [`firewall`] | nf_tables | changes of the packet filter by others |
+//! | [`module`] | `/proc/modules` | kernel modules loaded and removed |
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //! | [`peripheral`] | kernel uevents, `/sys` | devices plugged in and pulled out |
 //!
@@ -18,6 +19,7 @@ pub mod file;
 pub mod firewall;
 mod inotify_queue;
 pub mod login;
+pub mod module;
 mod netlink;
 pub mod network;
 pub mod peripheral;

@@ -40,6 +40,7 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         ("files", &report.files),
         ("peripherals", &report.peripherals),
         ("packet filter", &report.packet_filter),
+        ("modules", &report.modules),
     ];
     for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;

@@ -53,6 +53,8 @@ pub struct Config {
     pub peripheral: Peripheral,
     /// Section `firewall`.
     pub firewall: Firewall,
+    /// Section `module`.
+    pub module: Module,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -103,6 +105,7 @@ impl Config {
                 ("services", &mut read.services),
                 ("peripheral", &mut read.peripheral),
                 ("firewall", &mut read.firewall),
+                ("module", &mut read.module),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -299,6 +302,15 @@ Services {
     watch: Vec<String> = SERVICES.map(str::to_owned).to_vec(),
     /// Seconds between two looks for processes.
     interval_s: u64 = 5,
+} }
+
+section! { "module"
+/// Kernel modules loaded and removed.
+Module {
+    /// Watch them.
+    enabled: bool = true,
+    /// Seconds between two looks at `/proc/modules`, at least 1.
+    interval_s: u64 = 10,
 } }
 
 section! { "rules"
@@ -669,6 +681,7 @@ pub fn sections() -> Vec<Section> {
         Peripheral::section(),
         Firewall::section(),
         Services::section(),
+        Module::section(),
         Rules::section(),
         Rule::section(),
         RuleException::section(),

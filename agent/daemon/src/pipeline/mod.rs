@@ -99,6 +99,8 @@ pub struct Parts {
     pub logins: Option<logins::Handle>,
     /// What the watch on the packet filter is doing; `None` when it is off.
     pub packet_filter: Option<Arc<Mutex<file::Status>>>,
+    /// What the watch on kernel modules is doing; `None` when it is off.
+    pub modules: Option<Arc<Mutex<file::Status>>>,
     /// Told when another program changed a table of the agent.
     pub disturbed: Arc<Notify>,
     /// Measures of confinement, as `measure: state`.
@@ -591,6 +593,7 @@ impl Pipeline {
             ("files", self.files_status()),
             ("peripheral", self.peripherals_status()),
             ("packet_filter", self.packet_filter_status()),
+            ("module", part_status(self.parts.modules.as_ref())),
         ];
         for (name, part) in parts {
             if !part.counters.is_empty() {
@@ -715,6 +718,7 @@ impl Pipeline {
             files: self.files_status(),
             peripherals: self.peripherals_status(),
             packet_filter: self.packet_filter_status(),
+            modules: part_status(self.parts.modules.as_ref()),
             events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
