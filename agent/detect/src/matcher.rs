@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use defender_model::order;
 
 use crate::error::Cause;
 use crate::expression::Expr;
@@ -310,7 +311,7 @@ impl MatcherBuilder {
         let mut compiled = Vec::with_capacity(parts.len());
         // What is answered already is asked first, what has to be computed last.
         let mut ordered: Vec<&Expr> = parts.iter().collect();
-        ordered.sort_by_key(|part| self.cost(part));
+        order::sort_by_key(&mut ordered, |part| self.cost(part));
         for part in ordered {
             compiled.push(self.compile(part)?);
         }
@@ -373,7 +374,7 @@ impl MatcherBuilder {
                 if triggers.len() < needed {
                     return None;
                 }
-                triggers.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+                order::sort_by(&mut triggers, |a, b| a.cost.total_cmp(&b.cost));
                 triggers.truncate(needed);
                 Some(Trigger::union(triggers))
             }
@@ -397,9 +398,9 @@ impl MatcherBuilder {
             }
         }
         let mut fields: Vec<_> = by_field.into_iter().collect();
-        fields.sort_by_key(|(field, _)| *field);
+        order::sort_by_key(&mut fields, |(field, _)| *field);
         for (field, mut literals) in fields {
-            literals.sort_by(|a, b| a.0.cmp(&b.0));
+            order::sort_by(&mut literals, |a, b| a.0.cmp(&b.0));
             let mut patterns: Vec<Vec<u8>> = Vec::new();
             let mut hits: Vec<Vec<Hit>> = Vec::new();
             for (bytes, hit) in literals {
@@ -448,7 +449,7 @@ impl Trigger {
             all.cost += t.cost;
             all.predicates.extend(t.predicates);
         }
-        all.predicates.sort_unstable();
+        order::sort(&mut all.predicates);
         all.predicates.dedup();
         all
     }

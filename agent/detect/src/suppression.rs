@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use defender_model::finding::Finding;
+use defender_model::order;
 use defender_model::time::Timestamp;
 
 /// Kinds of findings that are remembered at a time; beyond it the window that began first ends early.
@@ -142,7 +143,7 @@ impl Suppressor {
         }
         let mut due: Vec<String> =
             self.windows.iter().filter(|(_, w)| over(w, span)).map(|(key, _)| key.clone()).collect();
-        due.sort_by_key(|key| self.windows.get(key).map(|w| w.ends));
+        order::sort_by_key(&mut due, |key| self.windows.get(key).map(|w| w.ends));
         for key in due {
             self.end(&key, out);
         }

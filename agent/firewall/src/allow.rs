@@ -7,6 +7,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use defender_model::order;
+
 use crate::address::{Cidr, Target};
 
 /// Most prefixes taken from the configuration; the rest is refused by [`AllowList::new`].
@@ -55,7 +57,7 @@ impl AllowList {
 
     /// Replaces the gateways; true when that changed anything.
     pub fn set_gateways(&mut self, mut gateways: Vec<IpAddr>) -> bool {
-        gateways.sort_unstable();
+        order::sort(&mut gateways);
         gateways.dedup();
         let changed = gateways != self.gateways;
         self.gateways = gateways;
@@ -121,7 +123,7 @@ fn always(address: IpAddr) -> Option<AllowedBy> {
 pub(crate) fn outermost(prefixes: impl Iterator<Item = Cidr>) -> Vec<Cidr> {
     let mut sorted: Vec<Cidr> = prefixes.collect();
     // By first address, then shortest length: an outer prefix comes before all it covers.
-    sorted.sort_unstable();
+    order::sort(&mut sorted);
     let mut kept: Vec<Cidr> = Vec::with_capacity(sorted.len());
     for cidr in sorted {
         if !kept.last().is_some_and(|outer| outer.covers(cidr)) {

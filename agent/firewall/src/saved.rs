@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use defender_model::order;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Target;
@@ -178,7 +179,7 @@ pub fn plan(
         known.in_kernel = true;
     }
     plan.blocks = blocks.into_values().collect();
-    plan.blocks.sort_by_key(|b| (std::cmp::Reverse(b.remaining_ms), b.target));
+    order::sort_by_key(&mut plan.blocks, |b| (std::cmp::Reverse(b.remaining_ms), b.target));
     plan.over = plan.blocks.len().saturating_sub(limit);
     plan.blocks.truncate(limit);
     plan

@@ -18,6 +18,7 @@
 //! | [`health`] | what the agent says of itself |
 //! | [`identity`] | which device, which boot |
 //! | [`severity`], [`time`] | the scales everything is measured on |
+//! | [`order`] | sorting and collecting at little cost in flash |
 //! | [`text`] | bytes from outside to text, and text to a terminal |
 //! | [`ocsf`] | the JSON encoding, both ways |
 
@@ -32,6 +33,7 @@ pub mod identity;
 pub mod kernel;
 pub mod network;
 pub mod ocsf;
+pub mod order;
 pub mod peripheral;
 pub mod process;
 pub mod remediation;

@@ -117,9 +117,12 @@ fn sizes(document: &Document) -> Map<String, Value> {
     let count = |facet: Option<Facet>| {
         document.entries().filter(|entry| entry.value.map(|(facet, _)| facet) == facet).count().into()
     };
-    let programs = ("programs".to_owned(), count(None));
-    let facets = Facet::ALL.into_iter().map(|facet| (facet.key().to_owned(), count(Some(facet))));
-    std::iter::once(programs).chain(facets).collect()
+    let mut sizes = Map::new();
+    sizes.insert("programs".to_owned(), count(None));
+    for facet in Facet::ALL {
+        sizes.insert(facet.key().to_owned(), count(Some(facet)));
+    }
+    sizes
 }
 
 fn listed(sizes: &Map<String, Value>) -> String {

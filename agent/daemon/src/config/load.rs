@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
 use toml::de::{DeTable, DeValue};
 
 use super::alert::Checked;
@@ -297,7 +298,7 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
             files.push(path);
         }
     }
-    files.sort();
+    order::sort(&mut files);
     if files.len() > DROP_INS {
         let message = format!("{} drop-ins; at most {DROP_INS} are read", files.len());
         return Err(Problem { file: directory.to_owned(), line: None, message, section: false });

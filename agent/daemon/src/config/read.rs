@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use defender_model::order;
 use defender_model::text::nearest;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
@@ -90,7 +91,7 @@ pub(super) fn entries(
     places: &mut [(&'static str, &mut dyn Place)],
 ) -> Result<(), Fault> {
     let mut keys: Vec<_> = table.iter().collect();
-    keys.sort_by_key(|(key, _)| key.span().start);
+    order::sort_by_key(&mut keys, |(key, _)| key.span().start);
     for (key, value) in keys {
         let name: &str = key.get_ref();
         let Some((_, place)) = places.iter_mut().find(|(known, _)| *known == name) else {
@@ -175,7 +176,10 @@ impl<T: Value> Value for Vec<T> {
 impl<T: Value> Value for BTreeMap<String, T> {
     fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
         let DeValue::Table(table) = value.get_ref() else { return Err(Fault::wanted(value, "a table")) };
-        let entries = table.iter().map(|(key, value)| Ok((key.get_ref().to_string(), T::from_toml(value)?)));
-        entries.collect()
+        let mut entries = Self::new();
+        for (key, value) in table {
+            entries.insert(key.get_ref().to_string(), T::from_toml(value)?);
+        }
+        Ok(entries)
     }
 }

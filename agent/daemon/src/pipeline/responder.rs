@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use defender_firewall::{BlockRequest, Blocked, Cidr, Config, Firewall, Target};
 use defender_model::health::{Health, Kind};
+use defender_model::order;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, Notify};
@@ -311,7 +312,7 @@ impl Task {
         let reply = match self.firewall.blocked().await {
             Ok(blocked) => {
                 let mut addresses: Vec<BlockedAddress> = blocked.into_iter().map(describe).collect();
-                addresses.sort_by_key(|blocked| blocked.seconds_left);
+                order::sort_by_key(&mut addresses, |blocked| blocked.seconds_left);
                 Reply::Blocked { addresses }
             }
             Err(error) => Reply::Failed { error: error.to_string() },

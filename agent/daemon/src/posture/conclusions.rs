@@ -11,6 +11,7 @@ use std::sync::Arc;
 use defender_model::compliance::Verdict;
 use defender_model::event::Event;
 use defender_model::finding::{Finding, Responses, RuleInfo};
+use defender_model::order;
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_posture::report::ocsf::compliance;
@@ -40,7 +41,7 @@ impl Conclusions {
             report.policies.iter().flat_map(|policy| policy.checks.iter().map(move |check| (policy, check)));
         let verdicts =
             checks.map(|(policy, check)| (check.check.id.clone(), compliance(&policy.id, check).verdict));
-        Self { score: report.score(), verdicts: verdicts.collect() }
+        Self { score: report.score(), verdicts: order::map(verdicts) }
     }
 
     /// Reads what was kept; `None` when there is nothing to be read.
@@ -112,7 +113,7 @@ impl Conclusions {
 
 /// The alert about a score that fell.
 fn dropped(old: f32, new: f32, mut worse: Vec<(Severity, String)>, now: Timestamp) -> Finding {
-    worse.sort_by(|a, b| b.cmp(a));
+    order::sort_by(&mut worse, |a, b| b.cmp(a));
     let severity = worse.first().map_or(Severity::Medium, |(severity, _)| *severity);
     let count = worse.len();
     let mut names: Vec<&str> = worse.iter().take(NAMED).map(|(_, check)| check.as_str()).collect();

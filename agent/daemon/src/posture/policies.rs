@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
 use defender_posture::policy::duplicates;
 use defender_posture::{Policy, Root};
 
@@ -98,7 +99,7 @@ impl Source<'_> {
             };
             match listed {
                 Ok(mut names) => {
-                    names.sort();
+                    order::sort(&mut names);
                     files.extend(
                         names.iter().map(|name| directory.join(name)).filter(|file| id_of(file).is_some()),
                     );

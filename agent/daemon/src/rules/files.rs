@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
+
 use crate::small_file;
 
 /// Deepest directory below a named one.
@@ -26,7 +28,7 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, problem: &mu
         Ok(entries) => entries,
         Err(error) => return problem(directory, format!("cannot be listed: {error}")),
     };
-    entries.sort();
+    order::sort(&mut entries);
     for path in entries {
         let name = path.to_string_lossy();
         if path.is_dir() {

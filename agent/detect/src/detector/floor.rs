@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use defender_model::finding::Finding;
+use defender_model::order;
 use defender_model::time::Timestamp;
 
 use super::{memory, Detector, Group};
@@ -66,7 +67,7 @@ impl Detector {
             }
         }
         // The same input gives the same output.
-        short.sort_unstable();
+        order::sort(&mut short);
         for (key, value) in short {
             let grouped = !correlation.group_by.is_empty();
             let groups = &mut self.groups[number].by_key;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use defender_model::order;
 use defender_model::text::nearest;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
@@ -159,10 +160,10 @@ impl Document {
 /// Entries only the one or only the other of two sorted lists has; true for those of the second.
 #[must_use]
 pub fn difference<'d>(old: &'d Document, new: &'d Document) -> Vec<(bool, Entry<'d>)> {
-    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (old.entries().collect(), new.entries().collect());
+    let (before, after) = (order::set(old.entries()), order::set(new.entries()));
     let gone = before.difference(&after).map(|entry| (false, *entry));
     let mut all: Vec<_> = gone.chain(after.difference(&before).map(|entry| (true, *entry))).collect();
-    all.sort_by_key(|(new, entry)| (*entry, *new));
+    order::sort_by_key(&mut all, |(new, entry)| (*entry, *new));
     all
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use defender_model::event::Event;
+use defender_model::order;
 
 use super::document::{self, Document, MAX_ENTRIES};
 use super::endpoint::{write_listen, write_peer, Seen, EPHEMERAL};
@@ -161,14 +162,14 @@ fn absorb(facet: Facet, names: &mut BTreeSet<String>) {
 fn merge(entries: &mut BTreeSet<String>, at_least: usize, common: fn(&str) -> Option<String>) {
     let mut all: Vec<(String, &String)> =
         entries.iter().filter_map(|entry| Some((common(entry)?, entry))).collect();
-    all.sort_unstable();
+    order::sort(&mut all);
     let alike = all.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() >= at_least);
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     for alike in alike {
         gone.extend(alike.iter().map(|(_, entry)| (*entry).clone()));
         come.push(alike[0].0.clone());
     }
-    gone.sort_unstable();
+    order::sort(&mut gone);
     entries.retain(|entry| gone.binary_search(entry).is_err());
     entries.extend(come);
 }

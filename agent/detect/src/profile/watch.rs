@@ -1,6 +1,7 @@
 //! A profile in force: what of an event it lacks.
 
 use defender_model::event::Event;
+use defender_model::order;
 
 use super::document::{Document, Facts};
 use super::endpoint::Endpoint;
@@ -176,7 +177,7 @@ impl From<&Document> for Profile {
             }
         }
         // Escapes sort otherwise than what they stand for.
-        programs.sort_by(|a, b| a.0.cmp(&b.0));
+        order::sort_by(&mut programs, |a, b| a.0.cmp(&b.0));
         (profile.programs, profile.patterns) = (programs.into(), patterns.into());
         profile
     }
@@ -195,7 +196,7 @@ fn known(facts: &Facts) -> Known {
             }
         }
         if !exact.is_empty() || !patterns.is_empty() {
-            exact.sort();
+            order::sort(&mut exact);
             names.push((facet, Names { exact: exact.into(), patterns: patterns.into() }));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use defender_model::finding::RuleInfo;
+use defender_model::order;
 
 use super::{Feed, Rule, RuleKind, RuleOverride, RuleSet};
 use crate::error::{Cause, RuleError};
@@ -194,7 +195,7 @@ impl Compiler {
                         joint_needs(correlation.kind, inputs_of[index].iter().map(|at| needs[*at]));
                     let number = to_u32(set.correlations.len());
                     let mut sources: Vec<usize> = inputs_of[index].clone();
-                    sources.sort_unstable();
+                    order::sort(&mut sources);
                     sources.dedup();
                     for (input, source) in (0u32..).zip(sources) {
                         set.feeds[source].push(Feed { correlation: number, input });

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use defender_model::order;
+
 use super::compile::{to_u32, Compiler};
 use super::{Correlation, Input, Key};
 use crate::error::{At, Cause};
@@ -93,7 +95,7 @@ impl Compiler {
             return Err(At::new(self.entries[index].document.line, cause));
         };
         let mut sources = targets.to_vec();
-        sources.sort_unstable();
+        order::sort(&mut sources);
         sources.dedup();
         let inputs: Vec<Input> = sources
             .iter()

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use defender_model::order;
+
 use crate::root::{Root, Unreadable};
 
 /// The modules of an image.
@@ -68,8 +70,8 @@ impl Modules {
         }
         if live {
             let loaded = root.text("/proc/modules")?.unwrap_or_default();
-            modules.loaded =
-                Some(loaded.lines().filter_map(|line| Some(normal(line.split(' ').next()?))).collect());
+            let names = loaded.lines().filter_map(|line| Some(normal(line.split(' ').next()?)));
+            modules.loaded = Some(order::set(names));
         }
         Ok(modules)
     }

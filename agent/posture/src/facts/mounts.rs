@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use defender_model::order;
 use defender_model::text;
 
 use super::image;
@@ -182,7 +183,7 @@ pub(crate) fn hidden(own: &[u8], of_init: &[u8]) -> Vec<String> {
     let mut seen = HashSet::new();
     let tops = own.iter().rev().filter(|place| seen.insert(&place.point));
     let mut hidden: Vec<String> = tops.filter(is_hidden).map(|place| place.point.clone()).collect();
-    hidden.sort();
+    order::sort(&mut hidden);
     hidden
 }
 

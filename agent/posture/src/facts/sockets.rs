@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use defender_model::order;
 use defender_model::text;
 
 use crate::root::{Root, Unreadable};
@@ -42,7 +43,7 @@ pub(crate) fn read(root: &Root) -> Result<Vec<Listener>, Unreadable> {
             listeners.extend(table(&text::from_bytes(&bytes), protocol));
         }
     }
-    listeners.sort_by_key(|listener| (listener.port, listener.protocol));
+    order::sort_by_key(&mut listeners, |listener| (listener.port, listener.protocol));
     Ok(listeners)
 }
 

@@ -1,5 +1,6 @@
 //! The keys of one table: each asked for by name and type; what nobody asked for is a mistake.
 
+use defender_model::order;
 use defender_model::text::nearest;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
@@ -44,7 +45,7 @@ impl<'t> Keys<'t> {
     pub(crate) fn names(&self) -> Vec<(&'t str, usize)> {
         let mut names: Vec<_> =
             self.table.iter().map(|(key, _)| (key.get_ref().as_ref(), key.span().start)).collect();
-        names.sort_by_key(|(_, at)| *at);
+        order::sort_by_key(&mut names, |(_, at)| *at);
         names
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use defender_model::compliance::Verdict;
+use defender_model::order;
 use defender_model::severity::Severity;
 use defender_model::text::printable;
 use serde_json::{json, Value};
@@ -107,7 +108,7 @@ pub struct Difference {
 #[must_use]
 pub fn compare(before: &Conclusions, after: &Conclusions) -> Difference {
     let mut ids: Vec<&String> = before.keys().chain(after.keys()).collect();
-    ids.sort();
+    order::sort(&mut ids);
     ids.dedup();
     let changes = ids
         .into_iter()
@@ -153,7 +154,7 @@ impl Difference {
             Some(c) if c.verdict == Verdict::Fail => Some(c.severity),
             _ => None,
         };
-        changes.sort_by_key(|(_, _, after)| std::cmp::Reverse(badness(after)));
+        order::sort_by_key(&mut changes, |(_, _, after)| std::cmp::Reverse(badness(after)));
         let word = |c: &Option<Conclusion>| c.as_ref().map_or("absent", |c| c.verdict.name());
         // Writing to a String cannot fail.
         for (id, before, after) in changes {

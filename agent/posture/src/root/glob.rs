@@ -3,6 +3,8 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
+
 use super::{Kind, Root, Unreadable};
 
 /// Most paths one pattern stands for.
@@ -134,7 +136,7 @@ impl Root {
         for pattern in alternatives(pattern) {
             self.expand(&pattern, &mut found)?;
         }
-        found.sort();
+        order::sort(&mut found);
         found.dedup();
         Ok(found)
     }

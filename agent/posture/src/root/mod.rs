@@ -25,6 +25,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
 use defender_model::text;
 
 use self::resolve::Last;
@@ -376,7 +377,7 @@ impl Root {
         if more {
             return Err(unreadable(path, format!("more than {LIST_LIMIT} entries")));
         }
-        names.sort();
+        order::sort(&mut names);
         Ok(names)
     }
 

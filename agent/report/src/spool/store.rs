@@ -8,6 +8,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use defender_model::order;
+
 use super::frame::{self, Found};
 use crate::error::Error;
 use crate::record::Record;
@@ -125,7 +127,7 @@ impl Store {
     /// Puts a lane's segments in order and cuts off what is not a whole record at its end.
     fn mend(&mut self, lane: Lane) -> Result<(), Error> {
         let files = &mut self.lanes[lane as usize];
-        files.segments.make_contiguous().sort_by_key(|segment| segment.number);
+        order::sort_by_key(files.segments.make_contiguous(), |segment| segment.number);
         files.next = files.segments.back().map_or(1, |last| last.number + 1);
         let Some(last) = files.segments.back().copied() else { return Ok(()) };
         let content = self.content(lane, last.number)?;

@@ -2,6 +2,8 @@
 //!
 //! Numbers are searched by halves, as kernels before 5.11 run the whole program for every system call.
 
+use defender_model::order;
+
 use super::super::sys::Instruction;
 
 /// The architecture a program is for.
@@ -70,7 +72,7 @@ const fn argument(index: u32) -> u32 {
 /// The program; nothing if it would need a jump longer than BPF has, which the tests exclude for the policy.
 pub(super) fn assemble(target: &Target, rules: &[(u32, Rule)]) -> Option<Vec<Instruction>> {
     let mut sorted = rules.to_vec();
-    sorted.sort_by_key(|(number, _)| *number);
+    order::sort_by_key(&mut sorted, |(number, _)| *number);
     let mut program = Program::default();
     program.load(ARCHITECTURE);
     program.jump(libc::BPF_JEQ, target.architecture, 1, 0);

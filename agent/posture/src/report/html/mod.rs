@@ -2,8 +2,9 @@
 //!
 //! Everything from the scanned root is escaped; a content security policy forbids the page all but its own style and script.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+use defender_model::order;
 
 use super::junit::content as escape;
 use crate::result::{CheckResult, PolicyResult, Report, Verdict};
@@ -76,7 +77,7 @@ fn card(title: &str, score: Option<f32>, checks: &[&CheckResult], out: &mut Stri
 }
 
 fn filters(checks: &[&CheckResult], out: &mut String) {
-    let sections: BTreeSet<&str> = checks.iter().map(|result| result.check.section.as_str()).collect();
+    let sections = order::set(checks.iter().map(|result| result.check.section.as_str()));
     out.push_str(
         "<form><select name=\"verdict\" aria-label=\"Verdict\"><option value=\"\">every verdict</option>",
     );
