@@ -13,6 +13,7 @@
 //! | `field` | the field map: from our events to Sigma's names |
 //! | `pattern`, `encoding`, `regular` | strings with wildcards, encodings, regular expressions |
 //! | `predicate`, `expression` | questions about a field, and their combination |
+//! | `automaton` | many literals in one pass over a text |
 //! | `matcher` | all rules of a class compiled together: one pass per field, then the rules it points to |
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
@@ -25,6 +26,7 @@
 //! | [`error`] | [`RuleError`]: what is wrong and what to do about it |
 
 pub mod alert;
+mod automaton;
 mod describe;
 pub mod detector;
 mod encoding;

@@ -3,12 +3,10 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-use regex_automata::meta::Regex;
-
 use crate::error::Cause;
 use crate::field::{Field, Value, Values};
 use crate::pattern::{self, Part, Pattern};
-use crate::regular;
+use crate::regular::{self, Regex};
 
 /// A question, as rules spell it: comparable, so that equal questions of different rules are asked once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

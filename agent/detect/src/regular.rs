@@ -3,8 +3,12 @@
 //! Loading a rule only checks its expression. It is compiled when an event first asks, which most expressions never see: hundreds of
 //! automatons that lie idle would cost a small device more memory than the rest of the agent.
 
-use regex_automata::meta::Regex;
-use regex_automata::nfa::thompson::WhichCaptures;
+use std::sync::{Mutex, PoisonError};
+
+use regex_automata::hybrid::dfa::{self, DFA};
+use regex_automata::nfa::thompson::pikevm::{self, PikeVM};
+use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_automata::Input;
 use regex_syntax::hir::{Capture, Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 use regex_syntax::ParserBuilder;
 
@@ -63,25 +67,59 @@ fn read(expression: &str, flags: RegexFlags) -> Result<(Hir, bool), Cause> {
 }
 
 fn build(expression: &str, hir: &Hir, unicode: bool) -> Result<Regex, Cause> {
-    Regex::builder()
-        .configure(
-            Regex::config()
-                .utf8_empty(unicode)
-                .nfa_size_limit(Some(MAX_COMPILED))
-                // Only whether it matches is asked, and the automaton of all rules has looked for its literals already.
-                .which_captures(WhichCaptures::None)
-                .auto_prefilter(false)
-                .onepass(false)
-                .hybrid_cache_capacity(CACHE),
-        )
-        .build_from_hir(hir)
-        .map_err(|e| match e.size_limit() {
-            Some(_) => Cause::TooLarge(format!(
-                "the regular expression `{}` compiles to more than {MAX_COMPILED} bytes",
-                shown(expression)
-            )),
-            None => uncompiled(expression, &e),
+    let config = thompson::Config::new()
+        .utf8(unicode)
+        .nfa_size_limit(Some(MAX_COMPILED))
+        .shrink(false)
+        .which_captures(WhichCaptures::None);
+    let states = thompson::Compiler::new().configure(config).build_from_hir(hir);
+    states.and_then(Regex::new).map_err(|e| match e.size_limit() {
+        Some(_) => Cause::TooLarge(format!(
+            "the regular expression `{}` compiles to more than {MAX_COMPILED} bytes",
+            shown(expression)
+        )),
+        None => uncompiled(expression, &e),
+    })
+}
+
+/// A compiled expression. Only whether it matches can be asked, and the automaton of all rules has looked for its literals already.
+#[derive(Debug)]
+pub(crate) struct Regex {
+    /// Built as texts are read; absent when its cache could not hold it.
+    lazy: Option<DFA>,
+    /// For texts the lazy one gives up on.
+    simulation: PikeVM,
+    /// Made when first needed.
+    caches: Mutex<(Option<dfa::Cache>, Option<pikevm::Cache>)>,
+}
+
+impl Regex {
+    fn new(states: thompson::NFA) -> Result<Self, thompson::BuildError> {
+        let config = dfa::Config::new()
+            .cache_capacity(CACHE)
+            .minimum_cache_clear_count(Some(3))
+            .minimum_bytes_per_state(Some(10));
+        Ok(Self {
+            lazy: dfa::Builder::new().configure(config).build_from_nfa(states.clone()).ok(),
+            simulation: pikevm::Builder::new().build_from_nfa(states)?,
+            caches: Mutex::new((None, None)),
         })
+    }
+
+    /// Whether it matches somewhere in the text.
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_lazy, of_simulation) = &mut *caches;
+        let input = Input::new(text).earliest(true);
+        if let Some(lazy) = &self.lazy {
+            let cache = of_lazy.get_or_insert_with(|| lazy.create_cache());
+            if let Ok(found) = lazy.try_search_fwd(cache, &input) {
+                return found.is_some();
+            }
+        }
+        let cache = of_simulation.get_or_insert_with(|| self.simulation.create_cache());
+        self.simulation.is_match(cache, input)
+    }
 }
 
 /// Leaves of the expression, each as often as repetitions write it out. Recursion is bounded by the parser's nesting limit.
@@ -320,6 +358,27 @@ mod tests {
             let flags = RegexFlags { ignore_case, ..RegexFlags::default() };
             prop_assert_eq!(check(&expression, flags).is_ok(), compile(&expression, flags).is_ok(), "{}", expression);
         }
+    }
+
+    #[test]
+    fn answers_where_the_lazy_automaton_gives_up() {
+        // Its cache is full again and again.
+        let large = compile("(a|b)*a(a|b){14}c", RegexFlags::default()).unwrap();
+        let mut state = 1_u32;
+        let text: String = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            if state >> 31 == 0 {
+                'a'
+            } else {
+                'b'
+            }
+        })
+        .take(60_000)
+        .collect();
+        let lazy = large.lazy.as_ref().unwrap();
+        assert!(lazy.try_search_fwd(&mut lazy.create_cache(), &Input::new(&text)).is_err());
+        assert!(!large.is_match(&text));
+        assert!(large.is_match(&format!("{text}a{}c", "b".repeat(14))));
     }
 
     #[test]

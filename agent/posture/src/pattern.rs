@@ -1,8 +1,8 @@
 //! Regular expressions of policies: checked when the policy is read, compiled when they are used, so that hundreds of them cost no
 //! memory between scans.
 
-use regex_automata::meta::Regex;
-use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::nfa::thompson::pikevm::{Cache, PikeVM};
+use regex_automata::nfa::thompson::{Compiler, Config, WhichCaptures};
 use regex_syntax::hir::Hir;
 use regex_syntax::ParserBuilder;
 
@@ -44,22 +44,36 @@ impl Pattern {
     /// It is larger than a policy's expression may be.
     pub(crate) fn compile(&self) -> Result<Regex, String> {
         let hir = parse(&self.0)?;
-        Regex::builder()
-            .configure(
-                Regex::config()
-                    .utf8_empty(false)
-                    .nfa_size_limit(Some(MAX_COMPILED))
-                    .which_captures(WhichCaptures::None)
-                    .hybrid(false)
-                    .onepass(false),
-            )
+        let config = Config::new()
+            .utf8(false)
+            .nfa_size_limit(Some(MAX_COMPILED))
+            .shrink(false)
+            .which_captures(WhichCaptures::None);
+        let simulation = Compiler::new()
+            .configure(config)
             .build_from_hir(&hir)
-            .map_err(|_| format!("the regular expression `{}` is too large", self.0))
+            .and_then(|states| PikeVM::builder().build_from_nfa(states))
+            .map_err(|_| format!("the regular expression `{}` is too large", self.0))?;
+        let cache = simulation.create_cache();
+        Ok(Regex { simulation, cache })
     }
 
     /// Whether it matches one text. A pattern that is too large to compile matches nothing: [`Self::compile`] tells.
     pub(crate) fn matches(&self, text: &str) -> bool {
-        self.compile().is_ok_and(|regex| regex.is_match(text))
+        self.compile().is_ok_and(|mut regex| regex.is_match(text))
+    }
+}
+
+/// A compiled expression.
+pub(crate) struct Regex {
+    simulation: PikeVM,
+    cache: Cache,
+}
+
+impl Regex {
+    /// Whether it matches somewhere in the text.
+    pub(crate) fn is_match(&mut self, text: &str) -> bool {
+        self.simulation.is_match(&mut self.cache, text)
     }
 }
 

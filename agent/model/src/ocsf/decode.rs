@@ -1,11 +1,12 @@
 //! JSON lines back to events: what `replay` reads. Only what detection judges is read back: observations, not conclusions.
 
 mod observed;
+mod place;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Deserialize;
-
+use self::place::objects;
 use super::{class, wire};
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::Event;
@@ -49,7 +50,8 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
     if line.len() > MAX_LINE {
         return Err(DecodeError::TooLong(line.len()));
     }
-    let record: Record = serde_json::from_slice(line).map_err(DecodeError::Json)?;
+    let mut record = Record::default();
+    place::read(line, &mut record).map_err(DecodeError::Json)?;
     let time = Timestamp(record.time.ok_or(DecodeError::Attribute("time"))?);
     let sequence = record.metadata.sequence;
     let kind = match record.class_uid {
@@ -79,203 +81,168 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
     Ok(Some(Event { time, sequence, kind }))
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Record {
-    class_uid: Option<u32>,
-    activity_id: u32,
-    time: Option<i64>,
-    message: String,
-    count: Option<u32>,
-    duration: Option<u64>,
-    status_id: u8,
-    severity_id: u8,
-    exit_code: Option<i32>,
-    actor: ActorObject,
-    process: Option<ProcessObject>,
-    user: Named,
-    service: Named,
-    app: Named,
-    session: Session,
-    start_time: Option<i64>,
-    end_time: Option<i64>,
-    src_endpoint: Endpoint,
-    dst_endpoint: Endpoint,
-    connection_info: ConnectionInfo,
-    traffic: Traffic,
-    query: Query,
-    rcode_id: Option<u16>,
-    answers: Vec<AnswerObject>,
-    file: FileObject,
-    file_result: Option<FileObject>,
-    peripheral_device: Peripheral,
-    driver: Driver,
-    entity: Entity,
-    unmapped: Unmapped,
-    metadata: Metadata,
-}
+objects! {
+    struct Record {
+        class_uid: Option<u32>,
+        activity_id: u32,
+        time: Option<i64>,
+        message: String,
+        count: Option<u32>,
+        duration: Option<u64>,
+        status_id: u8,
+        severity_id: u8,
+        exit_code: Option<i32>,
+        actor: ActorObject,
+        process: Option<ProcessObject>,
+        user: Named,
+        service: Named,
+        app: Named,
+        session: Session,
+        start_time: Option<i64>,
+        end_time: Option<i64>,
+        src_endpoint: Endpoint,
+        dst_endpoint: Endpoint,
+        connection_info: ConnectionInfo,
+        traffic: Traffic,
+        query: Query,
+        rcode_id: Option<u16>,
+        answers: Vec<AnswerObject>,
+        file: FileObject,
+        file_result: Option<FileObject>,
+        peripheral_device: Peripheral,
+        driver: Driver,
+        entity: Entity,
+        unmapped: Unmapped,
+        metadata: Metadata,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Metadata {
-    sequence: u64,
-    log_provider: String,
-    event_code: String,
-    is_truncated: bool,
-}
+    struct Metadata {
+        sequence: u64,
+        log_provider: String,
+        event_code: String,
+        is_truncated: bool,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ActorObject {
-    process: Option<ProcessObject>,
-}
+    struct ActorObject {
+        process: Option<ProcessObject>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ProcessObject {
-    pid: u32,
-    file: FileObject,
-    cmd_line: String,
-    working_directory: String,
-    user: Named,
-    group: Named,
-    euid: Option<u32>,
-    auid: Option<u32>,
-    session: Session,
-    created_time: Option<i64>,
-    parent_process: Option<Box<ProcessObject>>,
-}
+    struct ProcessObject {
+        pid: u32,
+        file: FileObject,
+        cmd_line: String,
+        working_directory: String,
+        user: Named,
+        group: Named,
+        euid: Option<u32>,
+        auid: Option<u32>,
+        session: Session,
+        created_time: Option<i64>,
+        parent_process: Option<Box<ProcessObject>>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct FileObject {
-    path: String,
-    name: String,
-    type_id: u8,
-    owner: Named,
-    hashes: Vec<Fingerprint>,
-}
+    struct FileObject {
+        path: String,
+        name: String,
+        type_id: u8,
+        owner: Named,
+        hashes: Vec<Fingerprint>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Fingerprint {
-    algorithm_id: u8,
-    value: String,
-}
+    struct Fingerprint {
+        algorithm_id: u8,
+        value: String,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ConnectionInfo {
-    direction_id: u8,
-    protocol_num: Option<u8>,
-}
+    struct ConnectionInfo {
+        direction_id: u8,
+        protocol_num: Option<u8>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Traffic {
-    bytes_out: Option<u64>,
-    packets_out: Option<u64>,
-    bytes_in: Option<u64>,
-    packets_in: Option<u64>,
-}
+    struct Traffic {
+        bytes_out: Option<u64>,
+        packets_out: Option<u64>,
+        bytes_in: Option<u64>,
+        packets_in: Option<u64>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Query {
-    hostname: String,
-    #[serde(rename = "type")]
-    record_type: String,
-}
+    struct Query {
+        hostname: String,
+        record_type: String = "type",
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct AnswerObject {
-    #[serde(rename = "type")]
-    record_type: String,
-    rdata: String,
-}
+    struct AnswerObject {
+        record_type: String = "type",
+        rdata: String,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Peripheral {
-    name: String,
-    uid: String,
-    class: String,
-    vendor_name: Option<String>,
-    model: Option<String>,
-    serial_number: Option<String>,
-    vendor_id_list: Vec<String>,
-}
+    struct Peripheral {
+        name: String,
+        uid: String,
+        class: String,
+        vendor_name: Option<String>,
+        model: Option<String>,
+        serial_number: Option<String>,
+        vendor_id_list: Vec<String>,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Driver {
-    file: FileObject,
-}
+    struct Driver {
+        file: FileObject,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Entity {
-    name: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
+    struct Entity {
+        name: String,
+        kind: String = "type",
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Named {
-    name: Option<String>,
-    uid: Option<String>,
+    struct Named {
+        name: Option<String>,
+        uid: Option<String>,
+    }
+
+    struct Session {
+        uid: Option<String>,
+        terminal: Option<String>,
+    }
+
+    struct Endpoint {
+        ip: Option<IpAddr>,
+        port: Option<u16>,
+        hostname: Option<String>,
+    }
+
+    struct Unmapped {
+        argv: Option<Vec<String>>,
+        signal: Option<u8>,
+        method: Option<String>,
+        user_known: Option<bool>,
+        kind: String,
+        rcode: Option<u16>,
+        mode: Option<String>,
+        bus: String,
+        product_id: Option<String>,
+        family: String,
+        operation: String,
+        rule: Option<String>,
+        entries: Option<u32>,
+        functions: String,
+        interfaces: String,
+        nodes: String,
+        parent: Option<String>,
+        allowed: Option<bool>,
+        title: String,
+        category: String,
+        sender: String,
+        attributes: BTreeMap<String, String>,
+        effect: String,
+        summary: String,
+    }
 }
 
 impl Named {
     fn id(&self) -> Option<u32> {
         self.uid.as_deref().and_then(|uid| uid.parse().ok())
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Session {
-    uid: Option<String>,
-    terminal: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Endpoint {
-    ip: Option<IpAddr>,
-    port: Option<u16>,
-    hostname: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Unmapped {
-    argv: Option<Vec<String>>,
-    signal: Option<u8>,
-    method: Option<String>,
-    user_known: Option<bool>,
-    kind: String,
-    rcode: Option<u16>,
-    mode: Option<String>,
-    bus: String,
-    product_id: Option<String>,
-    family: String,
-    operation: String,
-    rule: Option<String>,
-    entries: Option<u32>,
-    functions: String,
-    interfaces: String,
-    nodes: String,
-    parent: Option<String>,
-    allowed: Option<bool>,
-    title: String,
-    category: String,
-    sender: String,
-    attributes: serde_json::Value,
-    effect: String,
-    summary: String,
 }
 
 fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {

@@ -45,11 +45,11 @@ impl Package {
                 false => Outcome::absent("no package database in the image"),
             });
         };
-        let compiled: Vec<_> = self.names.iter().filter_map(|pattern| pattern.compile().ok()).collect();
+        let mut compiled: Vec<_> = self.names.iter().filter_map(|pattern| pattern.compile().ok()).collect();
         let found: Vec<(&String, &String)> = packages
             .versions
             .iter()
-            .filter(|(name, _)| compiled.iter().any(|regex| regex.is_match(name.as_str())))
+            .filter(|(name, _)| compiled.iter_mut().any(|regex| regex.is_match(name.as_str())))
             .collect();
         let fits = |version: &str| {
             self.version_at_least.as_ref().is_none_or(|least| compare(version, least) != Ordering::Less)

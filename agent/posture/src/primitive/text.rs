@@ -72,7 +72,7 @@ pub(super) fn uncommented<'t>(line: &'t str, signs: &str) -> &'t str {
 
 impl Primitive for Text {
     fn judge(&self, scan: &Scan<'_>) -> Outcome {
-        let regex = match self.pattern.compile() {
+        let mut regex = match self.pattern.compile() {
             Ok(regex) => regex,
             Err(reason) => return Outcome::unknown(reason),
         };

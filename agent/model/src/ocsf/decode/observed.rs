@@ -252,21 +252,13 @@ pub(super) fn service(record: Record) -> Result<ServiceActivity, DecodeError> {
 
 pub(super) fn submitted(record: Record) -> Result<Submitted, DecodeError> {
     let severity = Severity::from_id(record.severity_id).ok_or(DecodeError::Attribute("severity_id"))?;
-    let mut attributes = Vec::new();
-    if let serde_json::Value::Object(object) = record.unmapped.attributes {
-        for (name, value) in object {
-            if let serde_json::Value::String(value) = value {
-                attributes.push((name, value));
-            }
-        }
-    }
     Ok(Submitted {
         title: record.unmapped.title,
         severity,
         category: record.unmapped.category,
         code: record.metadata.event_code,
         message: record.message,
-        attributes,
+        attributes: record.unmapped.attributes.into_iter().collect(),
         sender: record.unmapped.sender,
         process: actor(record.actor),
     })
