@@ -72,14 +72,21 @@ fn build(expression: &str, hir: &Hir, unicode: bool) -> Result<Regex, Cause> {
         .nfa_size_limit(Some(MAX_COMPILED))
         .shrink(false)
         .which_captures(WhichCaptures::None);
-    let states = thompson::Compiler::new().configure(config).build_from_hir(hir);
-    states.and_then(Regex::new).map_err(|e| match e.size_limit() {
+    let refused = |error: thompson::BuildError| match error.size_limit() {
         Some(_) => Cause::TooLarge(format!(
             "the regular expression `{}` compiles to more than {MAX_COMPILED} bytes",
             shown(expression)
         )),
-        None => uncompiled(expression, &e),
-    })
+        None => uncompiled(expression, &error),
+    };
+    let states = thompson::Compiler::new().configure(config).build_from_hir(hir).map_err(refused)?;
+    let simulation = pikevm::Builder::new().build_from_nfa(states.clone()).map_err(refused)?;
+    let config = dfa::Config::new()
+        .cache_capacity(CACHE)
+        .minimum_cache_clear_count(Some(3))
+        .minimum_bytes_per_state(Some(10));
+    let lazy = dfa::Builder::new().configure(config).build_from_nfa(states).ok();
+    Ok(Regex { lazy, simulation, caches: Mutex::new((None, None)) })
 }
 
 /// A compiled expression. Only whether it matches can be asked, and the automaton of all rules has looked for its literals already.
@@ -94,18 +101,6 @@ pub(crate) struct Regex {
 }
 
 impl Regex {
-    fn new(states: thompson::NFA) -> Result<Self, thompson::BuildError> {
-        let config = dfa::Config::new()
-            .cache_capacity(CACHE)
-            .minimum_cache_clear_count(Some(3))
-            .minimum_bytes_per_state(Some(10));
-        Ok(Self {
-            lazy: dfa::Builder::new().configure(config).build_from_nfa(states.clone()).ok(),
-            simulation: pikevm::Builder::new().build_from_nfa(states)?,
-            caches: Mutex::new((None, None)),
-        })
-    }
-
     /// Whether it matches somewhere in the text.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
