@@ -49,11 +49,9 @@ impl Pattern {
             .nfa_size_limit(Some(MAX_COMPILED))
             .shrink(false)
             .which_captures(WhichCaptures::None);
-        let simulation = Compiler::new()
-            .configure(config)
-            .build_from_hir(&hir)
-            .and_then(|states| PikeVM::builder().build_from_nfa(states))
-            .map_err(|_| format!("the regular expression `{}` is too large", self.0))?;
+        let refused = |_| format!("the regular expression `{}` is too large", self.0);
+        let states = Compiler::new().configure(config).build_from_hir(&hir).map_err(refused)?;
+        let simulation = PikeVM::builder().build_from_nfa(states).map_err(refused)?;
         let cache = simulation.create_cache();
         Ok(Regex { simulation, cache })
     }
