@@ -77,8 +77,8 @@ mod tests {
             prop_assert_eq!(&ours, &theirs, "equal keys keep their order");
 
             let (mut ours, mut theirs) = (list.clone(), list);
-            sort_by(&mut ours, |a, b| b.0.cmp(&a.0));
-            theirs.sort_by(|a, b| b.0.cmp(&a.0));
+            sort_by(&mut ours, |a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+            theirs.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
             prop_assert_eq!(&ours, &theirs);
         }
 
