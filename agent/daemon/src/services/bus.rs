@@ -69,10 +69,12 @@ pub async fn watch(watch: Watch, outlet: Outlet) -> Infallible {
     let unit = |name: &String| Unit { path: object(name), name: name.clone(), service: Service::default() };
     let mut units: Vec<Unit> = watch.units.iter().map(unit).collect();
     let (mut pause, mut failures, mut said) = (PAUSE.0, 0, false);
+    // A device without a bus lacks nothing; one that lost it does.
+    let mut unseen = Kind::Changed;
     loop {
         let why = match timeout(PATIENCE, connect(watch.address.as_deref())).await {
             Ok(Ok(connection)) => {
-                (pause, failures) = (PAUSE.0, TOLERATED);
+                (pause, failures, unseen) = (PAUSE.0, TOLERATED, Kind::Degraded);
                 let words =
                     format!("services are watched on the bus: {} units, and announcements", units.len());
                 let kind = if std::mem::take(&mut said) { Kind::Recovered } else { Kind::Changed };
@@ -89,7 +91,7 @@ pub async fn watch(watch: Watch, outlet: Outlet) -> Infallible {
         failures += 1;
         if failures >= TOLERATED && !std::mem::replace(&mut said, true) {
             let words = format!("services are not watched on the bus, which is tried again: {why}");
-            outlet.send(mild(Kind::Degraded, words)).await;
+            outlet.send(mild(unseen, words)).await;
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
