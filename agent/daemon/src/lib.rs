@@ -15,6 +15,7 @@
 //! | [`peripherals`] | the peripheral sensor |
 //! | [`onlooker`] | the second process, which tells whose a connection is |
 //! | [`packet_filter`] | the watch on the packet filter |
+//! | [`pam`] | `defender pam`: PAM tells of a session |
 //! | [`pipeline`] | what happens to an observation: judge, act, report |
 //! | [`posture`] | policies, exceptions and scans |
 //! | [`profile`] | the file of the learned profile |
@@ -41,6 +42,7 @@ pub mod logins;
 pub mod network;
 pub mod onlooker;
 pub mod packet_filter;
+pub mod pam;
 pub mod peripherals;
 pub mod pipeline;
 pub mod posture;

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use defender_model::remediation::Outcome;
+use defender_sensors::login::pam::Items;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::pam;
 use crate::wire::{self, required, wire, Fault, Wire as _};
 
 /// A question or an order.
@@ -47,6 +49,21 @@ pub enum Request {
         /// Not now: as the next start of the agent finds them.
         next_start: bool,
     },
+    /// A session began or ended, says PAM. Nobody but root may.
+    Pam {
+        /// `open_session` or `close_session`; the others mean nothing.
+        kind: String,
+        /// The account.
+        user: String,
+        /// Where the client is.
+        rhost: String,
+        /// The terminal.
+        tty: String,
+        /// The service.
+        service: String,
+        /// The service's process.
+        pid: u32,
+    },
     /// For a time, let nobody but named peers through.
     Isolate {
         /// For how long; the configured time when absent.
@@ -73,6 +90,15 @@ impl Request {
         let (seconds, reason, most, words) = match self {
             Self::Block { seconds, reason, .. } => (seconds, reason, MAX_BLOCK_SECONDS, "30 days"),
             Self::Isolate { seconds, reason } => (seconds, reason, MAX_ISOLATION_SECONDS, "a day"),
+            Self::Pam { kind, user, rhost, tty, service, .. } => {
+                let long =
+                    [kind, user, rhost, tty, service].into_iter().any(|value| value.len() > pam::MAX_VALUE);
+                return if long {
+                    Err(format!("a value is longer than {} bytes", pam::MAX_VALUE))
+                } else {
+                    Ok(())
+                };
+            }
             _ => return Ok(()),
         };
         if seconds.is_some_and(|seconds| !(1..=most).contains(&seconds)) {
@@ -86,6 +112,13 @@ impl Request {
 }
 
 impl Request {
+    /// What PAM's items say.
+    #[must_use]
+    pub fn pam(items: Items) -> Self {
+        let Items { kind, user, rhost, tty, service, pid } = items;
+        Self::Pam { kind, user, rhost, tty, service, pid }
+    }
+
     /// A request as one line of JSON says it.
     ///
     /// # Errors
@@ -114,6 +147,14 @@ impl Request {
             "unblock" => Self::Unblock { address: wire::address(value, "address")? },
             "blocked" => Self::Blocked,
             "accept_baseline" => Self::AcceptBaseline { next_start: required(value, "next_start")? },
+            "pam" => Self::Pam {
+                kind: required(value, "kind")?,
+                user: required(value, "user")?,
+                rhost: required(value, "rhost")?,
+                tty: required(value, "tty")?,
+                service: required(value, "service")?,
+                pid: required(value, "pid")?,
+            },
             "isolate" => Self::Isolate { seconds: seconds()?, reason: required(value, "reason")? },
             "end_isolation" => Self::EndIsolation,
             other => return Err(Fault::new(format!("`{other}` is none"))),
@@ -470,6 +511,7 @@ mod tests {
             Request::Unblock { address },
             Request::Blocked,
             Request::AcceptBaseline { next_start: true },
+            Request::pam(Items { kind: "open_session".into(), user: "u".into(), pid: 9, ..Items::default() }),
             Request::Isolate { seconds: Some(1), reason: "why".into() },
             Request::EndIsolation,
         ] {

@@ -234,6 +234,7 @@ impl Agent {
                             _ => Reply::Done { changed: true },
                         }
                     }
+                    Request::Pam { .. } => Reply::Done { changed: false },
                     Request::Unblock { address } => Reply::Done { changed: address.is_ipv6() },
                     Request::Blocked => Reply::Blocked { addresses: vec![blocked()] },
                     Request::Isolate { .. } | Request::EndIsolation | Request::AcceptBaseline { .. } => {

@@ -36,8 +36,8 @@ use arguments::{Given, Invocation, Verb};
 use defender_model::text::printable;
 
 use crate::control;
-use crate::onlooker;
 use crate::run::{run, Options};
+use crate::{onlooker, pam};
 
 /// The configuration file read unless another is named.
 pub const CONFIGURATION: &str = "/etc/defender/defender.toml";
@@ -101,6 +101,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Started by the agent, never by a person.
         return onlooker::run(arguments.into_iter().nth(2));
     }
+    if arguments.get(1).is_some_and(|word| word == pam::WORD)
+        && !arguments.iter().any(|word| word == "--help")
+    {
+        // Before anything that could fail.
+        return pam::run(arguments.into_iter().skip(2));
+    }
     let invocation = arguments::parse(arguments);
     if let Ok(Invocation::Do(Verb::Run, given)) = &invocation {
         // The daemon keeps no buffers of the standard streams.
@@ -155,7 +161,9 @@ fn carry_out(verb: Verb, given: &Given, streams: &mut Streams<'_>) -> Result<Out
         | Verb::Isolate
         | Verb::IsolateOff
         | Verb::BaselineAccept
-        | Verb::BaselineAcceptNext => query::ask(verb, given, streams),
+        | Verb::BaselineAcceptNext
+        // Never comes here: it has been carried out before.
+        | Verb::Pam => query::ask(verb, given, streams),
         Verb::Replay => replay::replay(given, streams),
         Verb::Posture => posture::scan(given, streams),
         Verb::PostureList => posture::list(given, streams),

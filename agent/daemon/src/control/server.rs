@@ -87,6 +87,7 @@ pub async fn serve(listener: StdListener, desk: Desk, operators: Operators) -> i
 /// Answers one client until it leaves.
 async fn attend(stream: UnixStream, desk: &Desk, operators: Operators) -> io::Result<()> {
     let operator = is_operator(&stream, operators);
+    let root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(1024, reader);
     let mut line = Vec::new();
@@ -102,7 +103,7 @@ async fn attend(stream: UnixStream, desk: &Desk, operators: Operators) -> io::Re
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),
         }
-        let reply = answer(&line, desk, operator).await;
+        let reply = answer(&line, desk, operator, root).await;
         write(&mut writer, &reply).await?;
     }
 }
@@ -132,7 +133,7 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) ->
     })
 }
 
-async fn answer(line: &[u8], desk: &Desk, operator: bool) -> Reply {
+async fn answer(line: &[u8], desk: &Desk, operator: bool, root: bool) -> Reply {
     let request = match Request::from_json(line) {
         Ok(request) => request,
         Err(error) => return Reply::Failed { error: format!("not a request this agent knows: {error}") },
@@ -140,6 +141,10 @@ async fn answer(line: &[u8], desk: &Desk, operator: bool) -> Reply {
     if request.is_privileged() && !operator {
         let error = format!("only root and members of group {} may ask this", super::GROUP);
         return Reply::Refused { error };
+    }
+    if matches!(request, Request::Pam { .. }) && !root {
+        // Whose sessions begin is for those to say who open them.
+        return Reply::Refused { error: "only root may say this".to_owned() };
     }
     if let Err(error) = request.check() {
         return Reply::Failed { error };

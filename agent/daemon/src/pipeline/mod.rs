@@ -41,6 +41,7 @@ use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
 use defender_model::text::truncate;
 use defender_model::time::Timestamp;
+use defender_sensors::login::pam::{self, Items};
 use defender_sensors::{file, network, process, Observation};
 use tokio::sync::{mpsc, oneshot, Notify};
 
@@ -632,6 +633,13 @@ impl Pipeline {
                 return self.order(Order::Isolate(order));
             }
             Request::EndIsolation => return self.order(Order::EndIsolation(answer)),
+            Request::Pam { kind, user, rhost, tty, service, pid } => {
+                let items = Items { kind, user, rhost, tty, service, pid };
+                let report = pam::report(&items).zip(self.parts.logins.as_ref());
+                // A full queue means that more sessions begin than anybody reads of.
+                let changed = report.is_some_and(|(report, logins)| logins.reports.try_send(report).is_ok());
+                Reply::Done { changed }
+            }
             Request::AcceptBaseline { next_start } => self.accept_baseline(next_start),
         };
         // Whoever asked may have gone.

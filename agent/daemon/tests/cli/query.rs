@@ -59,7 +59,7 @@ fn reply(request: &Request, status: &StatusReport) -> Reply {
             _ => Reply::Done { changed: true },
         },
         Request::Unblock { address } => Reply::Done { changed: address.is_ipv6() },
-        Request::Isolate { .. } => Reply::Done { changed: true },
+        Request::Isolate { .. } | Request::Pam { .. } => Reply::Done { changed: true },
         Request::EndIsolation => Reply::Done { changed: false },
         Request::AcceptBaseline { .. } => Reply::Done { changed: true },
         Request::Blocked => Reply::Blocked {

@@ -19,6 +19,7 @@
 //! | `interpreter` | lines to reports by these three |
 //! | [`accounting`] | utmp, wtmp and btmp to reports |
 //! | `audit` | records that programs write to the audit subsystem to reports |
+//! | [`pam`] | what `defender pam` hands in to reports |
 //! | [`report`] | what one source says |
 //! | [`merger`] | reports to events, sessions with durations |
 //! | [`sensor`] | the task that joins them |
@@ -32,6 +33,7 @@ mod interpreter;
 pub mod line;
 pub mod merger;
 pub mod message;
+pub mod pam;
 pub mod report;
 pub mod sensor;
 pub mod tail;

@@ -20,6 +20,7 @@ pub(in crate::cli) enum Verb {
     IsolateOff,
     BaselineAccept,
     BaselineAcceptNext,
+    Pam,
     Replay,
     Posture,
     PostureList,
@@ -156,6 +157,15 @@ pub(in crate::cli) const COMMANDS: &[Command] = &[
         about: "Take over all watched files as the next start of the agent finds them.",
         details: "For an update that takes effect by a reboot: to be called by its last hook before that. Holds for one start. Exit \
                   codes: 0 when the agent has taken note, 3 when it failed.",
+    },
+    Command {
+        verb: Verb::Pam,
+        words: &["pam"],
+        arguments: "",
+        count: (0, 0),
+        flags: &[Socket],
+        about: "For pam_exec(8): tell the agent that a session begins or ends.",
+        details: "The PAM line is `session optional pam_exec.so quiet /usr/bin/defender pam`. Exit code: always 0, after 200 ms at most.",
     },
     Command {
         verb: Verb::Replay,
