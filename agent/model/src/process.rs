@@ -117,6 +117,8 @@ pub enum ExitReason {
 pub enum Source {
     /// Audit netlink: complete, from inside the system call.
     Audit,
+    /// eBPF programs: from inside the kernel, with the arguments as the new program has them.
+    Ebpf,
     /// Proc connector: the kernel tells of the exec, the details are read from `/proc` afterwards.
     Connector,
     /// Polling of `/proc`: short-lived processes are missed.
@@ -129,13 +131,15 @@ pub enum Source {
 
 impl Source {
     /// Every source.
-    pub const ALL: [Self; 5] = [Self::Audit, Self::Connector, Self::Poll, Self::Snapshot, Self::Replay];
+    pub const ALL: [Self; 6] =
+        [Self::Audit, Self::Ebpf, Self::Connector, Self::Poll, Self::Snapshot, Self::Replay];
 
     /// The word used in status, events and configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Ebpf => "ebpf",
             Self::Connector => "connector",
             Self::Poll => "poll",
             Self::Snapshot => "snapshot",

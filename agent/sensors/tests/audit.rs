@@ -5,164 +5,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod process;
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use defender_model::event::{Event, EventKind};
-use defender_model::health::Health;
-use defender_model::process::{Change, ExitReason, Process, Source};
-use defender_model::time::Timestamp;
-use defender_sensors::process::{Preference, ProcessSensor, Settings, Status};
-use defender_sensors::{Observation, Outlet};
-use tokio::sync::oneshot;
+use defender_model::process::{ExitReason, Source};
+use defender_sensors::process::{Preference, ProcessSensor};
+use defender_sensors::Outlet;
+use process::*;
 
 /// Audit is one per machine: one test at a time.
 static AUDIT: Mutex<()> = Mutex::new(());
-
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-#[derive(Default)]
-struct Seen {
-    events: Vec<Event>,
-    notes: Vec<Health>,
-}
-
-/// A sensor that runs in a thread of its own, and what it has said so far.
-struct Running {
-    seen: Arc<Mutex<Seen>>,
-    status: Arc<Mutex<Status>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Timestamp(since.as_millis() as i64)
-}
-
-fn settings(preference: Preference) -> Settings {
-    Settings {
-        preference,
-        exits: true,
-        poll_interval: Duration::from_millis(20),
-        table_capacity: 4096,
-        receive_buffer: 4 << 20,
-        audit_backlog_limit: 8192,
-        audit_backlog_wait: 250,
-        proc: "/proc".into(),
-        passwd: "/etc/passwd".into(),
-        machine: std::env::consts::ARCH.into(),
-        clock,
-    }
-}
-
-impl Running {
-    fn start(preference: Preference) -> Self {
-        let sensor = ProcessSensor::open(settings(preference));
-        let status = sensor.status();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let into = Arc::clone(&seen);
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let (outlet, mut observations) = Outlet::channel(4096);
-                let task = tokio::spawn(sensor.run(outlet, async move {
-                    let _ = stopped.await;
-                }));
-                while let Some(observation) = observations.recv().await {
-                    let mut seen = into.lock().unwrap();
-                    match observation {
-                        Observation::Event(event) => seen.events.push(event),
-                        Observation::Health(health) => seen.notes.push(health),
-                    }
-                }
-                task.await.unwrap();
-            });
-        });
-        Self { seen, status, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn source(&self) -> Option<Source> {
-        self.status.lock().unwrap().source
-    }
-
-    fn detail(&self) -> String {
-        self.status.lock().unwrap().detail.clone()
-    }
-
-    fn until(&self, what: &str, mut holds: impl FnMut(&Seen) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(&self.seen.lock().unwrap()) {
-            let seen = self.seen.lock().unwrap();
-            assert!(
-                Instant::now() < deadline,
-                "not seen: {what}; notes {:?}, {} events",
-                seen.notes,
-                seen.events.len()
-            );
-            drop(seen);
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The exec of a process whose argument vector satisfies the test.
-    fn exec(&self, what: &str, is: impl Fn(&Process) -> bool) -> Process {
-        let mut found = None;
-        self.until(what, |seen| {
-            found = execs(seen).find(|process| is(process)).cloned();
-            found.is_some()
-        });
-        found.unwrap()
-    }
-
-    fn finish(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn execs(seen: &Seen) -> impl Iterator<Item = &Process> {
-    seen.events.iter().filter_map(|event| match &event.kind {
-        EventKind::Process(activity) if matches!(activity.change, Change::Exec { .. }) => {
-            Some(&activity.process)
-        }
-        _ => None,
-    })
-}
-
-fn exits(seen: &Seen, pid: u32) -> Option<ExitReason> {
-    seen.events.iter().find_map(|event| match &event.kind {
-        EventKind::Process(activity) if activity.process.pid == pid => match activity.change {
-            Change::Exit(reason) => Some(reason),
-            Change::Exec { .. } => None,
-        },
-        _ => None,
-    })
-}
 
 fn auditctl(arguments: &[&str]) -> String {
     let output = Command::new("/sbin/auditctl").args(arguments).output();
@@ -243,71 +105,6 @@ fn arguments_parents_and_ends_arrive_as_they_were() {
 
     running.finish();
     assert!(!auditctl(&["-l"]).contains("defender"), "rules are left behind");
-}
-
-/// Waits for a child and returns its id.
-fn finished(mut child: Child) -> u32 {
-    child.wait().unwrap();
-    child.id()
-}
-
-/// Runs this test binary again as the child that does something a library cannot.
-fn again(role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "child_roles", "--nocapture"])
-        .env("DEFENDER_TEST_ROLE", role)
-        .stdout(Stdio::null());
-    command
-}
-
-#[test]
-fn child_roles() {
-    match std::env::var("DEFENDER_TEST_ROLE").as_deref() {
-        Ok("thread") => {
-            let exec = || panic!("{}", Command::new("/bin/true").arg("from-a-thread").exec());
-            thread::spawn(exec).join().unwrap();
-        }
-        #[cfg(target_arch = "x86_64")]
-        Ok("compat") => compat::exec(),
-        // Not a child: nothing to do, and nothing to claim.
-        _ => println!("skipped: only does something as the child of another test"),
-    }
-}
-
-/// A 32-bit system call of a 64-bit process: what a 32-bit program's exec looks like to audit.
-#[cfg(target_arch = "x86_64")]
-mod compat {
-    /// execve("/bin/true", {"/bin/true", "from-32-bit"}, {}) by `int 0x80`, whose pointers are 32 bits wide.
-    pub(crate) fn exec() {
-        // SAFETY: a private anonymous mapping at an address of the kernel's choice below 2 GiB.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                4096,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
-                -1,
-                0,
-            )
-        };
-        let base = u32::try_from(page as usize).expect("MAP_32BIT");
-        let mut image = [0u8; 96];
-        image[..9].copy_from_slice(b"/bin/true");
-        image[16..27].copy_from_slice(b"from-32-bit");
-        image[32..36].copy_from_slice(&base.to_le_bytes());
-        image[36..40].copy_from_slice(&(base + 16).to_le_bytes());
-        // SAFETY: the mapping is 4096 bytes long and nobody else knows of it.
-        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), page.cast(), image.len()) };
-        // SAFETY: execve replaces the process or returns an error; it reads the mapping only. rbx is saved around its use.
-        unsafe {
-            core::arch::asm!(
-                "push rbx", "mov ebx, {path:e}", "int 0x80", "pop rbx",
-                path = in(reg) base, inout("eax") 11 => _, in("ecx") base + 32, in("edx") base + 64,
-            );
-        }
-        panic!("the exec failed");
-    }
 }
 
 #[test]

@@ -163,6 +163,7 @@ words!(
     SourceChoice(Preference) {
         "auto" => Preference::Auto,
         "audit" => Preference::Audit,
+        "ebpf" => Preference::Ebpf,
         "connector" => Preference::Connector,
         "poll" => Preference::Poll,
     }

@@ -56,7 +56,7 @@ pub(crate) fn parse(payload: &[u8]) -> Option<Announced> {
 }
 
 /// The status wait(2) would give: signal in the low seven bits, else exit code in the next byte.
-fn wait_status(status: u32) -> ExitReason {
+pub(crate) fn wait_status(status: u32) -> ExitReason {
     let [low, high, ..] = status.to_le_bytes();
     match low & 0x7f {
         0 => ExitReason::Code(high),

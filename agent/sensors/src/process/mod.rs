@@ -3,6 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`audit`] | the audit source: complete |
+//! | [`ebpf`] | programs in the kernel and a ring buffer, opt-in; behind the cargo feature `ebpf` |
 //! | [`connector`] | the proc connector: details may be gone before they are read |
 //! | [`poll`] | polling of `/proc` |
 //! | [`procfs`] | `/proc`, for start-up, for the connector and for polling |
@@ -13,6 +14,8 @@
 pub(crate) mod audit;
 pub(crate) mod connector;
 mod directory;
+#[cfg(feature = "ebpf")]
+pub(crate) mod ebpf;
 pub(crate) mod poll;
 pub(crate) mod procfs;
 mod recording;

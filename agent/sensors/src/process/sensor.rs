@@ -17,6 +17,8 @@ use super::audit::assembly::Audited;
 use super::audit::stream::{AuditStream, Settings as AuditSettings, Turn};
 use super::connector::{Announced, Connector};
 use super::directory::Directory;
+#[cfg(feature = "ebpf")]
+use super::ebpf;
 use super::poll::{Found, Poller};
 use super::procfs::{self, Entry};
 use super::recording::into_process;
@@ -44,6 +46,8 @@ pub enum Preference {
     Auto,
     /// Audit netlink, else nothing better than polling.
     Audit,
+    /// eBPF, then as for `auto`.
+    Ebpf,
     /// Proc connector, else polling.
     Connector,
     /// Polling of `/proc`.
@@ -56,6 +60,7 @@ impl Preference {
         match self {
             Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],
             Self::Audit => &[Source::Audit, Source::Poll],
+            Self::Ebpf => &[Source::Ebpf, Source::Audit, Source::Connector, Source::Poll],
             Self::Connector => &[Source::Connector, Source::Poll],
             Self::Poll => &[Source::Poll],
         }
@@ -112,6 +117,8 @@ pub struct Status {
 
 enum Active {
     Audit(Box<AuditStream>),
+    #[cfg(feature = "ebpf")]
+    Ebpf(Box<ebpf::Stream>),
     Connector(Box<Connector>),
     Poll(Poller),
 }
@@ -120,6 +127,8 @@ impl Active {
     const fn source(&self) -> Source {
         match self {
             Self::Audit(_) => Source::Audit,
+            #[cfg(feature = "ebpf")]
+            Self::Ebpf(_) => Source::Ebpf,
             Self::Connector(_) => Source::Connector,
             Self::Poll(_) => Source::Poll,
         }
@@ -128,8 +137,20 @@ impl Active {
     fn detail(&self) -> &'static str {
         match self {
             Self::Audit(stream) => stream.role().describe(),
+            #[cfg(feature = "ebpf")]
+            Self::Ebpf(_) => "from a ring buffer that programs in the kernel write",
             Self::Connector(_) => "details are read from /proc after the kernel's announcement",
             Self::Poll(_) => "short-lived processes are missed",
+        }
+    }
+
+    /// Events known to be lost by this source.
+    fn lost(&self) -> u64 {
+        match self {
+            Self::Audit(stream) => stream.lost(),
+            #[cfg(feature = "ebpf")]
+            Self::Ebpf(stream) => stream.lost(),
+            _ => 0,
         }
     }
 
@@ -137,6 +158,9 @@ impl Active {
         match self {
             Self::Audit(stream) => stream.close(),
             Self::Connector(connector) => connector.close(),
+            // The programs are gone with their descriptors.
+            #[cfg(feature = "ebpf")]
+            Self::Ebpf(_) => {}
             Self::Poll(_) => {}
         }
     }
@@ -209,7 +233,7 @@ impl ProcessSensor {
     /// The source in force reads other processes' `/proc/PID/exe`, which a Landlock domain would forbid.
     #[must_use]
     pub fn reads_foreign_proc(&self) -> bool {
-        !matches!(self.active, Active::Audit(_))
+        !matches!(self.active.source(), Source::Audit | Source::Ebpf)
     }
 
     /// Runs until the pipeline is gone or `stop` is ready, then takes the agent's rules out of the kernel.
@@ -248,6 +272,8 @@ impl ProcessSensor {
     async fn turn(&mut self, out: &mut Vec<Observation>) {
         let result = match &mut self.active {
             Active::Audit(_) => self.audit_turn(out).await,
+            #[cfg(feature = "ebpf")]
+            Active::Ebpf(_) => self.ebpf_turn(out).await,
             Active::Connector(_) => self.connector_turn(out).await,
             Active::Poll(_) => {
                 self.poll_turn(out).await;
@@ -300,6 +326,31 @@ impl ProcessSensor {
             self.resynchronise(out);
         }
         result
+    }
+
+    #[cfg(feature = "ebpf")]
+    async fn ebpf_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
+        let Active::Ebpf(stream) = &mut self.active else { return Ok(()) };
+        let mut told = Vec::new();
+        let lost = stream.read(&mut told).await?;
+        let (now, up) = ((self.settings.clock)(), since_boot());
+        let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
+        for event in told {
+            match event {
+                ebpf::Told::Exec { time, process, ppid, truncated } => {
+                    self.exec(*process, ppid, when(time), Source::Ebpf, truncated, out);
+                }
+                ebpf::Told::Exit { time, pid, reason } => {
+                    self.exit(pid, reason, when(time), Source::Ebpf, out);
+                }
+            }
+        }
+        if lost > 0 {
+            let words = "the ring buffer was full, records of processes were dropped; what still runs is found by comparing /proc";
+            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("records", lost)));
+            self.resynchronise(out);
+        }
+        Ok(())
     }
 
     async fn connector_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
@@ -467,7 +518,9 @@ impl ProcessSensor {
         let failed = self.active.source();
         let order = self.settings.preference.order();
         let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
-        let mut declined = vec![(failed, unavailable.to_string())];
+        let mut declined = self.declined();
+        declined.retain(|(source, _)| *source == Source::Ebpf);
+        declined.push((failed, unavailable.to_string()));
         let next = open_best(&self.settings, rest, &mut declined);
         let mut words =
             format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
@@ -486,8 +539,10 @@ impl ProcessSensor {
     fn upgrade(&mut self, out: &mut Vec<Observation>) {
         let current = self.active.source();
         let better = self.settings.preference.order().iter().copied().take_while(|source| *source != current);
-        let mut declined = Vec::new();
-        for source in better {
+        // Loading programs was a privilege of the start: why that failed stays what it was.
+        let mut declined = self.declined();
+        declined.retain(|(source, _)| *source == Source::Ebpf);
+        for source in better.filter(|source| *source != Source::Ebpf) {
             match open(&self.settings, source) {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
@@ -500,14 +555,13 @@ impl ProcessSensor {
                 Err(unavailable) => declined.push((source, unavailable.to_string())),
             }
         }
-        self.next_upgrade = (!declined.is_empty()).then(|| Instant::now() + UPGRADE);
+        let again = declined.iter().any(|(source, _)| *source != Source::Ebpf);
+        self.next_upgrade = again.then(|| Instant::now() + UPGRADE);
         self.update_status(|status| status.declined = declined);
     }
 
     fn retain_lost(&mut self) {
-        if let Active::Audit(stream) = &self.active {
-            self.lost_before += stream.lost();
-        }
+        self.lost_before += self.active.lost();
     }
 
     fn update_status(&self, change: impl FnOnce(&mut Status)) {
@@ -517,11 +571,7 @@ impl ProcessSensor {
         status.detail.push_str(self.active.detail());
         status.table = self.table().len();
         status.evicted = self.table().evicted();
-        status.lost = self.lost_before
-            + match &self.active {
-                Active::Audit(stream) => stream.lost(),
-                _ => 0,
-            };
+        status.lost = self.lost_before + self.active.lost();
         change(&mut status);
     }
 }
@@ -538,11 +588,26 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
             backlog_wait: settings.audit_backlog_wait,
         })
         .map(|stream| Active::Audit(Box::new(stream))),
+        #[cfg(feature = "ebpf")]
+        Source::Ebpf => {
+            ebpf::Stream::open(&settings.proc, settings.exits).map(|stream| Active::Ebpf(Box::new(stream)))
+        }
+        #[cfg(not(feature = "ebpf"))]
+        Source::Ebpf => Err(Unavailable::new("this agent was built without the cargo feature ebpf")),
         Source::Connector => {
             Connector::open(receive_buffer).map(|connector| Active::Connector(Box::new(connector)))
         }
         Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
     }
+}
+
+/// Nanoseconds since boot, time asleep included: the clock of the programs.
+#[cfg(feature = "ebpf")]
+fn since_boot() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one timespec is written. The clock exists since Linux 2.6.39, so the call does not fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The first source of the order that works; polling when none does.

@@ -1,0 +1,269 @@
+//! Records of the programs to events. The layouts are those of `programs.c`.
+
+use std::collections::VecDeque;
+
+use defender_model::process::{ExitReason, Process};
+use defender_model::text;
+
+use crate::process::connector::wait_status;
+
+const EXECUTABLE: u32 = 1;
+const DIRECTORY: u32 = 2;
+const ARGUMENTS: u32 = 3;
+const EXEC: u32 = 4;
+const EXIT: u32 = 5;
+
+const DELETED: u32 = 1;
+const PSEUDO: u32 = 2;
+const CUT: u32 = 4;
+
+/// Bytes in front of a part's content.
+const PART: usize = 16;
+/// Offset of the terminal's name in the head of an exec, after which nothing comes.
+const TERMINAL: usize = 56;
+/// "Unset" of `auid` and `ses`, and of both where the kernel has no audit.
+const UNSET: u32 = u32::MAX;
+/// Processes whose head has not come. There are as many as processors, but for those whose head found no room.
+const PENDING: usize = 32;
+/// Arguments kept of one exec, as for audit.
+const ARGUMENT_COUNT: usize = 1 << 16;
+/// Argument bytes kept of one exec: more than the programs send.
+const ARGUMENT_BYTES: usize = 256 << 10;
+
+/// What a record completes. Times are nanoseconds since boot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Exec { time: u64, process: Box<Process>, ppid: u32, truncated: bool },
+    Exit { time: u64, pid: u32, reason: ExitReason },
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    pid: u32,
+    executable: String,
+    cwd: String,
+    arguments: Vec<u8>,
+    cut: bool,
+}
+
+/// Puts records together.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    pending: VecDeque<Pending>,
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + 8)?;
+    Some(u64::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]))
+}
+
+impl Assembler {
+    /// Takes one record; returns the event it completes.
+    pub(crate) fn push(&mut self, record: &[u8]) -> Option<Told> {
+        let (kind, pid) = (half(record, 0)?, half(record, 4)?);
+        match kind {
+            EXECUTABLE | DIRECTORY | ARGUMENTS => {
+                self.part(kind, pid, half(record, 8)?, record.get(PART..)?);
+                None
+            }
+            EXEC => self.exec(pid, record),
+            EXIT => {
+                let reason = wait_status(half(record, 16)?);
+                Some(Told::Exit { time: long(record, 8)?, pid, reason })
+            }
+            _ => None,
+        }
+    }
+
+    fn part(&mut self, kind: u32, pid: u32, flags: u32, content: &[u8]) {
+        let known = self.pending.iter().position(|pending| pending.pid == pid);
+        let at = match known {
+            // The first part of another exec: the head of the last one found no room.
+            Some(at) if kind == EXECUTABLE => {
+                self.pending[at] = Pending { pid, ..Pending::default() };
+                at
+            }
+            Some(at) => at,
+            None => {
+                if self.pending.len() == PENDING {
+                    self.pending.pop_front();
+                }
+                self.pending.push_back(Pending { pid, ..Pending::default() });
+                self.pending.len() - 1
+            }
+        };
+        let pending = &mut self.pending[at];
+        match kind {
+            EXECUTABLE => pending.executable = path(content, flags),
+            DIRECTORY => pending.cwd = path(content, flags),
+            _ if pending.arguments.len() + content.len() <= ARGUMENT_BYTES => {
+                pending.arguments.extend_from_slice(content);
+            }
+            _ => pending.cut = true,
+        }
+    }
+
+    fn exec(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
+        let pending = match self.pending.iter().position(|pending| pending.pid == pid) {
+            Some(at) => self.pending.remove(at)?,
+            None => Pending::default(),
+        };
+        let id = |at: usize| half(record, at).filter(|id| *id != UNSET);
+        let terminal = record.get(TERMINAL..)?;
+        let terminal = &terminal[..terminal.iter().position(|byte| *byte == 0).unwrap_or(terminal.len())];
+        let (argv, more) = arguments(&pending.arguments);
+        let sent = long(record, 24)?;
+        let process = Process {
+            pid,
+            executable: pending.executable.into(),
+            argv,
+            cwd: pending.cwd,
+            uid: id(32),
+            euid: id(36),
+            gid: id(40),
+            auid: id(44),
+            session: id(48),
+            tty: (!terminal.is_empty()).then(|| text::from_bytes(terminal)),
+            ..Process::default()
+        };
+        let truncated =
+            half(record, 12)? & CUT != 0 || pending.cut || more || sent != pending.arguments.len() as u64;
+        Some(Told::Exec {
+            time: long(record, 16)?,
+            process: Box::new(process),
+            ppid: half(record, 8)?,
+            truncated,
+        })
+    }
+}
+
+/// The names from the file up to the root, each with its NUL, as a path. One whose beginning is not known begins with `.../`.
+fn path(names: &[u8], flags: u32) -> String {
+    let mut bytes = Vec::with_capacity(names.len() + 16);
+    if flags & CUT != 0 {
+        bytes.extend_from_slice(b"...");
+    }
+    for name in names.strip_suffix(&[0]).unwrap_or(names).rsplit(|byte| *byte == 0) {
+        bytes.push(b'/');
+        bytes.extend_from_slice(name);
+    }
+    // As the kernel writes it (fs/d_path.c).
+    if flags & (DELETED | PSEUDO) != 0 && !names.is_empty() {
+        bytes.extend_from_slice(b" (deleted)");
+    }
+    text::from_vec(bytes)
+}
+
+/// The arguments, and whether there are more than are kept.
+fn arguments(bytes: &[u8]) -> (Vec<String>, bool) {
+    if bytes.is_empty() {
+        return (Vec::new(), false);
+    }
+    let content = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    let mut all = content.split(|byte| *byte == 0);
+    let kept = all.by_ref().take(ARGUMENT_COUNT).map(text::from_bytes).collect();
+    (kept, all.next().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(kind: u32, pid: u32, flags: u32, content: &[u8]) -> Vec<u8> {
+        let mut record: Vec<u8> = [kind, pid, flags, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        record.extend_from_slice(content);
+        record
+    }
+
+    fn head(pid: u32, flags: u32, sent: u64) -> Vec<u8> {
+        let mut record = part(EXEC, pid, 7, &[]);
+        record[12..16].copy_from_slice(&flags.to_ne_bytes());
+        record.extend_from_slice(&99u64.to_ne_bytes());
+        record.extend_from_slice(&sent.to_ne_bytes());
+        record.extend([1u32, 2, 3, UNSET, 5, 0].iter().flat_map(|word| word.to_ne_bytes()));
+        record.extend_from_slice(b"pts0\0");
+        record.resize(88, 0);
+        record
+    }
+
+    #[test]
+    fn parts_and_head_are_an_exec() {
+        let mut assembler = Assembler::default();
+        for record in [
+            part(EXECUTABLE, 40, 0, b"true\0bin\0usr\0"),
+            part(EXECUTABLE, 41, 0, b"other\0"),
+            part(DIRECTORY, 40, 0, b""),
+            part(ARGUMENTS, 40, 0, b"true\0\0a"),
+            part(ARGUMENTS, 40, 0, b" b\0"),
+        ] {
+            assert_eq!(assembler.push(&record), None);
+        }
+        let Some(Told::Exec { time: 99, process, ppid: 7, truncated: false }) =
+            assembler.push(&head(40, 0, 10))
+        else {
+            panic!("not an exec");
+        };
+        assert_eq!(*process.executable, *"/usr/bin/true");
+        assert_eq!((process.argv.join("|"), process.cwd.as_str()), ("true||a b".into(), "/"));
+        assert_eq!((process.uid, process.euid, process.gid), (Some(1), Some(2), Some(3)));
+        assert_eq!((process.auid, process.session, process.tty.as_deref()), (None, Some(5), Some("pts0")));
+        assert_eq!(assembler.pending.len(), 1);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let truncated = |assembler: &mut Assembler, flags, sent| match assembler.push(&head(40, flags, sent))
+        {
+            Some(Told::Exec { truncated, .. }) => truncated,
+            other => panic!("{other:?}"),
+        };
+        let mut assembler = Assembler::default();
+        assert!(truncated(&mut assembler, CUT, 0));
+        assert!(truncated(&mut assembler, 0, 8));
+        // The head of this one was lost; its arguments are not the next one's.
+        assembler.push(&part(ARGUMENTS, 40, 0, b"rm\0"));
+        assembler.push(&part(EXECUTABLE, 40, 0, b"ls\0"));
+        assert!(!truncated(&mut assembler, 0, 0));
+    }
+
+    #[test]
+    fn paths_are_written_as_the_kernel_does() {
+        assert_eq!(path(b"x\0tmp\0", DELETED), "/tmp/x (deleted)");
+        assert_eq!(path(b"memfd:x\0", PSEUDO | DELETED), "/memfd:x (deleted)");
+        assert_eq!(path(b"x\0y\0", CUT), ".../y/x");
+        assert_eq!(path(b"", DELETED), "/");
+    }
+
+    #[test]
+    fn an_end_has_its_status() {
+        let mut record = part(EXIT, 40, 5, &[]);
+        record.extend_from_slice(&(7u32 << 8).to_ne_bytes());
+        record.extend_from_slice(&[0; 4]);
+        let told = Assembler::default().push(&record);
+        assert!(
+            matches!(told, Some(Told::Exit { time: 5, pid: 40, reason: ExitReason::Code(7) })),
+            "{told:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..7, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
+            let mut assembler = Assembler::default();
+            for (kind, pid, content) in records {
+                let mut record = part(kind, pid, 0, &[]);
+                record.truncate(8);
+                record.extend_from_slice(&content);
+                let _ = assembler.push(&record);
+                prop_assert!(assembler.pending.len() <= PENDING);
+            }
+        }
+    }
+}

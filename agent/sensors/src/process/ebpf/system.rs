@@ -1,0 +1,145 @@
+//! The bpf(2) system call, as far as the loader needs it. Source: linux/bpf.h.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const PROG_LOAD: libc::c_long = 5;
+const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+/// What the verifier may say, in bytes.
+const LOG: usize = 64 << 10;
+
+/// The kinds of map used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Array,
+    /// An array that can be read through a mapping, without the system call.
+    MappedArray,
+    PerCpuArray,
+    /// Its entries are bytes.
+    Ring,
+}
+
+/// `union bpf_attr` up to the end of what any call here uses.
+#[repr(C, align(8))]
+struct Attributes([u8; 64]);
+
+impl Attributes {
+    const fn new() -> Self {
+        Self([0; 64])
+    }
+
+    fn half(mut self, at: usize, value: u32) -> Self {
+        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    /// Pointers are 64 bits wide here on every architecture.
+    fn pointer<T: ?Sized>(mut self, at: usize, to: *const T) -> Self {
+        self.0[at..at + 8].copy_from_slice(&(to.cast::<u8>() as u64).to_ne_bytes());
+        self
+    }
+
+    /// # Safety
+    /// Pointers in the attributes must be to what the command reads or writes there.
+    unsafe fn call(&self, command: libc::c_long) -> io::Result<RawFd> {
+        // SAFETY: the attributes live through the call and their size is given; the pointers in them are the caller's word.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_ptr(), self.0.len()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Descriptors are small.
+        Ok(result as RawFd)
+    }
+
+    /// # Safety
+    /// As for `call`, and the command must be one that returns a new descriptor.
+    unsafe fn open(&self, command: libc::c_long) -> io::Result<OwnedFd> {
+        // SAFETY: passed on.
+        let descriptor = unsafe { self.call(command) }?;
+        // SAFETY: the kernel just made it (with O_CLOEXEC), and nobody else knows of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+}
+
+/// Makes a map. A ring has no values.
+pub(crate) fn create(kind: Kind, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    let (number, flags) = match kind {
+        Kind::Array => (2, 0),
+        // BPF_F_MMAPABLE.
+        Kind::MappedArray => (2, 1 << 10),
+        Kind::PerCpuArray => (6, 0),
+        Kind::Ring => (27, 0),
+    };
+    let key = if matches!(kind, Kind::Ring) { 0 } else { 4 };
+    let attributes =
+        Attributes::new().half(0, number).half(4, key).half(8, value).half(12, entries).half(16, flags);
+    // SAFETY: there are no pointers in the attributes.
+    unsafe { attributes.open(MAP_CREATE) }
+}
+
+/// Sets the only entry of an array. The value must be as long as the map's.
+pub(crate) fn set(map: &OwnedFd, value: &[u32]) -> io::Result<()> {
+    let key = 0u32;
+    let attributes = Attributes::new()
+        .half(0, map.as_raw_fd() as u32)
+        .pointer(8, &raw const key)
+        .pointer(16, value.as_ptr());
+    // SAFETY: key and value live through the call and are as long as the map says.
+    unsafe { attributes.call(MAP_UPDATE_ELEM) }.map(|_| ())
+}
+
+/// Loads a program for a raw tracepoint.
+///
+/// # Errors
+/// The system call's error, and the verifier's last words if it had any.
+pub(crate) fn load(code: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
+    let attributes = Attributes::new()
+        .half(0, PROG_TYPE_RAW_TRACEPOINT)
+        .half(4, (code.len() / 8) as u32)
+        .pointer(8, code.as_ptr())
+        .pointer(16, c"GPL".as_ptr());
+    // SAFETY: code and licence live through the call.
+    let error = match unsafe { attributes.open(PROG_LOAD) } {
+        Ok(program) => return Ok(program),
+        Err(error) => error,
+    };
+    // Once more, for the reason only.
+    let mut log = vec![0u8; LOG];
+    let attributes = attributes.half(24, 1).half(28, LOG as u32).pointer(32, log.as_mut_ptr());
+    // SAFETY: besides the above, the log is as long as it says, and is not looked at during the call.
+    match unsafe { attributes.open(PROG_LOAD) } {
+        Ok(program) => Ok(program),
+        Err(_) => Err((error, last_words(&log))),
+    }
+}
+
+/// The last line of the log that is not a statistic.
+fn last_words(log: &[u8]) -> String {
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    let log = String::from_utf8_lossy(&log[..end]);
+    let mut lines = log.lines().rev().filter(|line| !line.is_empty() && !line.starts_with("processed "));
+    lines.next().unwrap_or_default().chars().take(120).collect()
+}
+
+/// Runs a program at a tracepoint for as long as the descriptor is open.
+pub(crate) fn attach(program: &OwnedFd, tracepoint: &CStr) -> io::Result<OwnedFd> {
+    let attributes = Attributes::new().pointer(0, tracepoint.as_ptr()).half(8, program.as_raw_fd() as u32);
+    // SAFETY: the name lives through the call.
+    unsafe { attributes.open(RAW_TRACEPOINT_OPEN) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_s_reason_is_its_last_line() {
+        let log = b"0: (b7) r0 = 0\nR1 invalid mem access 'scalar'\nprocessed 1 insns (limit 1000000)\n\0\0";
+        assert_eq!(last_words(log), "R1 invalid mem access 'scalar'");
+        assert_eq!(last_words(&[0; 4]), "");
+    }
+}

@@ -1,0 +1,161 @@
+//! The eBPF source against the kernel it runs on, and against the audit source under the same workload.
+//!
+//! Needs root in the initial namespaces, a kernel with BTF and bpf(2), and for the comparison nobody else using audit; otherwise
+//! each test says why it did nothing.
+
+#![cfg(feature = "ebpf")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod process;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use defender_model::event::EventKind;
+use defender_model::process::{Change, ExitReason, Process, Source};
+use defender_sensors::process::Preference;
+use process::*;
+
+/// One test at a time: audit is one per machine, and a storm of processes is everybody's.
+static KERNEL: Mutex<()> = Mutex::new(());
+
+/// The source running, or nothing and why.
+fn ebpf() -> Option<Running> {
+    let running = Running::start(Preference::Ebpf);
+    if running.source() == Some(Source::Ebpf) {
+        return Some(running);
+    }
+    let declined = running.status.lock().unwrap().declined.clone();
+    let (_, reason) = declined.into_iter().find(|(source, _)| *source == Source::Ebpf).unwrap();
+    println!("skipped: {reason}");
+    running.finish();
+    None
+}
+
+fn exec_of(seen: &Seen, pid: u32) -> Vec<(Process, bool)> {
+    let execs = seen.events.iter().filter_map(|event| match &event.kind {
+        EventKind::Process(activity) if activity.process.pid == pid => match activity.change {
+            Change::Exec { truncated } => Some((activity.process.clone(), truncated)),
+            Change::Exit(_) => None,
+        },
+        _ => None,
+    });
+    execs.collect()
+}
+
+#[test]
+fn ends_are_told_with_their_cause() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(running) = ebpf() else { return };
+    let pid = finished(Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap());
+    running.until("exit code", |seen| exits(seen, pid) == Some(ExitReason::Code(7)));
+    let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    running.exec("sleep", |p| p.pid == pid && p.argv == ["/bin/sleep", "1000"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    running.until("death by SIGKILL", |seen| exits(seen, pid) == Some(ExitReason::Signal(9)));
+    running.finish();
+}
+
+#[test]
+fn more_arguments_than_are_read_are_said_to_be_cut() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(running) = ebpf() else { return };
+    let long = "y".repeat(100_000);
+    let pid = finished(Command::new("/bin/true").args([&long, &long, &long]).spawn().unwrap());
+    running.until("its exec", |seen| !exec_of(seen, pid).is_empty());
+    let execs = exec_of(&running.seen.lock().unwrap(), pid);
+    let [(process, truncated)] = &execs[..] else { panic!("{} execs", execs.len()) };
+    assert!(truncated);
+    assert_eq!(process.argv[..2], ["/bin/true", &long]);
+    assert!(long.starts_with(process.argv.last().unwrap()));
+    running.finish();
+}
+
+#[test]
+fn a_storm_is_seen_whole_or_its_losses_are_counted() {
+    const COUNT: usize = 500;
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(running) = ebpf() else { return };
+    let mut pids = std::collections::HashSet::new();
+    for _ in 0..COUNT {
+        pids.insert(finished(Command::new("/bin/true").arg("storm").spawn().unwrap()));
+    }
+    let end = finished(Command::new("/bin/true").arg("storm-end").spawn().unwrap());
+    running.until("the end of the storm", |seen| exits(seen, end).is_some());
+    let seen = running.seen.lock().unwrap();
+    let found = execs(&seen).filter(|p| pids.contains(&p.pid) && p.argv.last().unwrap() == "storm").count();
+    let lost = running.status.lock().unwrap().lost as usize;
+    drop(seen);
+    println!("{found} of {COUNT} seen, {lost} lost");
+    assert!(found + lost >= COUNT, "{found} seen, {lost} lost");
+    running.finish();
+}
+
+/// What audit says and eBPF does not, or differently, is named here and nowhere else.
+#[test]
+fn the_same_workload_gives_the_same_events_as_under_audit() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let audit = Running::start(Preference::Audit);
+    if audit.source() != Some(Source::Audit) {
+        println!("skipped: no audit here: {:?}", audit.status.lock().unwrap().declined);
+        audit.finish();
+        return;
+    }
+    let Some(ebpf) = ebpf() else {
+        audit.finish();
+        return;
+    };
+
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("a/b");
+    fs::create_dir_all(&inner).unwrap();
+    let link = directory.path().join("link");
+    symlink("/bin/true", &link).unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+
+    let long = "x".repeat(120_000);
+    let many: Vec<String> = (0..2000).map(|i| format!("many-{i}")).collect();
+    let mut commands = vec![Command::new("/bin/true"), Command::new(&link), Command::new(&script)];
+    commands[0].arg(&long).arg("a b").arg("");
+    commands[1].current_dir(&inner).arg(OsStr::from_bytes(b"\xff\"\n"));
+    let mut command = Command::new("/bin/true");
+    command.args(&many);
+    commands.push(command);
+    let mut command = Command::new("/bin/sh");
+    command.uid(12345).gid(54321).args(["-c", "exit 9"]).current_dir("/");
+    commands.push(command);
+    commands.push(again("thread"));
+    commands.push(again("execveat"));
+    if cfg!(target_arch = "x86_64") {
+        commands.push(again("compat"));
+    }
+    let pids: Vec<u32> =
+        commands.iter_mut().map(|command| finished(command.stderr(Stdio::null()).spawn().unwrap())).collect();
+    let end = finished(Command::new("/bin/true").arg("end").spawn().unwrap());
+    for running in [&audit, &ebpf] {
+        running.until("the end of the workload", |seen| exits(seen, end).is_some());
+    }
+
+    let (of_audit, of_ebpf) = (audit.seen.lock().unwrap(), ebpf.seen.lock().unwrap());
+    for pid in pids {
+        let (a, b) = (exec_of(&of_audit, pid), exec_of(&of_ebpf, pid));
+        assert!(!a.is_empty(), "audit saw no exec of {pid}");
+        assert_eq!(a.len(), b.len(), "{:?}\n{:?}", a.last(), b.last());
+        for ((a, a_cut), (b, b_cut)) in a.iter().zip(&b) {
+            assert_eq!((a, a_cut), (b, b_cut));
+        }
+        assert_eq!(exits(&of_audit, pid), exits(&of_ebpf, pid), "{:?}", b.last());
+    }
+    drop((of_audit, of_ebpf));
+    audit.finish();
+    ebpf.finish();
+}
