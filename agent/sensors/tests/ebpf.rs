@@ -135,6 +135,7 @@ fn the_same_workload_gives_the_same_events_as_under_audit() {
     commands.push(command);
     commands.push(again("thread"));
     commands.push(again("execveat"));
+    commands.push(again("memfd"));
     if cfg!(target_arch = "x86_64") {
         commands.push(again("compat"));
     }

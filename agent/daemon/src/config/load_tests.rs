@@ -15,8 +15,10 @@ fn mistakes_name_file_line_and_nearest_key() {
     assert_eq!(mistake("[process]\n\nexit = true\n"), "t.toml:3: unknown key `exit`; did you mean `exits`?");
     assert_eq!(mistake("[proces]\n"), "t.toml:1: unknown key `proces`; did you mean `process`?");
     assert_eq!(
-        mistake("[process]\nsource = \"ebpf\"\n").split(';').next(),
-        Some("t.toml:2: unknown value `ebpf`, expected one of `auto`, `audit`, `connector`, `poll`")
+        mistake("[process]\nsource = \"ptrace\"\n").split(';').next(),
+        Some(
+            "t.toml:2: unknown value `ptrace`, expected one of `auto`, `audit`, `ebpf`, `connector`, `poll`"
+        )
     );
     assert_eq!(mistake("[process]\nexits = 1\n"), "t.toml:2: `exits` must be true or false, not 1");
     assert_eq!(

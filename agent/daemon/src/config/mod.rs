@@ -189,6 +189,7 @@ Process {
     /// Watch processes.
     enabled: bool = true,
     /// Where events come from. `auto` takes audit, else the proc connector, else polling, and says in `defender status` why.
+    /// `ebpf` needs the cargo feature of that name, else it is as `auto`.
     source: SourceChoice = SourceChoice(defender_sensors::process::Preference::Auto),
     /// Report the end of processes too.
     exits: bool = true,

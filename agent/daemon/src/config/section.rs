@@ -57,7 +57,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Vec<AllowedPeripheral>" => "array of devices, classes and buses",
         "Vec<Prefix>" => "array of addresses or prefixes",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
-        "SourceChoice" => "`auto`, `audit`, `connector` or `poll`",
+        "SourceChoice" => "`auto`, `audit`, `ebpf`, `connector` or `poll`",
         "Option<ResponseChoice>" | "ResponseChoice" => "a response or an array of them: `none`, `block_source`, `block_destination`, `kill_process`, `run_hook`, `isolate`",
         "Enforcement" => "`off` or `alert`",
         "FeedKind" => "`any`, `address`, `domain` or `sha256`",

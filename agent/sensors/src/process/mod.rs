@@ -9,6 +9,7 @@
 //! | [`procfs`] | `/proc`, for start-up, for the connector and for polling |
 //! | [`table`] | the bounded process table |
 //! | [`sensor`] | picks a source, runs it, falls back |
+//! | [`preference`] | which sources are tried, in which order |
 //! | [`recording`] | audit log text instead of a live kernel, for `replay` |
 
 pub(crate) mod audit;
@@ -17,14 +18,16 @@ mod directory;
 #[cfg(feature = "ebpf")]
 pub(crate) mod ebpf;
 pub(crate) mod poll;
+mod preference;
 pub(crate) mod procfs;
 mod recording;
 mod sensor;
 pub(crate) mod table;
 
 pub use directory::Directory;
+pub use preference::Preference;
 pub use recording::AuditLog;
-pub use sensor::{Preference, ProcessSensor, Settings, Status};
+pub use sensor::{ProcessSensor, Settings, Status};
 
 /// A source that cannot be used here, and why: the cause and the next step, in words for `defender status`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use super::directory::Directory;
 #[cfg(feature = "ebpf")]
 use super::ebpf;
 use super::poll::{Found, Poller};
+use super::preference::Preference;
 use super::procfs::{self, Entry};
 use super::recording::into_process;
 use super::table::ProcessTable;
@@ -37,35 +38,6 @@ const ANCESTORS: usize = Ancestor::LEVELS;
 const SHORT_NAME: usize = 15;
 /// How often a better source is tried after a fall-back.
 const UPGRADE: Duration = Duration::from_secs(60);
-
-/// Which source the configuration asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Preference {
-    /// The best that works: audit, then connector, then polling.
-    #[default]
-    Auto,
-    /// Audit netlink, else nothing better than polling.
-    Audit,
-    /// eBPF, then as for `auto`.
-    Ebpf,
-    /// Proc connector, else polling.
-    Connector,
-    /// Polling of `/proc`.
-    Poll,
-}
-
-impl Preference {
-    /// Sources to try, best first. Polling always works, so a device is never left without a process sensor.
-    const fn order(self) -> &'static [Source] {
-        match self {
-            Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],
-            Self::Audit => &[Source::Audit, Source::Poll],
-            Self::Ebpf => &[Source::Ebpf, Source::Audit, Source::Connector, Source::Poll],
-            Self::Connector => &[Source::Connector, Source::Poll],
-            Self::Poll => &[Source::Poll],
-        }
-    }
-}
 
 /// What the sensor needs to know.
 #[derive(Debug, Clone)]
@@ -333,7 +305,7 @@ impl ProcessSensor {
         let Active::Ebpf(stream) = &mut self.active else { return Ok(()) };
         let mut told = Vec::new();
         let lost = stream.read(&mut told).await?;
-        let (now, up) = ((self.settings.clock)(), since_boot());
+        let (now, up) = ((self.settings.clock)(), ebpf::since_boot());
         let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
         for event in told {
             match event {
@@ -599,15 +571,6 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
         }
         Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
     }
-}
-
-/// Nanoseconds since boot, time asleep included: the clock of the programs.
-#[cfg(feature = "ebpf")]
-fn since_boot() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: one timespec is written. The clock exists since Linux 2.6.39, so the call does not fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The first source of the order that works; polling when none does.

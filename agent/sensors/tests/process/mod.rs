@@ -177,6 +177,16 @@ fn child_roles() {
             let exec = || panic!("{}", Command::new("/bin/true").arg("from-a-thread").exec());
             thread::spawn(exec).join().unwrap();
         }
+        Ok("memfd") => {
+            use std::io::Write;
+            use std::os::fd::FromRawFd;
+            // SAFETY: the name lives through the call.
+            let descriptor = unsafe { libc::memfd_create(c"hidden".as_ptr(), 0) };
+            // SAFETY: the descriptor was just made and is nobody else's.
+            let mut file = unsafe { std::fs::File::from_raw_fd(descriptor) };
+            file.write_all(&std::fs::read("/bin/true").unwrap()).unwrap();
+            panic!("{}", Command::new(format!("/proc/self/fd/{descriptor}")).arg("from-memory").exec());
+        }
         Ok("execveat") => {
             let file = std::fs::File::open("/bin/true").unwrap();
             let argv = [c"true".as_ptr(), c"by-descriptor".as_ptr(), std::ptr::null()];

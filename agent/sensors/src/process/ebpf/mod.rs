@@ -149,6 +149,14 @@ fn attach(section: &str, tracepoint: &CStr, maps: &[(&CStr, OwnedFd)]) -> Result
         .map_err(|error| explain(&format!("attaching the program for {section}"), &error))
 }
 
+/// Nanoseconds since boot, time asleep included: the clock of the programs.
+pub(crate) fn since_boot() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one timespec is written. The clock exists since Linux 2.6.39, so the call does not fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// The cause in words, from what the system call says.
 fn explain(what: &str, error: &io::Error) -> Unavailable {
     let reason = match error.raw_os_error() {

@@ -3,7 +3,8 @@
 //!
 //! The object is our own and part of the agent, so only what clang writes for `programs.c` is known here; anything else is refused.
 
-/// `programs.c`, compiled. Made by `tests/run ebpf-object`, which the test below compares with.
+/// `programs.c`, compiled by Debian 12's clang, beside the source, which the test below repeats and compares:
+/// `clang --target=bpfel -mcpu=v2 -O2 -g0 -Wall -Werror -Wno-unused-parameter -ffreestanding -c programs.c -o programs.o`
 pub(crate) const OBJECT: &[u8] = include_bytes!("programs.o");
 
 const SECTION_HEADER: usize = 64;
@@ -108,7 +109,6 @@ mod tests {
 
     use super::*;
 
-    /// The command that makes `programs.o`, with Debian 12's clang.
     const COMPILE: [&str; 9] = [
         "--target=bpfel",
         "-mcpu=v2",
