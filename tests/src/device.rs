@@ -23,6 +23,8 @@ pub mod class {
     pub const PROCESS: u64 = 1007;
     /// Detection Finding: an alert.
     pub const FINDING: u64 = 2004;
+    /// Peripheral Device Activity.
+    pub const PERIPHERAL: u64 = 1010;
     /// Compliance Finding: the verdict of a posture check.
     pub const COMPLIANCE: u64 = 2003;
     /// Authentication.

@@ -2,11 +2,14 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::{json, Value};
 
 use crate::architecture::Architecture;
 use crate::command;
@@ -214,6 +217,12 @@ impl Machine {
             self::console(&setup).display().to_string().replace(',', ",,")
         ));
         qemu.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
+        // Whoever waits for it at start-up gets nothing: it is for plugging devices in later.
+        let _ = fs::remove_file(monitor(&setup));
+        qemu.arg("-qmp").arg(format!(
+            "unix:{},server=on,wait=off",
+            monitor(&setup).display().to_string().replace(',', ",,")
+        ));
         // Our end of the control port is QEMU's own standard input and output: no socket to leave behind.
         qemu.args(["-chardev", "stdio,id=control,signal=off"]);
         qemu.arg("-device").arg(format!("virtserialport,chardev=control,name={}", wire::PORT));
@@ -263,6 +272,41 @@ impl Machine {
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.booted
+    }
+
+    /// Gives the machine's monitor a command for people, such as `device_add`, and returns what it says.
+    ///
+    /// # Errors
+    /// When the monitor cannot be reached or does not answer as it should.
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        let words = || format!("QEMU's monitor: {command}");
+        let stream = UnixStream::connect(monitor(&self.setup)).map_err(Error::io(words()))?;
+        stream.set_read_timeout(Some(COMMAND)).map_err(Error::io(words()))?;
+        let mut lines = BufReader::new(stream.try_clone().map_err(Error::io(words()))?).lines();
+        let requests = [
+            json!({ "execute": "qmp_capabilities" }),
+            json!({ "execute": "human-monitor-command", "arguments": { "command-line": command } }),
+        ];
+        let mut said = String::new();
+        for request in requests {
+            writeln!(&stream, "{request}").map_err(Error::io(words()))?;
+            // Greetings and events come in between.
+            said = loop {
+                let line = lines
+                    .next()
+                    .ok_or_else(|| Error::Unexpected(format!("{}: it hung up", words())))?
+                    .map_err(Error::io(words()))?;
+                let reply: Value = serde_json::from_str(&line)
+                    .map_err(|error| Error::Unexpected(format!("{}: {error}: {line}", words())))?;
+                if let Some(error) = reply.get("error") {
+                    return Err(Error::Unexpected(format!("{}: {error}", words())));
+                }
+                if let Some(answer) = reply.get("return") {
+                    break answer.as_str().unwrap_or_default().to_owned();
+                }
+            };
+        }
+        Ok(said)
     }
 
     /// Runs a shell command as root in the guest, whatever its status.
@@ -446,6 +490,10 @@ impl Machine {
             qemu.trim_end()
         ))
     }
+}
+
+fn monitor(setup: &Setup) -> PathBuf {
+    setup.directory.join("monitor")
 }
 
 fn console(setup: &Setup) -> PathBuf {

@@ -22,6 +22,12 @@ pub(super) fn syslogd_restarts(world: &mut World<'_>) -> Result<()> {
     let machine = world.machine()?;
     let pid = machine.agent_pid()?;
     machine.service("rsyslog", "S01syslogd", "restart")?;
+    machine.event("the restart of the service is told", "\"service\"", REPORT, |e| {
+        // 5: Restart (OCSF class 6002).
+        e.at("/unmapped/kind") == "service"
+            && e.at("/activity_id") == 5
+            && e.at("/app/name").as_str().is_some_and(|name| name.contains("syslog"))
+    })?;
     assault(world, &attacker, GUEST_V4)?;
     let machine = world.machine()?;
     let log = machine.system_log();

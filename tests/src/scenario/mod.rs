@@ -9,6 +9,7 @@ mod harness;
 mod intrusion;
 mod life;
 mod load;
+mod peripheral;
 mod posture;
 mod response;
 
@@ -78,6 +79,7 @@ const SCENARIOS: &[Scenario] = &[
         run: attack::repeats_become_a_count,
     },
     Scenario { name: "kill_hook_and_isolate", on: BOTH, agent: true, run: response::kill_hook_and_isolate },
+    Scenario { name: "devices_come_and_go", on: BOTH, agent: true, run: peripheral::devices_come_and_go },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {

@@ -1,0 +1,87 @@
+//! Devices that are plugged into the running machine.
+//!
+//! The distribution's kernel for virtual machines has no USB. A disk, a keyboard and a network card on PCI take the same way from the
+//! hot-plug controller to the kernel's announcement and to the agent; USB itself is tested beside the sensor.
+
+use std::fs::File;
+use std::time::Duration;
+
+use crate::device::{class, Event};
+use crate::error::{Error, Result};
+
+use super::{expect, World};
+
+const REPORT: Duration = Duration::from_secs(20);
+/// "Device that is not on the product's list connected"; the list is in `tests/image/common/etc/defender/conf.d`.
+const UNLISTED: &str = "5e0c3a83-3a0e-4a6c-9d5b-0f1b6f0c7a52";
+/// Serial number of the disk: as long as virtio carries, which is what an attacker may choose.
+const SERIAL: &str = "STICK-4C530001220512";
+
+pub(super) fn devices_come_and_go(world: &mut World<'_>) -> Result<()> {
+    let listed = world.image.configures_network;
+    let machine = world.machine()?;
+    // Where no udev loads it.
+    machine.run("modprobe virtio_input")?;
+    let disk = machine.setup().directory.join("plugged.img");
+    File::create(&disk)
+        .and_then(|file| file.set_len(4 << 20))
+        .map_err(Error::io(format!("cannot make {}", disk.display())))?;
+    let before = machine.events("\"class_uid\":1010")?.len();
+    let plug = [
+        format!("drive_add 0 if=none,id=plugged,format=raw,file={}", disk.display()),
+        format!("device_add virtio-blk-pci,id=plug0,drive=plugged,serial={SERIAL}"),
+        "device_add virtio-keyboard-pci,id=plug1".to_owned(),
+        "device_add virtio-net-pci,id=plug2,mac=52:54:00:77:00:99,romfile=".to_owned(),
+    ];
+    for command in &plug {
+        let said = machine.monitor(command)?;
+        expect(said.trim().is_empty() || said.trim() == "OK", || format!("{command}: {said}"))?;
+    }
+    let came = |class: &'static str| move |event: &Event| is(event, class, 1);
+    let disk = machine.event("the disk is told", SERIAL, REPORT, came("storage"))?;
+    expect(
+        disk.at("/unmapped/bus") == "pci" && disk.at("/peripheral_device/vendor_id_list/0") == "1af4",
+        || format!("the disk: {}", disk.0),
+    )?;
+    let keyboard = machine.event("the keyboard is told", "keyboard", REPORT, came("keyboard"))?;
+    expect(
+        keyboard.at("/peripheral_device/model").as_str().is_some_and(|name| name.contains("Keyboard")),
+        || format!("the keyboard: {}", keyboard.0),
+    )?;
+    let card = machine.event("the card is told", "\"network\"", REPORT, came("network"))?;
+    if listed {
+        for (event, allowed) in [(&disk, true), (&keyboard, false), (&card, false)] {
+            expect(event.at("/unmapped/allowed") == allowed, || format!("allowed: {}", event.0))?;
+        }
+        let name = keyboard.at("/peripheral_device/name").as_str().unwrap_or_default().to_owned();
+        machine.event("an alert for what is not on the list", UNLISTED, REPORT, |event| {
+            event.class() == class::FINDING && event.0.to_string().contains(&name)
+        })?;
+        let alerts = machine.events(UNLISTED)?;
+        expect(!alerts.iter().any(|alert| alert.0.to_string().contains(SERIAL)), || {
+            "an alert for what is on the list".into()
+        })?;
+    }
+    for id in ["plug0", "plug1", "plug2"] {
+        machine.monitor(&format!("device_del {id}"))?;
+    }
+    let went = |class: &'static str| move |event: &Event| is(event, class, 2);
+    machine.event("the disk's removal is told, with what was known", SERIAL, REPORT, went("storage"))?;
+    machine.event("the keyboard's removal is told", "keyboard", REPORT, went("keyboard"))?;
+    machine.event("the card's removal is told", "\"network\"", REPORT, went("network"))?;
+    // One event for each that came and for each that went.
+    let events = machine.events("\"class_uid\":1010")?;
+    expect(events.len() == before + 6, || {
+        let all: Vec<_> = events.iter().skip(before).map(|event| event.0.to_string()).collect();
+        format!("{} events: {all:?}", all.len())
+    })?;
+    let status = machine.query("status")?;
+    let modes = status["peripherals"]["modes"].to_string();
+    expect(modes.contains("messages of the kernel"), || format!("status: {}", status["peripherals"]))
+}
+
+fn is(event: &Event, of: &str, activity: u64) -> bool {
+    event.class() == class::PERIPHERAL
+        && event.at("/activity_id") == activity
+        && event.at("/peripheral_device/class") == of
+}
