@@ -201,7 +201,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_lacks_its_name_is_nothing() {
-        let bytes = payload(1, 7, &[(1, b"filter\0")]);
+        let bytes = payload(1, 7, &[(1, b"ab\0")]);
         assert!(parse(NEWTABLE, &bytes).is_some());
         for kind in [NEWCHAIN, NEWRULE, NEWGEN, SUBSYSTEM | 17, 1] {
             assert_eq!(parse(kind, &bytes), None, "{kind}");
