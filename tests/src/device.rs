@@ -27,6 +27,8 @@ pub mod class {
     pub const PERIPHERAL: u64 = 1010;
     /// Compliance Finding: the verdict of a posture check.
     pub const COMPLIANCE: u64 = 2003;
+    /// Entity Management: the packet filter was changed.
+    pub const ENTITY: u64 = 3004;
     /// Authentication.
     pub const AUTHENTICATION: u64 = 3002;
     /// Application Lifecycle and Application Error: the agent about itself.

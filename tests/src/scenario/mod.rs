@@ -9,6 +9,8 @@ mod harness;
 mod intrusion;
 mod life;
 mod load;
+mod login;
+mod packet_filter;
 mod peripheral;
 mod posture;
 mod response;
@@ -80,6 +82,13 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "kill_hook_and_isolate", on: BOTH, agent: true, run: response::kill_hook_and_isolate },
     Scenario { name: "devices_come_and_go", on: BOTH, agent: true, run: peripheral::devices_come_and_go },
+    Scenario { name: "a_login_is_one_event", on: BOTH, agent: true, run: login::a_login_is_one_event },
+    Scenario {
+        name: "packet_filter_is_watched",
+        on: BOTH,
+        agent: true,
+        run: packet_filter::packet_filter_is_watched,
+    },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {

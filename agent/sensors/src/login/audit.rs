@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// As recorded on Debian 12 (OpenSSH 9.2 built with audit, Linux-PAM 1.5) and Fedora; addresses changed.
+    /// Put together after the formats of OpenSSH (audit-linux.c), Linux-PAM (libpam/pam_audit.c) and shadow; no recording.
     const HEAD: &str = "pid=812 uid=0 auid=4294967295 ses=4294967295 subj=unconfined ";
 
     fn read(records: &mut Records, record: u16, tail: &str) -> String {
