@@ -143,7 +143,7 @@ fn a_hanging_nft_is_bounded_and_killed() {
         let directory = tempfile::tempdir().unwrap();
         let (nft, pid) = (directory.path().join("nft"), directory.path().join("pid"));
         script(&nft, "exec /usr/sbin/nft \"$@\"");
-        let bound = Duration::from_millis(300);
+        let bound = Duration::from_secs(1);
         let mut firewall = started(Config { nft: nft.clone(), nft_timeout: bound, ..config() }).await;
         let gone = |pid: &PathBuf| {
             let pid = fs::read_to_string(pid).unwrap();
@@ -154,7 +154,7 @@ fn a_hanging_nft_is_bounded_and_killed() {
         let error = firewall.block(&[request("192.0.2.1", 600)], NOW).await.unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         assert!(
-            begin.elapsed() >= bound && begin.elapsed() < Duration::from_secs(2),
+            begin.elapsed() >= bound && begin.elapsed() < Duration::from_secs(10),
             "{:?}",
             begin.elapsed()
         );
@@ -176,7 +176,7 @@ fn a_hanging_nft_is_bounded_and_killed() {
         script(&nft, &format!("echo $$ > {}; exec sleep 30", pid.display()));
         fs::remove_file(&pid).unwrap();
         let requests = [request("192.0.2.3", 60)];
-        let given_up = tokio::time::timeout(Duration::from_millis(150), firewall.block(&requests, NOW)).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(700), firewall.block(&requests, NOW)).await;
         assert!(given_up.is_err());
         for _ in 0..100 {
             if gone(&pid) {
