@@ -22,7 +22,6 @@ use std::time::Duration;
 use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
 use defender_model::service::{ServiceActivity, ServiceChange};
-use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 use defender_sensors::file::Order;
 use defender_sensors::{Observation, Outlet};
@@ -92,6 +91,6 @@ fn told(now: Timestamp, name: &str, change: ServiceChange, detail: &str) -> Obse
 #[cfg(feature = "dbus")]
 fn mild(kind: Kind, words: String) -> Observation {
     let mut health = Health::new(kind, COMPONENT, words);
-    health.severity = health.severity.min(Severity::Low);
+    health.severity = health.severity.min(defender_model::severity::Severity::Low);
     Observation::Health(health)
 }

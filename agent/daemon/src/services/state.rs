@@ -75,6 +75,7 @@ impl Service {
     }
 
     /// A stop is held.
+    #[cfg(feature = "dbus")]
     pub(super) const fn waits(&self) -> bool {
         self.leaving.is_some()
     }
