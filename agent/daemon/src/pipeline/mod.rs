@@ -10,11 +10,15 @@
 //! | `certificate` | a certificate the device shows, and how long it lasts |
 //! | `recent` | the latest events, for who asks |
 //! | `silence` | sensors that should have spoken and did not |
+//! | `heartbeat` | what is said at intervals |
+//! | `answer` | what is asked of the agent, and answered |
 //! | `vitals` | what the agent itself takes of the device |
 //! | `standing` | how the agent is, from what its parts say |
 
+mod answer;
 #[cfg(feature = "tls")]
 mod certificate;
+mod heartbeat;
 mod isolator;
 mod recent;
 mod respond;
@@ -25,8 +29,8 @@ mod sinks;
 mod standing;
 mod vitals;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use defender_detect::suppression::Suppressor;
@@ -36,27 +40,20 @@ use defender_model::finding::Finding;
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::ocsf;
-use defender_model::process::Source;
 use defender_model::remediation::{Action, Outcome, Remediation};
 use defender_model::severity::Severity;
-use defender_model::text::truncate;
 use defender_model::time::Timestamp;
-use defender_sensors::login::pam::{self, Items};
 use defender_sensors::{file, network, process, Observation};
-use tokio::sync::{mpsc, oneshot, Notify};
+use tokio::sync::{mpsc, Notify};
 
 use crate::posture::schedule::concerns;
-use crate::request::{
-    BlockedAddress, Desk, EventCounts, FirewallStatus, IsolationStatus, NetworkStatus, Notice, ProcessStatus,
-    Reply, Request, Requests, RulesStatus, StatusReport,
-};
+use crate::request::{BlockedAddress, Desk, EventCounts, IsolationStatus, Notice, Requests};
 use crate::response::hook::Hook;
 use crate::{feeds, files, logins};
-use isolator::IsolateOrder;
 use recent::Recent;
-use responder::{BlockOrder, Done, Order, Responder};
+use responder::{Done, Responder};
 use sequence::Sequence;
-use silence::{Silence, Told};
+use silence::Silence;
 use sinks::Sinks;
 use standing::Standing;
 
@@ -69,8 +66,6 @@ const EVENTS: (usize, usize) = (256, 256 << 10);
 const LAST_ORDERS: Duration = Duration::from_secs(2);
 /// Capacity that the buffer for encoding keeps: an event with hostile arguments must not hold megabytes for ever.
 const BUFFER: usize = 256 << 10;
-/// Longest list of what is degraded in a heartbeat, in bytes.
-const REASONS: usize = 1024;
 /// Seconds between two reports of alerts that went over their rule's rate.
 const WITHHELD_S: u32 = 60;
 /// Milliseconds that an observation may take from the sensor to detection.
@@ -518,239 +513,6 @@ impl Pipeline {
         self.events.push(Arc::clone(&line));
         self.sinks.push(&event, &line);
         line
-    }
-
-    /// Sensors that tell nothing while the kernel's counters move.
-    fn notice_silence(&mut self) {
-        let parts = &self.parts;
-        let told = || {
-            let process = parts.process.as_ref().and_then(|shared| {
-                let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let complete = !matches!(status.source, None | Some(Source::Poll));
-                complete.then_some(status.execs + status.exits + status.lost)
-            });
-            let network = parts.network.as_ref().and_then(|shared| {
-                let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let network = &parts.config.network;
-                let all = network.include_interfaces.is_empty() && network.exclude_interfaces.is_empty();
-                let tracked = status.modes.iter().any(|mode| mode.starts_with("connections"));
-                (all && tracked).then_some(status.flows_seen + status.overruns)
-            });
-            Told { process, network }
-        };
-        for health in self.silence.turn(Instant::now(), told, &parts.config.response.nft) {
-            self.say(health);
-        }
-    }
-
-    fn statistics(&mut self) {
-        let counts = self.counts.clone();
-        let lost = self.process_status().lost;
-        let reasons = self.standing.reasons();
-        let mut words = format!("heartbeat: {}; events since start", self.health_word());
-        for reason in &reasons {
-            words.push_str("; ");
-            words.push_str(reason);
-        }
-        words.truncate(truncate(&words, REASONS).len());
-        let health = Health::new(Kind::Statistics, "agent", words)
-            .with("process", counts.process)
-            .with("authentication", counts.authentication)
-            .with("findings", counts.findings)
-            .with("remediations", counts.remediations)
-            .with("alerts_repeated", self.suppressor.stats().repeats)
-            .with("alerts_withheld", self.suppressor.stats().withheld)
-            .with("excepted", self.parts.detector.exceptions().map(|(_, count)| count).sum())
-            .with("groups_forgotten", self.parts.detector.stats().evictions)
-            .with("process_lost", lost)
-            .with("network", counts.network)
-            .with("files", counts.files)
-            .with("peripherals", counts.peripherals)
-            .with("queue_dropped", self.drops.load(Ordering::Relaxed))
-            .with("degraded", reasons.len() as u64)
-            .with("uptime_s", self.parts.began.elapsed().as_secs())
-            .with("rss_kib", vitals::resident_kib())
-            .with("cpu_ms", vitals::processor_ms())
-            .with("sinks_dropped", self.sinks.status().iter().map(|sink| sink.dropped).sum());
-        self.say(health);
-        if let Some(shared) = &self.parts.process {
-            let status = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let source = status.source.map_or("none", Source::name);
-            let health = Health::new(Kind::Statistics, "process", format!("since start; source {source}"))
-                .with("execs", status.execs)
-                .with("exits", status.exits)
-                .with("lost", status.lost)
-                .with("table", status.table as u64)
-                .with("evicted", status.evicted);
-            self.say(health);
-        }
-        if let Some(shared) = &self.parts.network {
-            let counters = shared.lock().unwrap_or_else(PoisonError::into_inner).counters();
-            let mut health = Health::new(Kind::Statistics, "network", "since start");
-            health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
-            self.say(health);
-        }
-        let parts = [
-            ("files", self.files_status()),
-            ("peripheral", self.peripherals_status()),
-            ("packet_filter", self.packet_filter_status()),
-            ("module", part_status(self.parts.modules.as_ref())),
-        ];
-        for (name, part) in parts {
-            if !part.counters.is_empty() {
-                let mut health = Health::new(Kind::Statistics, name, "since start");
-                health.counters = part.counters;
-                self.say(health);
-            }
-        }
-    }
-
-    fn serve(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
-        let reply = match request {
-            Request::Status => Reply::Status(Box::new(self.status())),
-            Request::Alerts { limit } => Reply::Events { lines: self.alerts.latest(limit) },
-            Request::Events { limit } => Reply::Events { lines: self.events.latest(limit) },
-            Request::Block { address, seconds, reason } => {
-                let order = BlockOrder {
-                    address,
-                    seconds: seconds.unwrap_or(self.parts.config.response.block_seconds),
-                    reason,
-                    finding: None,
-                    answer: Some(answer),
-                };
-                return self.order(Order::Block(order));
-            }
-            Request::Unblock { address } => return self.order(Order::Unblock(address, answer)),
-            Request::Blocked => return self.order(Order::List(answer)),
-            Request::Isolate { seconds, reason } => {
-                let order = IsolateOrder {
-                    seconds: seconds.unwrap_or(self.parts.config.response.isolate_s),
-                    reason,
-                    finding: None,
-                    sinks: self.sinks.peers(),
-                    answer: Some(answer),
-                };
-                return self.order(Order::Isolate(order));
-            }
-            Request::EndIsolation => return self.order(Order::EndIsolation(answer)),
-            Request::Pam { kind, user, rhost, tty, service, pid } => {
-                let items = Items { kind, user, rhost, tty, service, pid };
-                let report = pam::report(&items).zip(self.parts.logins.as_ref());
-                // A full queue means that more sessions begin than anybody reads of.
-                let changed = report.is_some_and(|(report, logins)| logins.reports.try_send(report).is_ok());
-                Reply::Done { changed }
-            }
-            Request::AcceptBaseline { next_start } => self.accept_baseline(next_start),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(reply);
-    }
-
-    fn accept_baseline(&self, next_start: bool) -> Reply {
-        let order = if next_start { file::Order::AcceptAtNextStart } else { file::Order::Accept };
-        let failed = |error: &str| Reply::Failed { error: error.to_owned() };
-        match &self.parts.files {
-            None => failed("there is no baseline: `files.enabled` is false"),
-            Some(files) => match files.orders.try_send(order) {
-                Ok(()) => Reply::Done { changed: true },
-                Err(_) => failed("too many orders wait for the file sensor, or it has ended; try again"),
-            },
-        }
-    }
-
-    fn order(&self, order: Order) {
-        let Err(order) = self.responder.order(order) else { return };
-        let answer = match order {
-            Order::Block(order) => order.answer,
-            Order::Isolate(order) => order.answer,
-            Order::Unblock(_, answer) | Order::List(answer) | Order::EndIsolation(answer) => Some(answer),
-        };
-        if let Some(answer) = answer {
-            let error = "too many orders wait for the firewall already; try again".to_owned();
-            // Whoever asked may have gone.
-            let _ = answer.send(Reply::Failed { error });
-        }
-    }
-
-    fn process_status(&self) -> ProcessStatus {
-        let Some(shared) = &self.parts.process else { return ProcessStatus::default() };
-        let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        ProcessStatus {
-            source: status.source.map(|source| source.name().to_owned()).unwrap_or_default(),
-            detail: status.detail.clone(),
-            declined: status.declined.iter().map(|(source, reason)| format!("{source}: {reason}")).collect(),
-            lost: status.lost,
-            table: status.table as u64,
-        }
-    }
-
-    fn files_status(&self) -> NetworkStatus {
-        part_status(self.parts.files.as_ref().map(|files| &files.status))
-    }
-
-    fn peripherals_status(&self) -> NetworkStatus {
-        part_status(self.parts.peripherals.as_ref())
-    }
-
-    fn logins_status(&self) -> NetworkStatus {
-        part_status(self.parts.logins.as_ref().map(|logins| &logins.status))
-    }
-
-    fn packet_filter_status(&self) -> NetworkStatus {
-        part_status(self.parts.packet_filter.as_ref())
-    }
-
-    fn network_status(&self) -> NetworkStatus {
-        let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
-        let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        NetworkStatus {
-            modes: status.modes.clone(),
-            lacks: status.lacks.clone(),
-            counters: status.counters().map(|(name, count)| (name.to_owned(), count)).to_vec(),
-        }
-    }
-
-    fn status(&self) -> StatusReport {
-        StatusReport {
-            version: self.parts.device.agent_version.clone(),
-            health: self.health_word().to_owned(),
-            armed: self.armed_after.is_some(),
-            armed_after_ms: self.armed_after.map_or(0, |after| after.as_millis() as u64),
-            uptime_s: self.parts.began.elapsed().as_secs(),
-            device: self.parts.device.uid.clone(),
-            boot: self.parts.device.boot_id.clone(),
-            degraded: self.standing.reasons(),
-            process: self.process_status(),
-            logins: self.logins_status(),
-            network: self.network_status(),
-            files: self.files_status(),
-            peripherals: self.peripherals_status(),
-            packet_filter: self.packet_filter_status(),
-            modules: part_status(self.parts.modules.as_ref()),
-            events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
-            rules: RulesStatus {
-                loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
-                errors: self.parts.rule_errors.clone(),
-            },
-            firewall: FirewallStatus {
-                ready: self.ready && self.firewall_error.is_empty(),
-                error: self.firewall_error.clone(),
-                isolation: self.isolation(),
-            },
-            sinks: self.sinks.status(),
-            confinement: self.parts.confinement.clone(),
-        }
-    }
-}
-
-/// What a sensor says of itself; nothing where it is off.
-fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> NetworkStatus {
-    let Some(shared) = shared else { return NetworkStatus::default() };
-    let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    NetworkStatus {
-        modes: status.modes.clone(),
-        lacks: status.lacks.clone(),
-        counters: status.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
     }
 }
 
