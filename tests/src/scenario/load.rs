@@ -55,7 +55,12 @@ fn storm(world: &mut World<'_>) -> Result<()> {
         let counted = machine.run_within(&count, Duration::from_secs(120))?.output.trim().to_owned();
         Ok(if counted == all { Ok(()) } else { Err(format!("once, more than once: {counted}")) })
     })?;
-    let lost = machine.events("\"lost\"")?.into_iter().filter(|e| e.is_health("", &["lost"])).count();
-    expect(lost == 0, || format!("{lost} events about losses, although nothing is missing"))?;
+    let lost: Vec<String> = machine
+        .events("\"lost\"")?
+        .into_iter()
+        .filter(|event| event.is_health("", &["lost"]))
+        .map(|event| event.0.to_string())
+        .collect();
+    expect(lost.is_empty(), || format!("nothing is missing, and yet: {lost:?}"))?;
     expect(machine.agent_pid()? == pid, || "the agent was restarted".into())
 }
