@@ -417,6 +417,7 @@ impl MatcherBuilder {
                 .ok_or_else(|| Cause::TooLarge("the literals of all rules together".to_owned()))?;
             self.matcher.passes.push(Pass { field, automaton, hits });
         }
+        self.matcher.predicates.shrink_to_fit();
         self.matcher.triggers = vec![Vec::new(); self.matcher.predicates.len()];
         for (program, chosen) in (0u32..).zip(self.chosen) {
             match chosen {

@@ -206,8 +206,8 @@ pub(crate) struct Predicate {
     pub(crate) question: Question,
     /// Of a regular expression: literals one of which is in every text that matches.
     required: Vec<Vec<u8>>,
-    /// The expression, compiled when it is first asked.
-    regex: OnceLock<Option<Regex>>,
+    /// The expression, compiled when it is first asked. Boxed: few of the thousands of predicates have one.
+    regex: OnceLock<Option<Box<Regex>>>,
 }
 
 impl Predicate {
@@ -256,7 +256,8 @@ impl Predicate {
             Test::Glob { parts, cased } => with_text(value, |text| pattern::matches(parts, text, *cased)),
             Test::Regex { expression, flags } => with_text(value, |text| {
                 // It was checked when the rule was loaded, so it compiles.
-                let regex = self.regex.get_or_init(|| regular::compile(expression, *flags).ok());
+                let regex =
+                    self.regex.get_or_init(|| regular::compile(expression, *flags).ok().map(Box::new));
                 regex.as_ref().is_some_and(|regex| regex.is_match(text))
             }),
             Test::Cidr(network) => {
