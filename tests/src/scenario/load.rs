@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::image::Flavour;
 use crate::progress;
-use crate::qemu::PROGRAMS as DIRECTORY;
+use crate::qemu::{Machine, PROGRAMS as DIRECTORY};
 
 use super::{configuration, expect, World};
 
@@ -32,11 +32,19 @@ pub(super) fn every_exec_is_reported_once(world: &mut World<'_>) -> Result<()> {
     result
 }
 
+/// What the agent has said of losses since the boot.
+fn losses(machine: &mut Machine) -> Result<Vec<String>> {
+    let lost = machine.events("\"lost\"")?.into_iter().filter(|event| event.is_health("", &["lost"]));
+    Ok(lost.map(|event| event.0.to_string()).collect())
+}
+
 fn storm(world: &mut World<'_>) -> Result<()> {
     let machine = world.machine()?;
     let executions = executions(machine.flavour());
     machine.install_programs()?;
     let pid = machine.agent_pid()?;
+    // An earlier scenario may have killed somebody in the midst of an exec, which leaves an event without its end.
+    let before = losses(machine)?.len();
     let spawned = machine.run_within(
         &format!("{DIRECTORY}/spawner {DIRECTORY}/noop 1 {executions}"),
         Duration::from_secs(300),
@@ -55,12 +63,7 @@ fn storm(world: &mut World<'_>) -> Result<()> {
         let counted = machine.run_within(&count, Duration::from_secs(120))?.output.trim().to_owned();
         Ok(if counted == all { Ok(()) } else { Err(format!("once, more than once: {counted}")) })
     })?;
-    let lost: Vec<String> = machine
-        .events("\"lost\"")?
-        .into_iter()
-        .filter(|event| event.is_health("", &["lost"]))
-        .map(|event| event.0.to_string())
-        .collect();
-    expect(lost.is_empty(), || format!("nothing is missing, and yet: {lost:?}"))?;
+    let lost = losses(machine)?;
+    expect(lost.len() <= before, || format!("nothing is missing, and yet: {:?}", lost.get(before..)))?;
     expect(machine.agent_pid()? == pid, || "the agent was restarted".into())
 }
