@@ -325,16 +325,14 @@ impl Store {
             Position { segment: here.number, offset: if here.number == at.segment { at.offset } else { 0 } };
         // What is being written behind the last whole batch is not there yet.
         let rest = here.bytes - place.offset;
-        let read = |most: u64| match self.part(lane, here.number, place.offset, most.min(rest)) {
+        let begin = place.offset;
+        let read = |most: u64| match self.part(lane, here.number, begin, most.min(rest)) {
             // Somebody removed it.
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             other => other,
         };
         let mut content = read(bytes as u64)?;
-        if !matches!(frame::decode(&content), Found::Whole(..)) {
-            // The first may be longer than what is wanted at once.
-            content = read(rest)?;
-        }
+        let mut cut = (content.len() as u64) < rest;
         if content.is_empty() {
             let next = Position { offset: here.bytes, ..place };
             return Ok(Reading { damaged: true, next, ..reading });
@@ -342,9 +340,15 @@ impl Store {
         let mut used = 0;
         while used < content.len() && reading.records.len() < records && (used == 0 || used < bytes) {
             let Found::Whole(record, length) = frame::decode(&content[used..]) else {
-                if used > 0 && (content.len() as u64) < rest {
+                if cut && used > 0 {
                     // The end of what was read, not of the record: it is the first of the next reading.
                     break;
+                }
+                if cut {
+                    // The first may be longer than what is wanted at once.
+                    content = read(rest)?;
+                    cut = false;
+                    continue;
                 }
                 reading.damaged = true;
                 place.offset = here.bytes;
