@@ -56,18 +56,22 @@ pub struct Remediation {
 }
 
 impl Remediation {
-    /// Something done for a finding, to no address or process in particular.
+    /// Something done, to no address or process in particular, for this reason and the finding of this id.
     #[must_use]
-    pub fn for_finding(finding: &Finding, action: Action, outcome: Outcome) -> Self {
-        let (reason, uid) = (finding.rule.title.clone(), finding.uid.clone());
-        Self { action, address: None, process: None, seconds: None, outcome, reason, finding: Some(uid) }
+    pub fn new(action: Action, outcome: Outcome, reason: String, finding: Option<String>) -> Self {
+        Self { action, address: None, process: None, seconds: None, outcome, reason, finding }
     }
 
-    /// Something an operator asked for, to no address or process in particular.
+    /// Something done for a finding.
+    #[must_use]
+    pub fn for_finding(finding: &Finding, action: Action, outcome: Outcome) -> Self {
+        Self::new(action, outcome, finding.rule.title.clone(), Some(finding.uid.clone()))
+    }
+
+    /// Something an operator asked for.
     #[must_use]
     pub fn for_operator(action: Action, outcome: Outcome) -> Self {
-        let reason = "asked for by an operator".to_owned();
-        Self { action, address: None, process: None, seconds: None, outcome, reason, finding: None }
+        Self::new(action, outcome, "asked for by an operator".to_owned(), None)
     }
 
     /// A failed block is high: the operator believes in a protection that is not there.

@@ -173,13 +173,6 @@ fn note(kind: Kind, severity: Severity, words: &str) -> Health {
 }
 
 fn isolation(seconds: u64, outcome: Outcome, reason: String, finding: Option<String>) -> Done {
-    Done::Remediation(Remediation {
-        action: Action::Isolate,
-        address: None,
-        process: None,
-        seconds: Some(seconds),
-        outcome,
-        reason,
-        finding,
-    })
+    let done = Remediation::new(Action::Isolate, outcome, reason, finding);
+    Done::Remediation(Remediation { seconds: Some(seconds), ..done })
 }

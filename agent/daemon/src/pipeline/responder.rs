@@ -234,10 +234,7 @@ impl Task {
             Ok(report) => {
                 self.works().await;
                 if report.repaired {
-                    let words = "table inet defender had been altered by another program and was put right";
-                    let mut note = Health::new(Kind::Changed, "firewall", words);
-                    note.severity = defender_model::severity::Severity::High;
-                    self.tell(Done::Health(note)).await;
+                    self.put_right().await;
                 }
                 if !report.evicted.is_empty() {
                     let words =
@@ -274,16 +271,9 @@ impl Task {
             // Whoever asked may have gone.
             let _ = answer.send(Reply::of(&outcome));
         }
-        self.tell(Done::Remediation(Remediation {
-            action: Action::Block,
-            address: Some(order.address),
-            process: None,
-            seconds: Some(order.seconds),
-            outcome,
-            reason: order.reason,
-            finding: order.finding,
-        }))
-        .await;
+        let done = Remediation::new(Action::Block, outcome, order.reason, order.finding);
+        let (address, seconds) = (Some(order.address), Some(order.seconds));
+        self.tell(Done::Remediation(Remediation { address, seconds, ..done })).await;
     }
 
     async fn unblock(&mut self, address: IpAddr, answer: oneshot::Sender<Reply>) {
@@ -335,10 +325,7 @@ impl Task {
             Ok(repaired) => {
                 self.works().await;
                 if repaired {
-                    let words = "table inet defender had been altered by another program and was put right";
-                    let mut note = Health::new(Kind::Changed, "firewall", words);
-                    note.severity = defender_model::severity::Severity::High;
-                    self.tell(Done::Health(note)).await;
+                    self.put_right().await;
                 }
             }
             Err(error) => self.fails(&error.to_string()).await,
@@ -353,6 +340,13 @@ impl Task {
                 self.tell(Done::Health(Health::new(Kind::Lost, "firewall.state", words))).await;
             }
         }
+    }
+
+    async fn put_right(&self) {
+        let words = "table inet defender had been altered by another program and was put right";
+        let mut note = Health::new(Kind::Changed, "firewall", words);
+        note.severity = defender_model::severity::Severity::High;
+        self.tell(Done::Health(note)).await;
     }
 
     async fn fails(&mut self, error: &str) {

@@ -81,15 +81,7 @@ impl Order {
 }
 
 fn remediation(order: Order, outcome: Outcome) -> Remediation {
-    Remediation {
-        action: Action::RunHook,
-        address: None,
-        process: None,
-        seconds: None,
-        outcome,
-        reason: order.reason,
-        finding: Some(order.finding),
-    }
+    Remediation::new(Action::RunHook, outcome, order.reason, Some(order.finding))
 }
 
 /// Whoever can write the program can have the agent run anything: it and the directories above it must be root's alone.
