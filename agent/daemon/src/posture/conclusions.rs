@@ -3,7 +3,6 @@
 //! The file has a line `score N` and one for each check: verdict and id. A line of another version is passed over.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,10 +46,7 @@ impl Conclusions {
     /// Reads what was kept; `None` when there is nothing to be read.
     #[must_use]
     pub fn read(file: &Path) -> Option<Self> {
-        if fs::metadata(file).ok()?.len() > LIMIT {
-            return None;
-        }
-        let text = fs::read_to_string(file).ok()?;
+        let text = String::from_utf8(small_file::read(file, LIMIT).ok()?).ok()?;
         let mut conclusions = Self::default();
         for line in text.lines() {
             let Some((word, rest)) = line.split_once(' ') else { continue };
@@ -150,6 +146,8 @@ fn dropped(old: f32, new: f32, mut worse: Vec<(Severity, String)>, now: Timestam
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use defender_model::event::EventKind;
     use defender_posture::{scan, Exceptions, Inputs, Policy, Root};
 
