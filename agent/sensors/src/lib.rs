@@ -62,6 +62,16 @@ impl Outlet {
         self.sender.send(observation).await.is_ok()
     }
 
+    /// Sends all there is to say, as [`send`](Self::send) does. False when the sensor should end.
+    pub(crate) async fn send_all(&self, observations: &mut Vec<Observation>) -> bool {
+        for observation in observations.drain(..) {
+            if !self.send(observation).await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Sends without waiting; what finds no room is counted as dropped.
     pub fn try_send(&self, observation: Observation) {
         if self.sender.try_send(observation).is_err() {

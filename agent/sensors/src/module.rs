@@ -76,10 +76,8 @@ impl ModuleSensor {
         let words = self.mode();
         let mut out = vec![Observation::Health(Health::new(Kind::Changed, COMPONENT, words))];
         loop {
-            for observation in out.drain(..) {
-                if !outlet.send(observation).await {
-                    return;
-                }
+            if !outlet.send_all(&mut out).await {
+                return;
             }
             tokio::select! {
                 biased;

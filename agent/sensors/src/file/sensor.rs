@@ -251,10 +251,8 @@ impl Run {
             self.advance(sensor, now);
             self.report_losses(now);
             sensor.set_status(|status| self.describe(status, &sensor.settings));
-            for observation in std::mem::take(&mut self.watcher.out) {
-                if !outlet.send(observation).await {
-                    return Ok(());
-                }
+            if !outlet.send_all(&mut self.watcher.out).await {
+                return Ok(());
             }
             let room = self.budget.has_room(Instant::now());
             let wake = self.wake(room);

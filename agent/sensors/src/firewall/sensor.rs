@@ -153,10 +153,8 @@ impl FirewallSensor {
         tokio::pin!(stop);
         let mut out = vec![self.standing()];
         loop {
-            for observation in out.drain(..) {
-                if !outlet.send(observation).await {
-                    return;
-                }
+            if !outlet.send_all(&mut out).await {
+                return;
             }
             tokio::select! {
                 biased;

@@ -117,10 +117,8 @@ impl NetworkSensor {
             out.push(Observation::Health(Health::new(Kind::Degraded, component, words)));
         }
         loop {
-            for observation in out.drain(..) {
-                if !outlet.send(observation).await {
-                    return;
-                }
+            if !outlet.send_all(&mut out).await {
+                return;
             }
             tokio::select! {
                 biased;

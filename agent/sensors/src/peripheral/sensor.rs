@@ -129,10 +129,8 @@ impl PeripheralSensor {
         let waiting = std::mem::take(&mut self.waiting);
         self.send(waiting, &mut out);
         loop {
-            for observation in out.drain(..) {
-                if !outlet.send(observation).await {
-                    return;
-                }
+            if !outlet.send_all(&mut out).await {
+                return;
             }
             self.count();
             tokio::select! {

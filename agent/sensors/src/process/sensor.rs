@@ -224,12 +224,7 @@ impl ProcessSensor {
                 () = &mut stop => break,
                 () = self.turn(&mut out) => {}
             }
-            for observation in out.drain(..) {
-                if !outlet.send(observation).await {
-                    told = false;
-                    break;
-                }
-            }
+            told &= outlet.send_all(&mut out).await;
         }
         self.active.close();
     }
