@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use defender_sensors::file::{FileSensor, Order, Settings, Status};
 use tokio::sync::mpsc;
 
+use crate::clock::wall_clock;
 use crate::config::Config;
 use crate::posture::idle;
-use crate::run::wall_clock;
 
 /// The pipeline's end of the sensor.
 #[derive(Debug)]

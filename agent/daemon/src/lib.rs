@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `allocator` | how little memory the C library keeps |
 //! | [`cli`] | the command line |
+//! | [`clock`] | the wall clock |
 //! | [`config`] | the configuration file and its documentation |
 //! | [`confinement`] | what the agent gives up before it looks at anything hostile |
 //! | [`control`] | the control socket, both ends |
@@ -25,11 +26,13 @@
 //! | [`run`] | the daemon's start and end |
 //! | [`services`] | the service sensor: units, processes, announcements on the bus |
 //! | `small_file` | small files, read within a bound and replaced whole |
+//! | `stop` | how the agent is told to stop |
 //! | [`supply`] | which data sources of rules the sensors supply |
 //! | `wire` | requests, replies and shown events from JSON |
 
 mod allocator;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod confinement;
 pub mod control;
@@ -53,5 +56,6 @@ pub mod rules;
 pub mod run;
 pub mod services;
 mod small_file;
+mod stop;
 pub mod supply;
 mod wire;

@@ -14,8 +14,9 @@ use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch::Receiver;
 use tokio::sync::Notify;
 
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::run::wall_clock;
+use crate::stop;
 
 /// How often the rules are looked for.
 const KEEP: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ pub async fn run(
     }
     let keeping = keep(firewall, wanted, disturbed, outlet.clone());
     tokio::select! {
-        () = sensor.run(outlet, crate::run::told(stopped)) => {}
+        () = sensor.run(outlet, stop::told(stopped)) => {}
         () = keeping => {}
     }
 }

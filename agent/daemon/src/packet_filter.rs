@@ -7,8 +7,8 @@ use defender_sensors::firewall::{FirewallSensor, Settings};
 use defender_sensors::process::Directory;
 use tokio::sync::Notify;
 
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::run::wall_clock;
 
 /// The agent's tables, of family `inet`.
 const TABLES: &[&str] = &[defender_firewall::TABLE, watch::TABLE, isolation::TABLE];

@@ -2,8 +2,8 @@
 
 use defender_sensors::peripheral::{PeripheralSensor, Settings};
 
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::run::wall_clock;
 
 /// Opens the sensor, which takes note of the devices that are there; `None` when it is off.
 #[must_use]

@@ -7,12 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use defender_detect::{Detector, Limits};
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
-use defender_model::time::Timestamp;
 use defender_sensors::file::FileSensor;
 use defender_sensors::firewall::FirewallSensor;
 use defender_sensors::module::ModuleSensor;
@@ -22,6 +21,7 @@ use defender_sensors::process::{Directory, ProcessSensor, Settings};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::watch;
 
+use crate::clock::wall_clock;
 use crate::config::load::{load, Loaded};
 use crate::config::value::Transport;
 use crate::config::Config;
@@ -31,7 +31,7 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
 use crate::{
     allocator, device, files, logins, network, onlooker, packet_filter, peripherals, posture, profile, rules,
-    services,
+    services, stop,
 };
 
 /// What the command line says.
@@ -52,13 +52,6 @@ const COULD_NOT_RUN: u8 = 3;
 
 /// Where syslog daemons listen.
 const DEV_LOG: &str = "/dev/log";
-
-/// Wall clock: milliseconds since the epoch. Before 1970 is 1970.
-#[must_use]
-pub fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
 
 /// Runs the agent until it is told to stop.
 #[must_use]
@@ -208,19 +201,19 @@ async fn serve(parts: Parts, opened: Opened) {
         pipeline.say(health);
     }
     if let Some(sensor) = opened.process {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
     if let Some(sensor) = opened.files {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
     if let Some(sensor) = opened.peripherals {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
     if let Some(sensor) = opened.modules {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
     if let Some(sensor) = opened.packet_filter {
-        tokio::spawn(sensor.run(outlet.clone(), told(stopped.clone())));
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
     if let Some(sensor) = opened.network {
         let disturbed = opened.disturbed.watch;
@@ -263,7 +256,7 @@ async fn serve(parts: Parts, opened: Opened) {
     // The sensors hold the last outlets: when they end, so does the pipeline.
     drop(outlet);
     tokio::spawn(async move {
-        signalled().await;
+        stop::signalled().await;
         // Everybody gone already is a stop as well.
         let _ = stop.send(true);
         for task in tasks {
@@ -289,27 +282,6 @@ fn operators(config: &Config) -> Operators {
     // SAFETY: geteuid(2) takes nothing, changes nothing and cannot fail.
     let uid = unsafe { libc::geteuid() };
     Operators { uid, gid: group }
-}
-
-/// Ready when the agent is told to stop.
-pub(crate) async fn told(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop too.
-    let _ = stopped.wait_for(|stop| *stop).await;
-}
-
-/// Ready at SIGTERM or SIGINT, and at SIGHUP: the agent has nothing to reload that a restart by its supervisor would not read.
-async fn signalled() {
-    use tokio::signal::unix::{signal, SignalKind};
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
-        // The default action of the signals, an abrupt end, stays in place.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
-    }
 }
 
 fn log_to_stderr(config: &Config) {

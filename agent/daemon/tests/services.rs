@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use defender_daemon::run::wall_clock;
+use defender_daemon::clock::wall_clock;
 use defender_daemon::services::bus::{watch, Watch};
 use defender_model::event::{Event, EventKind};
 use defender_model::health::Kind;

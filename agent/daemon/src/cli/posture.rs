@@ -15,12 +15,12 @@ use serde_json::{json, Value};
 
 use super::arguments::Given;
 use super::{complain, configuration, query, Failure, Outcome, Streams, CONFIGURATION};
+use crate::clock::wall_clock;
 use crate::config::load::{load, load_image, Loaded};
 use crate::config::Config;
 use crate::device::identify;
 use crate::posture::live_inputs;
 use crate::posture::policies::{self, Source};
-use crate::run::wall_clock;
 use crate::small_file;
 
 /// Longest file named on the command line that is read whole, in bytes.

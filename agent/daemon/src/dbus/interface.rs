@@ -20,9 +20,9 @@ use super::caller::{admit, identify, Caller};
 use super::standing::Standing;
 use super::submission::{Draft, Senders};
 use super::NAME;
+use crate::clock::wall_clock;
 use crate::control::Operators;
 use crate::request::{BlockedAddress, Desk, Notice, Reply, Request, StatusReport};
-use crate::run::wall_clock;
 
 /// Calls of open members handled at once; they wait for nothing but one status.
 const OPEN: usize = 16;

@@ -318,7 +318,7 @@ impl Sinks {
     }
 
     pub(super) fn status(&self) -> Vec<SinkStatus> {
-        let (now, wall) = (std::time::Instant::now(), crate::run::wall_clock());
+        let (now, wall) = (std::time::Instant::now(), crate::clock::wall_clock());
         let one = |sink: &Sink| {
             let stats = sink.handle.stats();
             let spooled = self.spool.as_ref().filter(|_| sink.feeding.is_some());
