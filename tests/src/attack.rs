@@ -329,6 +329,9 @@ fn answer(mut stream: TcpStream, content: &[u8]) -> io::Result<String> {
 /// The program that tells the ssh client the password: one line of shell in a file of our own.
 fn askpass() -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
+    // Several machines are attacked at once: whoever comes second waits until it is whole.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = env::temp_dir().join(format!("defender-validation-askpass-{}", process::id()));
     if !path.exists() {
         let failed = format!("cannot write {}", path.display());

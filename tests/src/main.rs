@@ -1,7 +1,9 @@
 //! Command line of the validation harness.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use defender_validation::architecture::Architecture;
@@ -32,6 +34,7 @@ Options
   --image KERNEL ROOTFS   boot these two, from a Buildroot or Yocto build, instead of assembling an image; what they must have:
                    docs/testing.md. --kernel FILE --rootfs FILE is the same
   --only WORD      run only scenarios with WORD in their name; may be repeated
+  --jobs N         run: machines at once (default: one for each processor)
   --list           list the scenarios
   --rounds N       bench: rounds of exec, starts, repetitions of block
   --count N        bench: executions per arm and round, alerts of each part of latency
@@ -51,6 +54,7 @@ struct Options {
     rootfs: Option<PathBuf>,
     only: Vec<String>,
     list: bool,
+    jobs: Option<NonZeroUsize>,
     guest_commands: Vec<String>,
     bench_words: Vec<String>,
     rounds: Option<u32>,
@@ -116,8 +120,8 @@ fn start() -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             let mut total = Tally::default();
-            for image in options.images(&workspace, &flavours)? {
-                let tally = scenario::run(&workspace, &image, &options.only)?;
+            let images = options.images(&workspace, &flavours)?;
+            for tally in scenario::run(&workspace, &images, &options.only, options.jobs())? {
                 total.passed += tally.passed;
                 total.failed += tally.failed;
                 total.skipped += tally.skipped;
@@ -142,6 +146,11 @@ fn start() -> Result<ExitCode> {
 }
 
 impl Options {
+    /// An emulated machine keeps one processor busy.
+    fn jobs(&self) -> NonZeroUsize {
+        self.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
     fn bench(&self, workspace: &Workspace) -> bench::Options {
         bench::Options {
             agent: self.agent.clone().unwrap_or_else(|| workspace.agent()),
@@ -197,6 +206,7 @@ fn parse() -> Result<(String, Options)> {
             }
             Long("only") => options.only.push(parser.value().and_then(ValueExt::string).map_err(usage)?),
             Long("list") => options.list = true,
+            Long("jobs") => options.jobs = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?),
             Long("rounds") => {
                 options.rounds = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?);
             }

@@ -15,13 +15,15 @@ mod peripheral;
 mod posture;
 mod response;
 
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::image::{Flavour, Image};
 use crate::lab::{Lab, Node};
 use crate::progress;
-use crate::qemu::{Machine, Setup};
+use crate::qemu::{Accelerator, Machine, Setup};
 use crate::workspace::Workspace;
 
 /// Network and machine a scenario works on.
@@ -134,11 +136,44 @@ pub fn list(flavour: Flavour) {
     }
 }
 
-/// Boots `image` and runs its scenarios, or those with one of the words `only` in their name.
+/// Runs the scenarios of every one of `images`, or those with one of the words `only` in their name, each image on a machine and in a
+/// laboratory of its own, `jobs` of them at once.
 ///
 /// # Errors
-/// Only when the laboratory cannot be set up; what goes wrong in a scenario is counted.
-pub fn run(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tally> {
+/// Only when a laboratory cannot be set up; what goes wrong in a scenario is counted.
+pub fn run(
+    workspace: &Workspace,
+    images: &[Image],
+    only: &[String],
+    jobs: NonZeroUsize,
+) -> Result<Vec<Tally>> {
+    for image in images {
+        // What it finds out is kept; two that find it out at once would disturb each other.
+        Accelerator::choose(workspace, image)?;
+    }
+    let mut tallies = Vec::with_capacity(images.len());
+    for together in images.chunks(jobs.get()) {
+        thread::scope(|scope| {
+            let running: Vec<_> = together
+                .iter()
+                .map(|image| {
+                    scope.spawn(|| {
+                        progress::about(image.flavour.name());
+                        run_one(workspace, image, only)
+                    })
+                })
+                .collect();
+            for thread in running {
+                let ended = thread.join();
+                tallies.push(ended.unwrap_or_else(|_| Err(Error::Unexpected("a scenario panicked".into())))?);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(tallies)
+}
+
+fn run_one(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tally> {
     let lab = Lab::new()?;
     let mut world = World { lab: &lab, workspace, image, machine: None, next_node: 20 };
     let mut tally = Tally::default();
@@ -149,8 +184,7 @@ pub fn run(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tall
     for scenario in chosen {
         let start = Instant::now();
         let result = world.ready(scenario.agent).and_then(|()| (scenario.run)(&mut world));
-        let name =
-            format!("{} {} ({:.1} s)", image.flavour.name(), scenario.name, start.elapsed().as_secs_f64());
+        let name = format!("{} ({:.1} s)", scenario.name, start.elapsed().as_secs_f64());
         match result {
             Ok(()) => {
                 tally.passed += 1;
@@ -171,7 +205,7 @@ pub fn run(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tall
         // A shutdown that hangs is a fault of the product's init scripts.
         if let Err(error) = machine.shut_down() {
             tally.failed += 1;
-            progress::say(format_args!("FAIL {} shutdown: {error}", image.flavour.name()));
+            progress::say(format_args!("FAIL shutdown: {error}"));
         }
     }
     Ok(tally)
