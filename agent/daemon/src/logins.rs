@@ -3,7 +3,6 @@
 //! Positions are kept in the run directory, which is memory and spares the flash, a moment after they change; at a clean stop
 //! they also go to the state directory, for the next boot.
 
-use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -26,7 +25,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Name of the file in either directory.
 const NAME: &str = "log-positions";
 /// Longest state file read, in bytes.
-const LIMIT: usize = 64 << 10;
+const LIMIT: u64 = 64 << 10;
 
 /// What others have of the sensor.
 #[derive(Debug, Clone)]
@@ -75,12 +74,9 @@ pub fn start(
 }
 
 fn read(file: &Path) -> Vec<Position> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    if text.len() > LIMIT {
-        return Vec::new();
-    }
+    let text = small_file::read(file, LIMIT).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     // A line that is no position belongs to another version; its file is read from the end.
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+    text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 async fn keep(volatile: PathBuf, lasting: PathBuf, mut moved: watch::Receiver<Vec<Position>>) {

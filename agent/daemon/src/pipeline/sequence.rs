@@ -3,7 +3,6 @@
 //! A file in the run directory, which every boot empties, holds the number up to which numbers may have been given out. They are
 //! reserved in blocks, so a crash leaves a gap of at most a block and never a number that is used twice.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,9 @@ use crate::small_file;
 
 /// Numbers reserved at a time.
 const BLOCK: u64 = 4096;
+
+/// Bytes of the file that are read; the longest number has 20.
+const LIMIT: u64 = 64;
 
 /// The source of sequence numbers.
 #[derive(Debug)]
@@ -23,8 +25,8 @@ pub(super) struct Sequence {
 impl Sequence {
     /// Goes on where the file says, or starts at 1.
     pub(super) fn open(file: &Path) -> Self {
-        let last =
-            fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default();
+        let text = small_file::read(file, LIMIT).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let last = text.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
         Self { file: file.to_owned(), last, reserved: last }
     }
 
