@@ -29,6 +29,7 @@ pub mod mqtt;
 pub mod pace;
 pub mod record;
 pub mod sink;
+mod socket;
 pub mod spool;
 mod stream;
 pub mod syslog;

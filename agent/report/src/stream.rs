@@ -11,14 +11,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::error::Error;
+use crate::socket;
 
 /// How long a peer may take to be connected to, or to take what is sent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may leave what was sent without an answer of its TCP, before the connection counts as broken. By itself Linux
+/// goes on trying for a quarter of an hour.
+pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 
 /// A connection, whatever is below it.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+    /// The TCP connection at the bottom.
+    fn tcp(&self) -> &TcpStream;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_openssl::SslStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
 
 /// What is wanted of a connection's security.
 #[cfg(feature = "tls")]
@@ -43,12 +61,9 @@ pub(crate) async fn connect(
     tls: Option<&Tls>,
 ) -> Result<(Box<dyn Stream>, Option<IpAddr>), Error> {
     let target = target(host, port);
-    let tcp = within(&target, "connect to", TcpStream::connect((host, port))).await?;
-    tcp.set_nodelay(true).map_err(|source| Error::Socket {
-        target: target.clone(),
-        action: "set up",
-        source,
-    })?;
+    let tcp = first(host, port, &target).await?;
+    let set_up = tcp.set_nodelay(true).and_then(|()| socket::give_up_after(&tcp, SILENCE));
+    set_up.map_err(|source| Error::Socket { target: target.clone(), action: "set up", source })?;
     let peer = tcp.peer_addr().ok().map(|peer| peer.ip());
     match tls {
         None => Ok((Box::new(tcp), peer)),
@@ -57,6 +72,20 @@ pub(crate) async fn connect(
         #[cfg(not(feature = "tls"))]
         Some(tls) => match *tls {},
     }
+}
+
+/// The first address that answers, each in a time of its own: one that swallows everything must not keep the next from its turn.
+async fn first(host: &str, port: u16, target: &str) -> Result<TcpStream, Error> {
+    let addresses = within(target, "find the address of", tokio::net::lookup_host((host, port))).await?;
+    let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure = Error::Socket { target: target.to_owned(), action: "connect to", source: none };
+    for address in addresses {
+        match within(target, "connect to", TcpStream::connect(address)).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// An operation on a socket, with its name and a time limit.

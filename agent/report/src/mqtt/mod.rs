@@ -81,8 +81,13 @@ pub async fn run(config: Config, mut intake: Intake) {
             Ok(mut session) => {
                 intake.works();
                 intake.connected(session.peer);
-                backoff.worked();
-                session.run(&mut intake, &mut unacknowledged).await
+                let before = intake.written();
+                let outcome = session.run(&mut intake, &mut unacknowledged).await;
+                // A broker that takes a login and acknowledges nothing would be sent the same again and again.
+                if intake.written() > before || unacknowledged.is_empty() {
+                    backoff.worked();
+                }
+                outcome
             }
             Err(error) => Err(error),
         };

@@ -97,6 +97,12 @@ impl Intake {
         }
     }
 
+    /// Records delivered so far.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn written(&self) -> u64 {
+        self.shared.lock().stats.written
+    }
+
     /// The sink is asked to end.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.lock().closed

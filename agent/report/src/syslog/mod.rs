@@ -12,22 +12,26 @@
 //!
 //! Lines to a collector are RFC 5424, RFC 3164 or CEF ([`Format`]).
 //!
-//! Syslog has no acknowledgements: what the system took when a connection broke may be lost without a trace. A connection that the
-//! peer has closed is noticed before something is sent into it.
+//! Syslog has no acknowledgements. What a stream was given last is sent again when the connection breaks (`unconfirmed`); a connection
+//! that the peer has closed is noticed before something is sent into it.
 
 mod cef;
 mod format;
 mod transport;
+mod unconfirmed;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
+use crate::error::Error;
+use crate::record::Record;
 use crate::sink::Intake;
 use format::Formatter;
 pub use format::{Facility, Format};
 use transport::{Connection, Failure};
+use unconfirmed::Unconfirmed;
 
 /// Records sent in one go; what a stream takes in one write.
 const BATCH: usize = 64;
@@ -88,50 +92,44 @@ pub async fn run(config: Config, mut intake: Intake) {
     let mut connection = Connection::new(config.transport);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut batch = VecDeque::new();
-    while !batch.is_empty() || intake.wait().await {
-        if batch.is_empty() {
-            intake.gather(GATHER, BATCH_BYTES).await;
-            intake.take(&mut batch, BATCH, BATCH_BYTES);
-        }
-        let mut sent = VecDeque::new();
-        let (mut bytes, mut failure, mut check) = (0, None, true);
-        while !batch.is_empty() {
-            // On a stream all of it goes in one write, which spares packets; a datagram is one line.
-            let count = if connection.is_stream() { batch.len() } else { 1 };
-            let mut payload = Vec::new();
-            for record in batch.iter().take(count) {
-                let line = formatter.line(record);
-                if connection.is_stream() {
-                    payload.extend_from_slice(format!("{} ", line.len()).as_bytes());
+    let mut under_way = Unconfirmed::default();
+    loop {
+        if batch.is_empty() && !under_way.is_full() {
+            match next(&mut intake, &under_way).await {
+                Some(true) => {
+                    intake.gather(GATHER, BATCH_BYTES).await;
+                    intake.take(&mut batch, BATCH, BATCH_BYTES);
                 }
-                payload.extend_from_slice(&line);
+                Some(false) => break,
+                None => {}
             }
-            match connection.send(&payload, std::mem::take(&mut check)).await {
-                Ok(()) => {
-                    bytes += payload.len();
-                    sent.extend(batch.drain(..count));
+        } else if under_way.is_full() && !intake.is_closed() {
+            let due = under_way.due(Instant::now()).unwrap_or_else(Instant::now);
+            tokio::time::sleep_until(due.into()).await;
+        } else if under_way.is_full() {
+            // Asked to end, and nobody takes what was sent.
+            intake.unsent(&under_way.take_back());
+            intake.unsent(&batch);
+            return;
+        }
+        let mut failure = settle(&mut connection, &mut under_way, &mut intake, &mut backoff).await;
+        if failure.is_none() && !batch.is_empty() && !under_way.is_full() {
+            let sent = send(&formatter, &mut connection, &mut intake, &mut batch).await;
+            intake.connected(connection.peer());
+            if connection.is_stream() {
+                if !sent.records.is_empty() {
+                    under_way.sent(sent.records);
                 }
-                // This one will never go; the next may.
-                Err(Failure::Unsendable(error)) => {
-                    intake.lost(batch.pop_front().iter());
-                    intake.failed(&error);
-                }
-                Err(Failure::Broken(error)) => {
-                    failure = Some(error);
-                    break;
-                }
+            } else if sent.failure.is_none() || !sent.records.is_empty() {
+                backoff.worked();
+                intake.delivered(&sent.records);
             }
+            failure = sent.failure;
         }
-        intake.spend(bytes);
-        intake.delivered(&sent);
-        intake.connected(connection.peer());
-        let Some(error) = failure else {
-            backoff.worked();
-            continue;
-        };
-        if !sent.is_empty() {
-            backoff.worked();
-        }
+        let Some(error) = failure else { continue };
+        let mut again = under_way.take_back();
+        again.append(&mut batch);
+        batch = again;
         intake.failed(&error);
         if intake.pause(backoff.failed()).await {
             // Asked to end: this was the last try.
@@ -139,7 +137,88 @@ pub async fn run(config: Config, mut intake: Intake) {
             return;
         }
     }
-    connection.finish().await;
+    let rest = under_way.take_back();
+    if connection.finish().await {
+        intake.delivered(&rest);
+    } else {
+        intake.unsent(&rest);
+    }
+}
+
+/// Whether there is a record, or `None` when it is time to look after what is under way.
+async fn next(intake: &mut Intake, under_way: &Unconfirmed) -> Option<bool> {
+    match under_way.due(Instant::now()) {
+        None => Some(intake.wait().await),
+        Some(due) => tokio::time::timeout_at(due.into(), intake.wait()).await.ok(),
+    }
+}
+
+/// Counts as delivered what is; the error says that the connection has broken with something under way.
+async fn settle(
+    connection: &mut Connection,
+    under_way: &mut Unconfirmed,
+    intake: &mut Intake,
+    backoff: &mut Backoff,
+) -> Option<Error> {
+    if !connection.stands().await {
+        return (!under_way.is_empty()).then(|| Error::Closed { target: connection.target() });
+    }
+    let now = Instant::now();
+    if connection.all_acknowledged() {
+        under_way.arrived(now);
+    }
+    let settled = under_way.settled(now);
+    if !settled.is_empty() {
+        backoff.worked();
+        intake.delivered(&settled);
+    }
+    None
+}
+
+/// What became of a batch.
+struct Sent {
+    records: VecDeque<Record>,
+    failure: Option<Error>,
+}
+
+/// Sends what `batch` holds; what could not be sent stays in it.
+async fn send(
+    formatter: &Formatter,
+    connection: &mut Connection,
+    intake: &mut Intake,
+    batch: &mut VecDeque<Record>,
+) -> Sent {
+    let mut sent = Sent { records: VecDeque::new(), failure: None };
+    let mut bytes = 0;
+    while !batch.is_empty() {
+        // On a stream all of it goes in one write, which spares packets; a datagram is one line.
+        let count = if connection.is_stream() { batch.len() } else { 1 };
+        let mut payload = Vec::new();
+        for record in batch.iter().take(count) {
+            let line = formatter.line(record);
+            if connection.is_stream() {
+                payload.extend_from_slice(format!("{} ", line.len()).as_bytes());
+            }
+            payload.extend_from_slice(&line);
+        }
+        match connection.send(&payload).await {
+            Ok(()) => {
+                bytes += payload.len();
+                sent.records.extend(batch.drain(..count));
+            }
+            // This one will never go; the next may.
+            Err(Failure::Unsendable(error)) => {
+                intake.lost(batch.pop_front().iter());
+                intake.failed(&error);
+            }
+            Err(Failure::Broken(error)) => {
+                sent.failure = Some(error);
+                break;
+            }
+        }
+    }
+    intake.spend(bytes);
+    sent
 }
 
 #[cfg(test)]

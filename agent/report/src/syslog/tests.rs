@@ -153,7 +153,8 @@ async fn tcp_reconnects_when_the_collector_restarts() {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     assert!(frame(&mut stream).await.ends_with("] record 1"));
     assert!(frame(&mut stream).await.ends_with("] record 2"));
-    // Closed while nothing is sent: the next record goes to a new connection.
+    // Closed while nothing is under way: the next record goes to a new connection.
+    wait_for(&handle, "confirmed", |stats| stats.written == 2).await;
     drop(stream);
     tokio::time::sleep(Duration::from_millis(20)).await;
     handle.try_push(record(3, true));
@@ -163,6 +164,7 @@ async fn tcp_reconnects_when_the_collector_restarts() {
         .expect("a connection");
     assert!(frame(&mut stream).await.ends_with("] record 3"));
     // Gone for a while.
+    wait_for(&handle, "confirmed", |stats| stats.written == 3).await;
     drop((stream, listener));
     tokio::time::sleep(Duration::from_millis(20)).await;
     handle.try_push(record(4, true));
@@ -171,9 +173,22 @@ async fn tcp_reconnects_when_the_collector_restarts() {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("bind again");
     let (mut stream, _) = listener.accept().await.expect("a connection");
     assert!(frame(&mut stream).await.ends_with("] record 4"));
+    // Taken and not read: what was sent last goes to the next connection again.
+    wait_for(&handle, "confirmed", |stats| stats.written == 4).await;
+    handle.try_push(record(5, true));
+    tokio::time::timeout(Duration::from_secs(10), stream.readable()).await.expect("in time").expect("bytes");
+    assert_eq!(handle.stats().written, 4, "nobody has read it");
+    drop(stream);
+    let (mut stream, _) = tokio::time::timeout(Duration::from_secs(10), listener.accept())
+        .await
+        .expect("in time")
+        .expect("a connection");
+    assert!(frame(&mut stream).await.ends_with("] record 5"));
     handle.close();
+    // The collector has read everything and closes its end: that is an answer.
+    drop(stream);
     task.await.expect("no panic");
-    assert_eq!(handle.stats().written, 4);
+    assert_eq!(handle.stats().written, 5);
     assert_eq!(handle.stats().peer, Some("127.0.0.1".parse().expect("an address")));
 }
 
@@ -203,6 +218,7 @@ async fn tls() {
         std::pin::Pin::new(&mut stream).accept().await.expect("a handshake");
         assert!(frame(&mut stream).await.ends_with(&format!("] record {sequence}")));
         // Closed by the collector: the second record goes to a new connection.
+        wait_for(&handle, "confirmed", |stats| stats.written == sequence).await;
         tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("closed");
         drop(stream);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -238,7 +254,7 @@ async fn telemetry_waits_for_its_period_and_alerts_do_not() {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     read_some(&mut stream, "record 0").await;
     wait_for(&handle, "the end of the first delivery", |_| handle.held() == [false, true]).await;
-    let pushed = std::time::Instant::now();
+    let pushed = Instant::now();
     for sequence in 1..10 {
         handle.push(record(sequence, false)).await;
     }

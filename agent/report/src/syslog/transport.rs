@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixDatagram};
 
 use super::Transport;
 use crate::error::Error;
+use crate::socket;
 use crate::stream::{self, Stream};
 
 /// How long the local daemon may leave its queue full.
@@ -48,15 +49,24 @@ impl Connection {
         !matches!(self.transport, Transport::Local { .. } | Transport::Udp { .. })
     }
 
-    /// Sends one line, or several framed ones on a stream; on a new socket if need be. `check` asks whether the peer has closed the connection meanwhile.
-    pub(super) async fn send(&mut self, payload: &[u8], check: bool) -> Result<(), Failure> {
-        if check {
-            if let Some(Socket::Stream(stream)) = &mut self.socket {
-                if stream::is_closed(stream.as_mut()).await {
-                    self.socket = None;
-                }
+    /// Whether nothing speaks against the connection, if there is one: one that the peer has closed, or that broke, is let go.
+    pub(super) async fn stands(&mut self) -> bool {
+        if let Some(Socket::Stream(stream)) = &mut self.socket {
+            if stream::is_closed(stream.as_mut()).await {
+                self.socket = None;
+                return false;
             }
         }
+        true
+    }
+
+    /// The peer's TCP has all that was sent.
+    pub(super) fn all_acknowledged(&self) -> bool {
+        matches!(&self.socket, Some(Socket::Stream(stream)) if socket::all_acknowledged(stream.tcp()))
+    }
+
+    /// Sends one line, or several framed ones on a stream; on a new socket if need be.
+    pub(super) async fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => {
@@ -113,14 +123,22 @@ impl Connection {
         self.peer
     }
 
-    /// Ends a connection in good order, so that what was sent arrives.
-    pub(super) async fn finish(self) {
-        if let Some(Socket::Stream(mut stream)) = self.socket {
-            let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
+    /// Ends a connection in good order; whether the collector has taken all of it: it closes its end when it has read everything, and
+    /// breaks the connection when it has not.
+    pub(super) async fn finish(self) -> bool {
+        let Some(Socket::Stream(mut stream)) = self.socket else { return true };
+        let end = async {
+            stream.shutdown().await?;
+            while stream.read(&mut [0; 256]).await? > 0 {}
+            Ok::<(), io::Error>(())
+        };
+        match tokio::time::timeout(Duration::from_secs(1), end).await {
+            Ok(outcome) => outcome.is_ok(),
+            Err(_) => socket::all_acknowledged(stream.tcp()),
         }
     }
 
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         match &self.transport {
             Transport::Local { path } => path.display().to_string(),
             Transport::Udp { host, port } | Transport::Tcp { host, port } => stream::target(host, *port),
