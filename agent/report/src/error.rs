@@ -56,6 +56,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The file system has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        let Self::File { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,9 +12,8 @@ pub(crate) fn give_up_after(tcp: &TcpStream, silence: Duration) -> io::Result<()
     let size = libc::socklen_t::try_from(size_of::<libc::c_uint>()).unwrap_or_default();
     let value = (&raw const milliseconds).cast();
     // SAFETY: the socket is open as long as `tcp` is borrowed; `value` points to as many live bytes as `size` says.
-    let done = unsafe {
-        libc::setsockopt(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, value, size)
-    };
+    let done =
+        unsafe { libc::setsockopt(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, value, size) };
     (done == 0).then_some(()).ok_or_else(io::Error::last_os_error)
 }
 
@@ -44,7 +43,8 @@ mod tests {
         // More than both buffers hold: the peer does not read.
         while tcp.try_write(&[0; 65_536]).is_ok() {}
         assert!(!all_acknowledged(&tcp));
-        let reading = tokio::spawn(async move { while peer.read(&mut [0; 65_536]).await.is_ok_and(|n| n > 0) {} });
+        let reading =
+            tokio::spawn(async move { while peer.read(&mut [0; 65_536]).await.is_ok_and(|n| n > 0) {} });
         for _ in 0..1000 {
             if all_acknowledged(&tcp) {
                 tcp.shutdown().await.unwrap();

@@ -27,6 +27,8 @@ use crate::request::SinkStatus;
 /// Statements of sinks that may wait for the pipeline.
 const NOTICES: usize = 64;
 
+/// Component of the spool, and name of the queue in front of it.
+const SPOOL: &str = "spool";
 /// Encoded bytes that may wait for [`Sinks::flush`].
 const OUTGOING: usize = 512 << 10;
 /// How long a sink that is waited for may take to make room.
@@ -77,6 +79,7 @@ impl Sinks {
     pub(super) fn start(config: &Config, device: &DeviceIdentity) -> Self {
         let (spool, priorities) = (&config.spool, &config.priorities);
         let directory = config.agent.state_dir.join("spool");
+        let run_dir = &config.agent.run_dir;
         let config = &config.sink;
         let (sender, notices) = mpsc::channel(NOTICES);
         let mut this = Self {
@@ -125,6 +128,7 @@ impl Sinks {
                 directory,
                 max_size: spool.max_kib.saturating_mul(1024),
                 sync_alerts: spool.sync_alerts,
+                ledger: Some(run_dir.join("spool-ledger")),
             };
             this.spawn_spool(limits, minimum.unwrap_or(Severity::Informational));
         }
@@ -173,12 +177,18 @@ impl Sinks {
             Ok(spool) => {
                 let spool = Arc::new(spool);
                 self.spool = Some(Arc::clone(&spool));
+                let [alerts, others] = spool.missing();
+                if alerts + others > 0 {
+                    let words = "records that were not written yet when the agent was killed";
+                    let lost = Health::new(Kind::Lost, SPOOL, words);
+                    self.refused.push(lost.with("alerts", alerts).with("other_records", others));
+                }
                 let limits = Limits { minimum, ..Limits::default() };
-                self.spawn("spool", limits, Place::Flash, |intake| spool::run(spool, intake));
+                self.spawn(SPOOL, limits, Place::Flash, |intake| spool::run(spool, intake));
             }
             Err(error) => {
                 let words = format!("{error}; records for remote sinks wait in memory only");
-                self.refused.push(Health::new(Kind::Degraded, "spool", words));
+                self.refused.push(Health::new(Kind::Degraded, SPOOL, words));
             }
         }
     }
@@ -272,6 +282,9 @@ impl Sinks {
         let records = std::mem::take(&mut self.outgoing);
         for sink in self.sinks.iter_mut().filter(|sink| sink.feeding.is_none()) {
             let mut handed = 0;
+            if let Some(spool) = self.spool.as_ref().filter(|_| sink.handle.name() == SPOOL) {
+                spool.expect(&sink.handle, &records);
+            }
             if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
                 sink.stalled = None;
             }

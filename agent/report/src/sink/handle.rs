@@ -98,7 +98,7 @@ impl SinkHandle {
         self.shared.emptied.notify_waiters();
     }
 
-    fn wants(&self, record: &Record) -> bool {
+    pub(crate) fn wants(&self, record: &Record) -> bool {
         record.alert || record.severity >= self.shared.limits.minimum
     }
 

@@ -90,6 +90,12 @@ impl Intake {
         self.pace.reschedule(periods, Instant::now());
     }
 
+    /// Alerts and other records that found no room in the queue.
+    pub(crate) fn lost_before(&self) -> [u64; 2] {
+        let inner = self.shared.lock();
+        [inner.stats.dropped_alerts, inner.stats.dropped]
+    }
+
     /// Takes note of who is at the other end.
     pub(crate) fn connected(&mut self, peer: Option<IpAddr>) {
         if peer.is_some() {

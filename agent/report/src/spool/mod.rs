@@ -12,7 +12,9 @@
 //! |---|---|
 //! | power is lost | alerts were brought to the medium at once, telemetry as far as the system had written it; a record cut off at the end is taken away |
 //! | the spool is full | the oldest telemetry goes, then the oldest alerts; each sink counts and reports what it had not got yet |
+//! | the disk is full | as if the spool were; telemetry makes room for alerts |
 //! | it cannot be written to | reported; records go to the sinks' queues in memory as without a spool |
+//! | the agent is killed | what it had not written yet is counted by its next run |
 //! | a segment was damaged | what is behind the damage in it is left out, and said |
 //!
 //! | Module | Holds |
@@ -20,9 +22,11 @@
 //! | `frame` | one record in a file |
 //! | `store` | the files of the two lanes |
 //! | `cursor` | how far a sink has come |
+//! | `ledger` | what is on its way into the files, for the run after a SIGKILL |
 
 mod cursor;
 mod frame;
+mod ledger;
 mod store;
 
 use std::collections::VecDeque;
@@ -40,6 +44,7 @@ use crate::sink::{Intake, SinkHandle};
 use cursor::Cursor;
 pub use cursor::Ticket;
 use frame::Found;
+use ledger::Ledger;
 use store::{Evicted, Lane, Position, Sizes, Store};
 
 /// Records and bytes that are handed to a sink ahead of delivery, in each lane.
@@ -63,6 +68,8 @@ pub struct Config {
     pub max_size: u64,
     /// Alerts are brought to the medium at once.
     pub sync_alerts: bool,
+    /// File, in a directory that every boot empties, that counts what is on its way into the spool.
+    pub ledger: Option<PathBuf>,
 }
 
 /// A spool, shared by who writes it and the sinks that read it.
@@ -77,6 +84,11 @@ pub struct Spool {
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    ledger: Ledger,
+    /// Alerts and other records that the last run had and did not write.
+    missing: [u64; 2],
+    /// Alerts and other records that were taken in by this run.
+    taken: [u64; 2],
     readers: Vec<Reader>,
 }
 
@@ -104,7 +116,37 @@ impl Spool {
         // Small segments let the spool forget early; large ones spare directory entries.
         let segment = (config.max_size / 16).clamp(16 << 10, 256 << 10);
         let store = Store::open(&config.directory, Sizes { most: config.max_size, segment })?;
-        Ok(Self { config, inner: Mutex::new(Inner { store, readers: Vec::new() }), filled: Notify::new() })
+        let (mut ledger, mut missing) = (Ledger::default(), [0; 2]);
+        match config.ledger.as_deref().map(Ledger::open) {
+            None => {}
+            Some(Ok((open, left))) => {
+                ledger = open;
+                for lane in Lane::ALL {
+                    let written = store.newer(lane, left.newest[lane as usize]);
+                    missing[lane as usize] = left.missing[lane as usize].saturating_sub(written);
+                }
+            }
+            Some(Err(error)) => tracing::warn!(%error, "what a crash takes is not counted"),
+        }
+        let inner = Inner { store, ledger, missing, taken: [0; 2], readers: Vec::new() };
+        Ok(Self { config, inner: Mutex::new(inner), filled: Notify::new() })
+    }
+
+    /// Alerts and other records that the last run of the agent had numbered and not written when it was killed.
+    #[must_use]
+    pub fn missing(&self) -> [u64; 2] {
+        self.lock().missing
+    }
+
+    /// Says which records `writer`, the queue in front of the spool, is handed next: what a crash then takes is known.
+    pub fn expect<'r>(&self, writer: &SinkHandle, records: impl IntoIterator<Item = &'r Record>) {
+        let mut handed = [0; 2];
+        for record in records.into_iter().filter(|record| writer.wants(record)) {
+            handed[Lane::of(record) as usize] += 1;
+        }
+        if handed != [0; 2] {
+            self.lock().ledger.hand(handed);
+        }
     }
 
     /// A panic while the lock is held cannot leave more than a record sent twice.
@@ -147,23 +189,42 @@ impl Spool {
         Lane::ALL.into_iter().filter_map(first).min()
     }
 
-    fn append(&self, batch: &VecDeque<Record>) -> Result<(), Error> {
+    /// Takes a batch in. What cannot be written goes past the files; `lost` were counted as lost before they came here.
+    fn append(&self, batch: &VecDeque<Record>, lost: [u64; 2]) -> Result<(), Error> {
         let mut inner = self.lock();
-        let appended = inner.store.append(batch).map(|refused| {
-            // Too long for a spool, but not for a connection.
-            refused.into_iter().cloned().collect::<Vec<_>>()
-        });
-        let evicted = inner.store.evict();
-        for gone in &evicted {
-            for reader in &mut inner.readers {
-                reader.miss(gone);
+        let mut outcome = Ok(());
+        let mut past: Vec<Record> = Vec::new();
+        let mut newest = [None; 2];
+        for lane in Lane::ALL {
+            let records = || batch.iter().filter(move |record| Lane::of(record) == lane);
+            let mut kept = 0;
+            loop {
+                match inner.store.append(lane, records().skip(kept), &mut kept) {
+                    Ok(refused) => {
+                        // Too long for a spool, but not for a connection.
+                        past.extend(refused.into_iter().cloned());
+                        break;
+                    }
+                    // A disk that others have filled is as good as a full spool.
+                    Err(error) if error.is_full() && inner.make_room(lane) => {}
+                    Err(error) => {
+                        past.extend(records().skip(kept).cloned());
+                        outcome = Err(error);
+                        break;
+                    }
+                }
             }
+            inner.taken[lane as usize] += records().count() as u64;
+            newest[lane as usize] = records().map(|record| record.sequence).max();
         }
-        let refused = appended?;
+        let arrived = [inner.taken[0] + lost[0], inner.taken[1] + lost[1]];
+        inner.ledger.arrive(arrived, newest);
+        let evicted = inner.store.evict();
+        inner.miss(&evicted);
         drop(inner);
-        self.bypass(&refused);
+        self.bypass(&past);
         self.filled.notify_waiters();
-        Ok(())
+        outcome
     }
 
     /// Past the files, into the sinks' queues.
@@ -232,6 +293,23 @@ impl Spool {
     }
 }
 
+impl Inner {
+    /// Lets the oldest segment go that is no more important than what is to be written; false when there is none.
+    fn make_room(&mut self, lane: Lane) -> bool {
+        let evicted = self.store.evict_for(lane);
+        self.miss(&evicted);
+        evicted.is_some()
+    }
+
+    fn miss<'e>(&mut self, evicted: impl IntoIterator<Item = &'e Evicted>) {
+        for gone in evicted {
+            for reader in &mut self.readers {
+                reader.miss(gone);
+            }
+        }
+    }
+}
+
 impl Reader {
     fn wants(&self, record: &Record) -> bool {
         record.alert || record.severity >= self.minimum
@@ -273,17 +351,14 @@ pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
     while intake.wait().await {
         intake.gather(GATHER, ENOUGH).await;
         intake.take(&mut batch, usize::MAX, ENOUGH);
-        match spool.append(&batch) {
+        match spool.append(&batch, intake.lost_before()) {
             Ok(()) => {
                 if spool.config.sync_alerts && batch.iter().any(|record| record.alert) {
                     sync(&spool).await;
                 }
                 intake.delivered(&batch);
             }
-            Err(error) => {
-                spool.bypass(&batch);
-                intake.failed(&error);
-            }
+            Err(error) => intake.failed(&error),
         }
         batch.clear();
     }

@@ -165,32 +165,32 @@ impl Store {
         Ok(content)
     }
 
-    /// Appends records, each to its lane. Those too long for a spool come back.
+    /// Appends records to a lane; `kept` grows by how many of them are done with. Those too long for a spool come back.
     ///
     /// # Errors
-    /// A lane cannot be written to; what was written of it is taken back, and `records` from there on are not kept.
+    /// A lane cannot be written to; what was written of it is taken back, and records after the first `kept` are not there.
     pub(super) fn append<'r>(
         &mut self,
+        lane: Lane,
         records: impl IntoIterator<Item = &'r Record>,
+        kept: &mut usize,
     ) -> Result<Vec<&'r Record>, Error> {
-        let mut buffers = [Vec::new(), Vec::new()];
+        let (mut buffer, mut buffered) = (Vec::new(), 0);
         let mut refused = Vec::new();
         for record in records {
-            let lane = Lane::of(record);
-            let buffer = &mut buffers[lane as usize];
             if buffer.len() as u64 >= self.sizes.segment {
-                self.write(lane, &std::mem::take(buffer))?;
+                self.write(lane, &std::mem::take(&mut buffer))?;
+                *kept += std::mem::take(&mut buffered);
             }
-            if !frame::encode(record, buffer) {
+            buffered += 1;
+            if !frame::encode(record, &mut buffer) {
                 refused.push(record);
             }
         }
-        for lane in Lane::ALL {
-            let buffer = &buffers[lane as usize];
-            if !buffer.is_empty() {
-                self.write(lane, buffer)?;
-            }
+        if !buffer.is_empty() {
+            self.write(lane, &buffer)?;
         }
+        *kept += buffered;
         Ok(refused)
     }
 
@@ -250,12 +250,42 @@ impl Store {
             let more_than_one = |lane: &Lane| self.lanes[*lane as usize].segments.len() > 1;
             let by_importance = [Lane::Telemetry, Lane::Alerts];
             let Some(lane) = by_importance.into_iter().find(more_than_one) else { break };
-            let Some(oldest) = self.lanes[lane as usize].segments.front().copied() else { break };
-            let content = self.content(lane, oldest.number).unwrap_or_default();
-            gone.push(Evicted { lane, segment: oldest.number, content });
-            self.remove_oldest(lane);
+            let Some(oldest) = self.evict_oldest(lane) else { break };
+            gone.push(oldest);
         }
         gone
+    }
+
+    /// Lets the oldest segment go that is no more important than a record of `lane`. Of telemetry that makes room for alerts even the
+    /// one that is being written.
+    pub(super) fn evict_for(&mut self, lane: Lane) -> Option<Evicted> {
+        let from = |this: &Self, lane: Lane, least: usize| this.lanes[lane as usize].segments.len() > least;
+        match lane {
+            Lane::Alerts if from(self, Lane::Telemetry, 0) => self.evict_oldest(Lane::Telemetry),
+            _ if from(self, lane, 1) => self.evict_oldest(lane),
+            _ => None,
+        }
+    }
+
+    fn evict_oldest(&mut self, lane: Lane) -> Option<Evicted> {
+        let oldest = self.lanes[lane as usize].segments.front().copied()?;
+        let content = self.content(lane, oldest.number).unwrap_or_default();
+        self.remove_oldest(lane);
+        Some(Evicted { lane, segment: oldest.number, content })
+    }
+
+    /// Records of a lane's last two segments with a higher sequence number. What one batch holds lies within two.
+    pub(super) fn newer(&self, lane: Lane, than: u64) -> u64 {
+        let mut newer = 0;
+        for segment in self.lanes[lane as usize].segments.iter().rev().take(2) {
+            let content = self.content(lane, segment.number).unwrap_or_default();
+            let mut rest = &content[..];
+            while let Found::Whole(record, length) = frame::decode(rest) {
+                newer += u64::from(record.sequence > than);
+                rest = &rest[length..];
+            }
+        }
+        newer
     }
 
     /// Lets go of segments before a place that everybody has passed.

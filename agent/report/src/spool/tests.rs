@@ -24,7 +24,8 @@ struct Agent {
 impl Agent {
     fn start(directory: &std::path::Path, max_size: u64, minimum: Severity) -> Self {
         let (notices, health) = mpsc::channel(64);
-        let config = Config { directory: directory.to_owned(), max_size, sync_alerts: true };
+        let ledger = Some(directory.with_extension("ledger"));
+        let config = Config { directory: directory.to_owned(), max_size, sync_alerts: true, ledger };
         let spool = Arc::new(Spool::open(config).unwrap());
         let (writer, taking) = channel("spool", Limits::default(), notices.clone());
         let writing = tokio::spawn(run(Arc::clone(&spool), taking));
@@ -158,6 +159,74 @@ async fn without_a_disk_records_go_through_memory() {
     assert!(taken.iter().all(|record| record.ticket.is_some()));
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn what_a_kill_finds_on_its_way_is_counted_by_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("spool");
+    let agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    assert_eq!(agent.spool.missing(), [0, 0]);
+    let records = |sequences: std::ops::Range<u64>| -> Vec<Record> {
+        sequences.map(|sequence| record(sequence, sequence % 5 == 0)).collect()
+    };
+    let first = records(0..10);
+    agent.spool.expect(&agent.writer, &first);
+    for record in first {
+        agent.writer.push(record).await;
+    }
+    // In the files: nothing of it is missing.
+    agent.push(0..0, false).await;
+    // Announced, in the queue, and the agent is gone before the writer's turn.
+    let second = records(10..20);
+    agent.spool.expect(&agent.writer, &second);
+    for record in second {
+        agent.writer.push(record).await;
+    }
+    agent.kill();
+    let mut agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    assert_eq!(agent.spool.missing(), [2, 8]);
+    assert_eq!(agent.take().await.len(), 10);
+    agent.stop().await;
+    let agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    assert_eq!(agent.spool.missing(), [0, 0], "said once");
+    // Written, and killed before that could be written down.
+    let third = records(20..24);
+    agent.spool.expect(&agent.writer, &third);
+    for record in &third {
+        agent.spool.lock().store.append(Lane::of(record), [record], &mut 0).unwrap();
+    }
+    agent.kill();
+    assert_eq!(Agent::start(&place, 1 << 20, Severity::Informational).spool.missing(), [0, 0]);
+}
+
+/// On a file system of 256 KiB, where only root can make one.
+#[tokio::test(flavor = "current_thread")]
+async fn on_a_full_disk_telemetry_makes_room_for_alerts() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("disk");
+    fs::create_dir(&place).unwrap();
+    let mount = |arguments: &[&str]| {
+        std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(&place).status()
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=256k", "none"]).is_ok_and(|status| status.success()) {
+        println!("skipped: needs root and mount(8)");
+        return;
+    }
+    let mut agent = Agent::start(&place.join("spool"), 1 << 20, Severity::Informational);
+    agent.push(0..10, true).await;
+    agent.push(10..6000, false).await;
+    agent.push(6000..6100, true).await;
+    let taken = agent.take().await;
+    let stats = agent.sink.stats();
+    agent.kill();
+    assert!(mount(&["umount", "-l"]).unwrap().success());
+    let alerts: BTreeSet<u64> =
+        taken.iter().filter(|record| record.alert).map(|record| record.sequence).collect();
+    assert_eq!(alerts, (0..10).chain(6000..6100).collect());
+    assert!(stats.dropped > 0, "{stats:?}");
+    let others = taken.iter().filter(|record| !record.alert).count() as u64;
+    assert_eq!((others + stats.dropped, stats.dropped_alerts), (5990, 0));
+}
+
 /// Over MQTT, with a broker that hangs up and an agent that is killed, again and again.
 #[cfg(feature = "mqtt")]
 mod faults {
@@ -236,8 +305,12 @@ mod faults {
         let mut pushed = 0;
         for _ in 0..KILLS {
             let (notices, _health) = mpsc::channel(64);
-            let config =
-                Config { directory: directory.path().to_owned(), max_size: 8 << 20, sync_alerts: false };
+            let config = Config {
+                directory: directory.path().to_owned(),
+                max_size: 8 << 20,
+                sync_alerts: false,
+                ledger: None,
+            };
             let spool = Arc::new(Spool::open(config).unwrap());
             let (writer, taking) = channel("spool", Limits::default(), notices.clone());
             let writing = tokio::spawn(run(Arc::clone(&spool), taking));
