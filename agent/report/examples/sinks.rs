@@ -197,6 +197,7 @@ fn main() {
             port: *port,
             device: "camera".to_owned(),
             topic: mqtt::DEFAULT_TOPIC.to_owned(),
+            format: mqtt::Format::default(),
             login: None,
             iot_hub: None,
             twin: None,

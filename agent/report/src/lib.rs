@@ -17,12 +17,14 @@
 //! | [`syslog`] | local and remote syslog: datagram socket, UDP, TCP, TLS |
 //! | [`mqtt`] | an MQTT 3.1.1 broker (cargo feature `mqtt`) |
 //! | [`tls`] | certificates of a connection (cargo feature `tls`) |
+//! | `event` | what a record says, by its places in OCSF |
 //! | [`error`] | what can go wrong |
 //!
 //! Without the feature `tls` nothing here links OpenSSL. Nothing here is switched on by default.
 
 mod backoff;
 pub mod error;
+mod event;
 pub mod file;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;

@@ -16,7 +16,7 @@ use defender_report::syslog::{self, Facility, Format, Transport};
 use defender_validation::python::environment;
 use serde_json::{json, Value};
 
-fn records() -> Vec<Record> {
+pub(super) fn records() -> Vec<Record> {
     let mut records = Vec::new();
     for (sequence, kind) in (1..).zip(super::samples()) {
         let event = Event { time: Timestamp(1_700_000_000_000), sequence, kind };

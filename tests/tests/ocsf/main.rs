@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod lines;
+mod security_message;
 
 use std::fs;
 use std::path::Path;

@@ -6,6 +6,7 @@
 //! | [`load`] | reading the file and its drop-ins, errors with file, line and nearest key |
 //! | `read` | from the file's values to the types |
 //! | [`reference`](mod@reference) | the documentation and the commented default file, generated from the types |
+//! | [`sink`] | what leaves the device: spool, priorities, sinks |
 //! | [`section`] | one list from which a section's struct, defaults and documentation come |
 //! | `watched` | the files that are watched by default |
 //! | [`value`] | values with a meaning of their own |
@@ -19,16 +20,16 @@ pub mod load;
 mod read;
 pub mod reference;
 pub mod section;
+pub mod sink;
 pub mod value;
 mod watched;
 
 use defender_detect::Placeholders;
 use section::{section, Section};
-use toml::de::{DeTable, DeValue};
-use toml::Spanned;
+pub use sink::{FileSink, MqttSink, Priorities, RemoteSyslogSink, Sinks, Spool, SyslogSink};
+use toml::de::DeTable;
 use value::{
-    AllowedPeripheral, Enforcement, FeedKind, Level, LogLevel, Prefix, Priority, ResponseChoice,
-    SourceChoice, SyslogFormat, Transport, Urgency, When,
+    AllowedPeripheral, Enforcement, FeedKind, Level, LogLevel, Prefix, ResponseChoice, SourceChoice, When,
 };
 use watched::{SERVICES, UNWATCHED, WATCHED};
 
@@ -122,35 +123,6 @@ impl Config {
                 ("sink", &mut read.sink),
                 ("dbus", &mut read.dbus),
                 ("confinement", &mut read.confinement),
-            ],
-        )?;
-        Ok(read)
-    }
-}
-
-/// Sections `sink.*`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct Sinks {
-    /// Section `sink.file`.
-    pub file: FileSink,
-    /// Section `sink.syslog`.
-    pub syslog: SyslogSink,
-    /// Section `sink.remote_syslog`.
-    pub remote_syslog: RemoteSyslogSink,
-    /// Section `sink.mqtt`.
-    pub mqtt: MqttSink,
-}
-
-impl read::Value for Sinks {
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, read::Fault> {
-        let mut read = Self::default();
-        read::table(
-            value,
-            &mut [
-                ("file", &mut read.file),
-                ("syslog", &mut read.syslog),
-                ("remote_syslog", &mut read.remote_syslog),
-                ("mqtt", &mut read.mqtt),
             ],
         )?;
         Ok(read)
@@ -522,131 +494,6 @@ Response {
     on_medium: ResponseChoice = ResponseChoice::default(),
     /// Only say what would be done.
     dry_run: bool = false,
-} }
-
-section! { "spool"
-/// What is to leave the device waits on flash until it has, so that remote sinks miss nothing over outages, crashes and reboots.
-Spool {
-    /// Keep it in the state directory. Off: records for remote sinks wait in memory only.
-    enabled: bool = true,
-    /// KiB it may take. When it is full the oldest telemetry goes first, then the oldest alerts.
-    max_kib: u64 = 4096,
-    /// Wait for the flash after each alert.
-    sync_alerts: bool = true,
-} }
-
-section! { "priorities"
-/// How often remote sinks send what is not `immediate`, for links that cost by the connection. The defaults are those of Microsoft's
-/// micro agent.
-Priorities {
-    /// Seconds between two deliveries of `high` records.
-    high_s: u64 = 1800,
-    /// The same of `medium` ones.
-    medium_s: u64 = 7200,
-    /// The same of `low` ones.
-    low_s: u64 = 86_400,
-} }
-
-section! { "sink.file"
-/// Events as JSON lines (OCSF) in a file.
-FileSink {
-    /// Write the file.
-    enabled: bool = true,
-    /// The file. Its rotated predecessors lie beside it as `.1`, `.2`, ...
-    path: PathBuf = "/var/log/defender/events.jsonl".into(),
-    /// KiB after which the file is rotated.
-    max_kib: u64 = 4096,
-    /// Rotated files kept.
-    keep: u32 = 3,
-    /// Wait for the flash after each alert.
-    sync_alerts: bool = true,
-} }
-
-section! { "sink.syslog"
-/// Alerts and health as log messages on the device.
-SyslogSink {
-    /// Send them.
-    enabled: bool = true,
-    /// Socket of the syslog daemon.
-    socket: PathBuf = "/dev/log".into(),
-    /// Mildest level that is sent.
-    minimum_level: Level = Level(defender_model::severity::Severity::Medium),
-} }
-
-section! { "sink.remote_syslog"
-/// Events to a syslog server.
-RemoteSyslogSink {
-    /// Send them.
-    enabled: bool = false,
-    /// Host name or address of the server, which is also the name its certificate must bear.
-    host: String = String::new(),
-    /// Port of the server.
-    port: u16 = 6514,
-    /// How messages travel.
-    transport: Transport = Transport::Tls,
-    /// What messages look like: with structured data, for old collectors, or for Sentinel, ArcSight and QRadar.
-    format: SyslogFormat = SyslogFormat(defender_report::syslog::Format::Rfc5424),
-    /// Certificates of the authorities that may vouch for the server, PEM.
-    ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
-    /// Certificates those authorities have revoked, PEM; empty for none. Out of date it refuses every server.
-    crl_file: PathBuf = PathBuf::new(),
-    /// Certificate the agent shows, PEM; empty for none.
-    certificate_file: PathBuf = PathBuf::new(),
-    /// Key of that certificate, PEM.
-    key_file: PathBuf = PathBuf::new(),
-    /// Days before the end of that certificate from which on health warns of it.
-    expiry_warning_days: u32 = 30,
-    /// When alerts and health are sent.
-    alerts: Priority = Priority(Urgency::Immediate),
-    /// When everything else is sent.
-    telemetry: Priority = Priority(Urgency::Immediate),
-    /// KiB a day, 0 for no limit. The last quarter is for alerts alone; what is over it waits for the next day.
-    daily_kib: u64 = 0,
-    /// Mildest level that is sent.
-    minimum_level: Level = Level(defender_model::severity::Severity::Medium),
-} }
-
-section! { "sink.mqtt"
-/// Events to an MQTT broker.
-MqttSink {
-    /// Send them.
-    enabled: bool = false,
-    /// Host name or address of the broker.
-    host: String = String::new(),
-    /// File with the connection string of a device or module of Azure IoT Hub (`HostName=...;DeviceId=...;ModuleId=...;SharedAccessKey=...`,
-    /// or `x509=true` with `certificate_file`). It takes the place of `host`, `topic`, `username` and `password_file`. Empty: another broker.
-    connection_string_file: PathBuf = PathBuf::new(),
-    /// Let the hub's module twin set the periods of `high`, `medium` and `low` for this sink (`CollectorsCore_PriorityIntervals`), and
-    /// nothing else.
-    twin: bool = false,
-    /// Port of the broker.
-    port: u16 = 8883,
-    /// Topic; `{device}` stands for the device id and `{kind}` for `alerts` or `events`.
-    topic: String = "defender/{device}/{kind}".into(),
-    /// Use TLS.
-    tls: bool = true,
-    /// Certificates of the authorities that may vouch for the broker, PEM.
-    ca_file: PathBuf = "/etc/defender/tls/ca.pem".into(),
-    /// Certificates those authorities have revoked, PEM; empty for none. Out of date it refuses every broker.
-    crl_file: PathBuf = PathBuf::new(),
-    /// Certificate the agent shows, PEM; empty for none.
-    certificate_file: PathBuf = PathBuf::new(),
-    /// Key of that certificate, PEM.
-    key_file: PathBuf = PathBuf::new(),
-    /// Days before the end of that certificate from which on health warns of it.
-    expiry_warning_days: u32 = 30,
-    /// User name; empty for none.
-    username: String = String::new(),
-    /// File that holds the password; empty for none.
-    password_file: PathBuf = PathBuf::new(),
-    /// When alerts and health are sent.
-    alerts: Priority = Priority(Urgency::Immediate),
-    /// When everything else is sent.
-    telemetry: Priority = Priority(Urgency::Immediate),
-    /// KiB a day, 0 for no limit. The last quarter is for alerts alone; what is over it waits for the next day.
-    daily_kib: u64 = 0,
-    /// Mildest level that is sent.
-    minimum_level: Level = Level(defender_model::severity::Severity::Informational),
 } }
 
 section! { "dbus"

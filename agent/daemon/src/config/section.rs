@@ -63,6 +63,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "FeedKind" => "`any`, `address`, `domain` or `sha256`",
         "Priority" => "`immediate`, `high`, `medium` or `low`",
         "SyslogFormat" => "`rfc5424`, `rfc3164` or `cef`",
+        "MqttFormat" => "`ocsf` or `security-message`",
         "Transport" => "`udp`, `tcp` or `tls`",
         "LogLevel" => "`error`, `warn` or `info`",
         _ => "string",

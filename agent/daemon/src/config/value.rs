@@ -247,6 +247,14 @@ words!(
     }
 );
 
+words!(
+    /// Whether MQTT carries security messages where there is a counterpart.
+    MqttFormat(bool) {
+        "ocsf" => false,
+        "security-message" => true,
+    }
+);
+
 /// How remote syslog travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -233,6 +233,7 @@ impl Sinks {
             port: config.port,
             device: device.uid.clone(),
             topic: config.topic.clone(),
+            format: if config.format.0 { mqtt::Format::SecurityMessage } else { mqtt::Format::Ocsf },
             login,
             iot_hub: Some(config.connection_string_file.clone()).filter(|file| !file.as_os_str().is_empty()),
             twin: config.twin.then(|| mqtt::Twin {

@@ -88,8 +88,7 @@ impl Identity {
     }
 
     /// Where a record is published, with what the hub can route by: content type and encoding, kind and severity.
-    pub(super) fn topic(&self, record: &Record) -> String {
-        let kind = if record.alert { "alerts" } else { "events" };
+    pub(super) fn topic(&self, record: &Record, kind: &str) -> String {
         format!(
             "devices/{}/messages/events/$.ct=application%2Fjson&$.ce=utf-8&kind={kind}&severity={}",
             self.path("modules/"),

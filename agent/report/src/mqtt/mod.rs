@@ -8,9 +8,13 @@
 //!
 //! Azure IoT Hub is a broker with rules of its own (`iot_hub`): what a connection string says takes the place of host, topic and login.
 //!
+//! What is published is OCSF, or where that has a counterpart the security message of Azure Security Center for IoT
+//! (`security_message`).
+//!
 //! Under the `status` topic the broker has `online`, and `offline` once the connection is lost (last will), both retained.
 
 mod iot_hub;
+mod security_message;
 mod session;
 
 use std::collections::VecDeque;
@@ -29,6 +33,17 @@ pub const DEFAULT_TOPIC: &str = "defender/{device}/{kind}";
 /// How long a token for Azure IoT Hub is good: each renewal costs a new connection.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
+/// What is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// The event in OCSF.
+    #[default]
+    Ocsf,
+    /// The security message of Azure Security Center for IoT, schema 1.0, under the topic's kind `security`; what has no counterpart
+    /// there is OCSF as ever.
+    SecurityMessage,
+}
+
 /// Which broker, and how to publish.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,8 +53,10 @@ pub struct Config {
     pub port: u16,
     /// Replaces `{device}` in the topic, and is the client's id.
     pub device: String,
-    /// Topic to publish to: `{kind}` becomes `alerts`, `events` or `status`.
+    /// Topic to publish to: `{kind}` becomes `alerts`, `events`, `security` or `status`.
     pub topic: String,
+    /// What is published.
+    pub format: Format,
     /// User name and password.
     pub login: Option<(String, String)>,
     /// File with the connection string of a device or module of Azure IoT Hub; its host, topics and login take the place of those

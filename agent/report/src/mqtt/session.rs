@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::iot_hub::{twin, Identity};
-use super::Config;
+use super::{security_message, Config, Format};
 use crate::error::Error;
 use crate::record::Record;
 use crate::sink::Intake;
@@ -217,14 +217,22 @@ impl<'a> Session<'a> {
     }
 
     async fn publish(&mut self, records: impl Iterator<Item = &Record>, again: bool) -> Result<(), Error> {
-        let (alerts, events) = (self.config.topic("alerts"), self.config.topic("events"));
         let mut packets = Vec::new();
         for record in records {
-            let topic = match &self.hub {
-                Some(hub) => hub.topic(record),
-                None => if record.alert { &alerts } else { &events }.clone(),
+            let message = match self.config.format {
+                Format::Ocsf => None,
+                Format::SecurityMessage => security_message::encode(record),
             };
-            let mut packet = Publish::new(topic, QoS::AtLeastOnce, &*record.ocsf);
+            let kind = if record.alert { "alerts" } else { "events" };
+            let topic = match &self.hub {
+                Some(hub) => {
+                    let interface = if message.is_some() { security_message::INTERFACE } else { "" };
+                    hub.topic(record, kind) + interface
+                }
+                None => self.config.topic(if message.is_some() { "security" } else { kind }),
+            };
+            let payload = message.map_or_else(|| record.ocsf.to_vec(), String::into_bytes);
+            let mut packet = Publish::new(topic, QoS::AtLeastOnce, payload);
             // The last number is the subscription's.
             self.next_id = if self.next_id >= u16::MAX - 1 { 1 } else { self.next_id + 1 };
             packet.pkid = self.next_id;

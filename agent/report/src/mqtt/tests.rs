@@ -73,6 +73,7 @@ pub(super) fn config(port: u16) -> Config {
         port,
         device: "dev/1".to_owned(),
         topic: DEFAULT_TOPIC.to_owned(),
+        format: Format::default(),
         login: None,
         iot_hub: None,
         twin: None,

@@ -323,6 +323,7 @@ mod faults {
                     port,
                     device: "dev".to_owned(),
                     topic: mqtt::DEFAULT_TOPIC.to_owned(),
+                    format: mqtt::Format::default(),
                     login: None,
                     iot_hub: None,
                     twin: None,

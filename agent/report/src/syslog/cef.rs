@@ -10,6 +10,7 @@ use defender_model::text;
 use serde_json::Value;
 
 use super::format::of_ten;
+use crate::event::text_at;
 use crate::record::Record;
 
 /// Longest value, in bytes before escaping: what the standard allows for `msg`, `request` and `filePath`.
@@ -142,15 +143,6 @@ fn class_name(event: &Value) -> Option<&'static str> {
 
 fn anywhere(event: &Value, place: &str) -> Option<String> {
     text_at(event, place).or_else(|| text_at(event.pointer("/evidences/0")?, place))
-}
-
-/// A number or a text that is not empty.
-fn text_at(event: &Value, place: &str) -> Option<String> {
-    match event.pointer(place)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 fn push_labelled(cef: &mut String, key: &str, label: &str, value: &str) {

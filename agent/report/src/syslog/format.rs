@@ -17,6 +17,7 @@ use defender_model::time::Timestamp;
 use serde_json::Value;
 
 use super::{cef, Config, Transport};
+use crate::event;
 use crate::record::Record;
 
 const PROCESS: &str = "defender";
@@ -95,7 +96,7 @@ impl Formatter {
                 write!(line, "{} {host} {PROCESS}[{pid}]: {}", stamp(record.time), cut(MAX_OLD_TEXT))
             }
             Some(Format::Rfc5424) => {
-                let event = event(record);
+                let event = event::of(record);
                 let class = event.pointer("/class_uid").and_then(Value::as_u64);
                 let class = class.map_or_else(|| "-".to_owned(), |class| class.to_string());
                 let _ = write!(line, "1 {} {host} {PROCESS} {pid} {class} [{STRUCTURED_DATA}", record.time);
@@ -107,16 +108,11 @@ impl Formatter {
                 write!(line, " sequence=\"{}\"] {}", record.sequence, cut(MAX_TEXT))
             }
             Some(Format::Cef) => {
-                write!(line, "{} {host} {}", stamp(record.time), cef::encode(record, &event(record)))
+                write!(line, "{} {host} {}", stamp(record.time), cef::encode(record, &event::of(record)))
             }
         };
         line.into_bytes()
     }
-}
-
-/// What the record says, to be looked into; nothing if it cannot be read, and the summary has to do.
-fn event(record: &Record) -> Value {
-    serde_json::from_slice(&record.ocsf).unwrap_or(Value::Null)
 }
 
 /// A value of structured data: `"`, `\` and `]` escaped (RFC 5424 section 6.3.3), no control characters.

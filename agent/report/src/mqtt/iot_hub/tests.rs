@@ -33,7 +33,7 @@ fn connection_strings() {
     let module = Identity::parse(&module()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(module.client_id(), "camera-7/DefenderIotMicroAgent");
     assert_eq!(
-        module.topic(&record(1, true)),
+        module.topic(&record(1, true), "alerts"),
         "devices/camera-7/modules/DefenderIotMicroAgent/messages/events/$.ct=application%2Fjson&$.ce=utf-8&kind=alerts&severity=high"
     );
     for (text, missing) in [
@@ -53,7 +53,7 @@ proptest! {
     #[test]
     fn arbitrary_connection_strings_never_panic(text in "(HostName|DeviceId|ModuleId|SharedAccessKey|x509|=|;|\\PC){0,20}") {
         if let Ok(identity) = Identity::parse(&text) {
-            let _ = (identity.token(Duration::from_secs(1)), identity.topic(&record(1, false)));
+            let _ = (identity.token(Duration::from_secs(1)), identity.topic(&record(1, false), "events"));
         }
     }
 }
