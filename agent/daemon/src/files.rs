@@ -4,6 +4,7 @@ use std::path::{Component, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use defender_sensors::file::{FileSensor, Order, Settings, Status};
+use defender_sensors::process::Writers;
 use tokio::sync::mpsc;
 
 use crate::clock::wall_clock;
@@ -19,9 +20,9 @@ pub struct Handle {
     pub orders: mpsc::Sender<Order>,
 }
 
-/// The sensor of this configuration; `None` when it is off.
+/// The sensor of this configuration; `None` when it is off. `writers` tells who wrote.
 #[must_use]
-pub fn open(config: &Config) -> Option<(FileSensor, Handle)> {
+pub fn open(config: &Config, writers: Writers) -> Option<(FileSensor, Handle)> {
     let files = &config.files;
     files.enabled.then(|| {
         let (sensor, orders) = FileSensor::new(Settings {
@@ -33,6 +34,7 @@ pub fn open(config: &Config) -> Option<(FileSensor, Handle)> {
             hash_rate: files.hash_kib_per_second.saturating_mul(1024),
             events_per_second: files.events_per_second,
             state_dir: config.agent.state_dir.clone(),
+            writers,
             idle: idle::yield_to_everybody,
             clock: wall_clock,
         });

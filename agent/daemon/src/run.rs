@@ -92,7 +92,8 @@ pub fn run(options: &Options) -> ExitCode {
     // What needs the privileges of the start is opened before they are given up.
     let mut process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let network = network::open(&config, onlooker);
-    let files = files::open(&config).unzip();
+    let writers = process.as_ref().map(ProcessSensor::writers).unwrap_or_default();
+    let files = files::open(&config, writers).unzip();
     let peripherals = peripherals::open(&config);
     let logins = config.login.enabled.then(logins::open).unzip();
     if let (Some(process), Some(logins)) = (&mut process, &logins.0) {
@@ -102,13 +103,16 @@ pub fn run(options: &Options) -> ExitCode {
     let directory =
         process.as_ref().map_or_else(|| Directory::of_proc("/proc".into()), ProcessSensor::directory);
     let packet_filter = packet_filter::open(&config, directory, disturbed.clone());
-    let modules = config.module.enabled.then(|| {
+    let mut modules = config.module.enabled.then(|| {
         ModuleSensor::open(defender_sensors::module::Settings {
             interval: Duration::from_secs(config.module.interval_s.max(1)),
             proc: "/proc".into(),
             clock: wall_clock,
         })
     });
+    if let (Some(process), Some(modules)) = (&mut process, &mut modules) {
+        process.tell_modules(modules.teller());
+    }
     let syslog = syslog_socket(&config, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
@@ -346,6 +350,7 @@ fn process_settings(config: &Config) -> Settings {
         receive_buffer: process.receive_buffer_kib.saturating_mul(1024),
         audit_backlog_limit: process.audit_backlog_limit,
         audit_backlog_wait: process.audit_backlog_wait,
+        watched: if config.files.enabled { config.files.paths.clone() } else { Vec::new() },
         proc: "/proc".into(),
         passwd: "/etc/passwd".into(),
         machine: machine(),

@@ -14,6 +14,7 @@ use defender_detect::{Detector, Limits};
 use defender_model::event::{Event, EventKind};
 use defender_model::file::FileChange;
 use defender_model::severity::Severity;
+use defender_sensors::process::Writers;
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::mpsc;
 
@@ -59,7 +60,7 @@ impl Device {
         let (set, problems) = rules::load(&config);
         assert!(problems.is_empty() && set.rules().count() > 200, "{problems:?}");
 
-        let (sensor, handle) = files::open(&config).unwrap();
+        let (sensor, handle) = files::open(&config, Writers::default()).unwrap();
         let (outlet, observations) = Outlet::channel(64);
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
         tokio::spawn(sensor.run(outlet, async move {

@@ -1,5 +1,5 @@
-//! Kernel modules that are loaded and removed, by comparing `/proc/modules`: right on every kernel, whatever loads them. Who it was is not
-//! told there. Source: proc(5), kernel/module/procfs.c.
+//! Kernel modules that are loaded and removed: what audit tells of, with the process, and by comparing `/proc/modules`, which is right on
+//! every kernel, whatever loads them, and does not say who it was. Source: proc(5), kernel/module/procfs.c.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
 use defender_model::kernel::ModuleActivity;
+use defender_model::process::Actor;
 use defender_model::text;
 use defender_model::time::Timestamp;
+use tokio::sync::mpsc;
 
 use crate::budget::Budget;
 use crate::file::Status;
@@ -27,6 +29,24 @@ const LIMIT: u64 = 2 << 20;
 const MODULES: usize = 4096;
 /// Events within a second; a boot loads dozens at once.
 const EVENTS_PER_SECOND: u32 = 50;
+
+/// How long a difference waits for audit to tell of it.
+const AUDIT_MAY_TAKE: Duration = Duration::from_millis(250);
+
+/// What audit tells of a module.
+#[derive(Debug)]
+pub struct Told {
+    /// When, by the kernel's clock.
+    pub time: Timestamp,
+    /// It was loaded, not removed.
+    pub loaded: bool,
+    /// Its name, as `/proc/modules` has it.
+    pub name: String,
+    /// The file it came from, where the process was started with it as an argument.
+    pub path: Option<String>,
+    /// The process that did it.
+    pub process: Actor,
+}
 
 /// What the sensor needs to know.
 #[derive(Debug, Clone)]
@@ -44,6 +64,8 @@ pub struct ModuleSensor {
     settings: Settings,
     /// Names of the modules there; `None` where the kernel has none.
     known: Option<HashSet<Box<[u8]>>>,
+    /// From audit; `None` once there is nobody.
+    told: Option<mpsc::Receiver<Told>>,
     budget: Budget,
     sent: u64,
     status: Arc<Mutex<Status>>,
@@ -55,6 +77,7 @@ impl ModuleSensor {
     pub fn open(settings: Settings) -> Self {
         let this = Self {
             known: read(&settings),
+            told: None,
             budget: Budget::new(EVENTS_PER_SECOND, Instant::now()),
             sent: 0,
             status: Arc::default(),
@@ -62,6 +85,14 @@ impl ModuleSensor {
         };
         this.update_status();
         this
+    }
+
+    /// The end by which audit's word comes in.
+    #[must_use]
+    pub fn teller(&mut self) -> mpsc::Sender<Told> {
+        let (send, told) = mpsc::channel(MODULES / 64);
+        self.told = Some(told);
+        send
     }
 
     /// What the sensor is doing, kept up to date while it runs.
@@ -75,6 +106,7 @@ impl ModuleSensor {
         tokio::pin!(stop);
         let words = self.mode();
         let mut out = vec![Observation::Health(Health::new(Kind::Changed, COMPONENT, words))];
+        let mut look = Instant::now() + self.settings.interval;
         loop {
             if !outlet.send_all(&mut out).await {
                 return;
@@ -82,7 +114,21 @@ impl ModuleSensor {
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                () = tokio::time::sleep(self.settings.interval) => self.compare(&mut out),
+                told = next(&mut self.told) => match told {
+                    Some(told) => self.take(told, &mut out),
+                    None => self.told = None,
+                },
+                () = tokio::time::sleep_until(look.into()) => {
+                    look = Instant::now() + self.settings.interval;
+                    let Some(now) = read(&self.settings) else { continue };
+                    if self.known.as_ref() == Some(&now) {
+                        continue;
+                    }
+                    // Audit may be about to tell the same, and more.
+                    tokio::time::sleep(AUDIT_MAY_TAKE).await;
+                    let newer = self.hear(&mut out);
+                    self.compare(now, &newer, &mut out);
+                }
             }
         }
     }
@@ -94,24 +140,56 @@ impl ModuleSensor {
         }
     }
 
-    fn compare(&mut self, out: &mut Vec<Observation>) {
-        let Some(now) = read(&self.settings) else { return };
-        let before = self.known.replace(now).unwrap_or_default();
-        let empty = HashSet::new();
-        let now = self.known.as_ref().unwrap_or(&empty);
-        let loaded = now.difference(&before).map(|name| (true, name));
-        let removed = before.difference(now).map(|name| (false, name));
-        let time = (self.settings.clock)();
-        for (loaded, name) in loaded.chain(removed) {
-            if !self.budget.admits(Instant::now()) {
-                continue;
-            }
-            self.sent += 1;
-            let name = text::from_bytes(name);
-            let activity = ModuleActivity { loaded, name, path: None, sha256: None, process: None };
-            out.push(Observation::Event(Event::new(time, activity.into())));
+    /// Takes what audit has told until now, and returns the names.
+    fn hear(&mut self, out: &mut Vec<Observation>) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Some(told) = self.told.as_mut().and_then(|told| told.try_recv().ok()) {
+            names.push(told.name.clone());
+            self.take(told, out);
+        }
+        names
+    }
+
+    fn take(&mut self, told: Told, out: &mut Vec<Observation>) {
+        let Told { time, loaded, name, path, process } = told;
+        let known = self.known.get_or_insert_with(HashSet::new);
+        let news = if loaded {
+            known.len() < MODULES && known.insert(name.as_bytes().into())
+        } else {
+            known.remove(name.as_bytes())
+        };
+        if news {
+            let activity = ModuleActivity { loaded, name, path, sha256: None, process: Some(process) };
+            self.send(time, activity, out);
         }
         self.update_status();
+    }
+
+    /// Tells what a look at the list found, but for the names that were heard of since.
+    fn compare(&mut self, mut now: HashSet<Box<[u8]>>, newer: &[String], out: &mut Vec<Observation>) {
+        let before = self.known.take().unwrap_or_default();
+        for name in newer.iter().map(String::as_bytes) {
+            if before.contains(name) {
+                now.insert(name.into());
+            } else {
+                now.remove(name);
+            }
+        }
+        let time = (self.settings.clock)();
+        let loaded = now.difference(&before).map(|name| (true, name));
+        for (loaded, name) in loaded.chain(before.difference(&now).map(|name| (false, name))) {
+            let name = text::from_bytes(name);
+            self.send(time, ModuleActivity { loaded, name, path: None, sha256: None, process: None }, out);
+        }
+        self.known = Some(now);
+        self.update_status();
+    }
+
+    fn send(&mut self, time: Timestamp, activity: ModuleActivity, out: &mut Vec<Observation>) {
+        if self.budget.admits(Instant::now()) {
+            self.sent += 1;
+            out.push(Observation::Event(Event::new(time, activity.into())));
+        }
     }
 
     fn update_status(&self) {
@@ -120,6 +198,14 @@ impl ModuleSensor {
         let loaded = self.known.as_ref().map_or(0, HashSet::len) as u64;
         status.counters =
             vec![("loaded", loaded), ("sent", self.sent), ("over_bound", self.budget.refused())];
+    }
+}
+
+/// The next word of audit; never, where there is nobody.
+async fn next(told: &mut Option<mpsc::Receiver<Told>>) -> Option<Told> {
+    match told {
+        Some(told) => told.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -163,7 +249,9 @@ mod tests {
         let mut sensor = ModuleSensor::open(settings);
         let mut compare = || {
             let mut out = Vec::new();
-            sensor.compare(&mut out);
+            if let Some(now) = read(&sensor.settings) {
+                sensor.compare(now, &[], &mut out);
+            }
             let mut seen = Vec::new();
             for observation in out {
                 let Observation::Event(event) = observation else { panic!("{observation:?}") };
@@ -180,6 +268,43 @@ mod tests {
         assert_eq!(compare(), [(false, "dm_crypt".to_owned())]);
         fs::remove_file(proc.path().join("modules")).unwrap();
         assert_eq!(compare(), [], "a list that cannot be read says nothing");
+    }
+
+    #[test]
+    fn what_audit_tells_is_not_found_a_second_time() {
+        let proc = tempfile::tempdir().unwrap();
+        let list = |content: &str| fs::write(proc.path().join("modules"), content).unwrap();
+        list("");
+        let settings =
+            Settings { interval: Duration::from_secs(1), proc: proc.path().into(), clock: || Timestamp(1) };
+        let mut sensor = ModuleSensor::open(settings);
+        let teller = sensor.teller();
+        let tell = |loaded| {
+            let process = Actor { pid: 7, ..Actor::default() };
+            let path = Some("/tmp/x.ko".to_owned());
+            teller.try_send(Told { time: Timestamp(5), loaded, name: "x".into(), path, process }).unwrap();
+        };
+        list("x 1 0 - Live 0x0\ny 1 0 - Live 0x0\n");
+        let found = read(&sensor.settings).unwrap();
+        tell(true);
+        // And it is gone again before the list that has it is compared.
+        tell(false);
+        let mut out = Vec::new();
+        let newer = sensor.hear(&mut out);
+        sensor.compare(found, &newer, &mut out);
+        let told: Vec<_> = out
+            .into_iter()
+            .map(|observation| {
+                let Observation::Event(Event { kind: EventKind::Module(module), .. }) = observation else {
+                    panic!()
+                };
+                (module.loaded, module.name.clone(), module.process.map(|process| process.pid))
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [(true, "x".into(), Some(7)), (false, "x".into(), Some(7)), (true, "y".into(), None)]
+        );
     }
 
     #[test]

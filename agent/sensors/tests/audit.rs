@@ -18,7 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use defender_model::event::{Event, EventKind};
-use defender_model::process::{ExitReason, Source};
+use defender_model::file::FileChange;
+use defender_model::process::{Actor, ExitReason, Source};
+use defender_sensors::file::{self, FileSensor};
 use defender_sensors::process::{Preference, ProcessSensor};
 use defender_sensors::Outlet;
 use process::*;
@@ -284,6 +286,75 @@ fn rules_that_are_removed_are_added_again_and_it_is_said() {
     finished(Command::new("/bin/true").arg("after-removal").spawn().unwrap());
     running.exec("exec after the removal", |p| p.argv.get(1).is_some_and(|a| a == "after-removal"));
     running.finish();
+}
+
+/// The latest change of a file that was told, with who made it.
+fn changed(seen: &Seen, name: &str) -> Option<(FileChange, Option<Actor>)> {
+    seen.events.iter().rev().find_map(|event| match &event.kind {
+        EventKind::File(file) if file.path.ends_with(name) => Some((file.change, file.process.clone())),
+        _ => None,
+    })
+}
+
+#[test]
+fn who_changes_a_file_is_told_with_the_change() {
+    let _guard = audit_or_return!();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    for directory in ["cron.d/deep", "home/a/.ssh", "state"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::write(root.join("passwd"), "a\n").unwrap();
+    fs::write(root.join("cron.d/deep/job"), "a\n").unwrap();
+    let paths: Vec<PathBuf> =
+        ["passwd", "shadow", "cron.d", "home/*/.ssh"].iter().map(|name| root.join(name)).collect();
+    let mut process = settings(Preference::Audit);
+    process.watched = paths.clone();
+    let process = ProcessSensor::open(process);
+    let writers = process.writers();
+    assert!(writers.rules() >= 4, "{writers:?}");
+    let (files, _orders) = FileSensor::new(file::Settings {
+        paths,
+        exclude: Vec::new(),
+        max_watches: 64,
+        max_files: 64,
+        hash_limit: 1 << 20,
+        hash_rate: 1 << 30,
+        events_per_second: 0,
+        state_dir: root.join("state"),
+        writers,
+        idle: || {},
+        clock,
+    });
+    let running = Running::beside(process, Some(files));
+    running.until("the baseline", |seen| seen.notes.iter().any(|note| note.message.contains("baseline")));
+
+    let shell = |script: &str| {
+        let child = Command::new("/bin/sh").args(["-c", script]).current_dir(&root).spawn().unwrap();
+        finished(child)
+    };
+    let wait = |name: &str, change: FileChange| {
+        running.until(name, |seen| changed(seen, name).is_some_and(|(told, _)| told == change));
+        let (_, by) = changed(&running.seen.lock().unwrap(), name).unwrap();
+        by.unwrap_or_else(|| panic!("{name}: nobody; {:?}", running.seen.lock().unwrap().notes))
+    };
+    let pid = shell("echo b >> passwd; :");
+    let by = wait("passwd", FileChange::Modified);
+    assert_eq!((by.pid, by.uid, by.user.as_deref()), (pid, Some(0), Some("root")));
+    assert_eq!(*by.command_line, *"/bin/sh -c echo b >> passwd; :");
+    assert_eq!(by.parent.unwrap().pid, std::process::id());
+
+    shell("echo x > new && mv new shadow");
+    assert!(wait("shadow", FileChange::Renamed).executable.ends_with("mv"));
+    shell("chmod 4755 cron.d/deep/job; :");
+    assert!(wait("deep/job", FileChange::Attributes).executable.ends_with("chmod"));
+    shell("rm cron.d/deep/job; :");
+    assert!(wait("deep/job", FileChange::Deleted).executable.ends_with("rm"));
+    let pid = shell("mkdir home/a/.ssh/x; echo key > home/a/.ssh/authorized_keys; :");
+    assert_eq!(wait(".ssh/authorized_keys", FileChange::Created).pid, pid);
+
+    running.finish();
+    assert!(!auditctl(&["-l"]).contains("defender"), "rules are left behind");
 }
 
 #[test]

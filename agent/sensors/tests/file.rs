@@ -11,6 +11,7 @@ use defender_model::file::{FileActivity, FileChange};
 use defender_model::health::{Health, Kind};
 use defender_model::time::Timestamp;
 use defender_sensors::file::{FileSensor, Order, Settings, Status};
+use defender_sensors::process::Writers;
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -46,6 +47,7 @@ impl Place {
             events_per_second: 0,
             state_dir: self.path("state"),
             idle: || {},
+            writers: Writers::default(),
             clock: || Timestamp(1),
         }
     }

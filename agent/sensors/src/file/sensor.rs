@@ -17,6 +17,7 @@ use super::entry::Entry;
 use super::pass::{self, Item, Pace};
 use super::watcher::{Compared, Watcher};
 use crate::budget::Budget;
+use crate::process::Writers;
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
@@ -55,6 +56,8 @@ pub struct Settings {
     pub events_per_second: u32,
     /// Where the baseline is kept.
     pub state_dir: PathBuf,
+    /// Tells who wrote, where audit can.
+    pub writers: Writers,
     /// Puts the calling thread last in line for processor and disk.
     pub idle: fn(),
     /// Wall clock.
@@ -258,7 +261,11 @@ impl Run {
             let wake = self.wake(room);
             tokio::select! {
                 biased;
-                () = stop.as_mut() => return Ok(()),
+                () = stop.as_mut() => {
+                    self.watcher.let_go();
+                    outlet.send_all(&mut self.watcher.out).await;
+                    return Ok(());
+                }
                 Some(order) = sensor.orders.recv() => self.order(order, sensor),
                 heard = self.watcher.wait() => heard?,
                 result = next(&mut self.pass), if room => match result {
@@ -510,8 +517,14 @@ impl Run {
             }
             _ => "baseline with SHA-256",
         };
-        if status.modes.last().map(String::as_str) != Some(baseline) {
-            status.modes = vec!["inotify".to_owned(), baseline.to_owned()];
+        let who = match settings.writers.rules() {
+            0 => "who writes is not known (it takes audit)",
+            _ => "who writes: from audit",
+        };
+        if status.modes.get(1).map(String::as_str) != Some(baseline)
+            || status.modes.last().map(String::as_str) != Some(who)
+        {
+            status.modes = vec!["inotify".to_owned(), baseline.to_owned(), who.to_owned()];
         }
     }
 }

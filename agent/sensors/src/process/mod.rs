@@ -8,6 +8,8 @@
 //! | [`poll`] | polling of `/proc` |
 //! | [`procfs`] | `/proc`, for start-up, for the connector and for polling |
 //! | [`table`] | the bounded process table |
+//! | `module_file` | which file a kernel module came from |
+//! | [`writers`] | who wrote to a file, for the file sensor |
 //! | [`sensor`] | picks a source, runs it, falls back |
 //! | [`preference`] | which sources are tried, in which order |
 //! | [`recording`] | audit log text instead of a live kernel, for `replay` |
@@ -17,17 +19,20 @@ pub(crate) mod connector;
 mod directory;
 #[cfg(feature = "ebpf")]
 pub(crate) mod ebpf;
+mod module_file;
 pub(crate) mod poll;
 mod preference;
 pub(crate) mod procfs;
 mod recording;
 mod sensor;
 pub(crate) mod table;
+mod writers;
 
 pub use directory::Directory;
 pub use preference::Preference;
 pub use recording::AuditLog;
 pub use sensor::{ProcessSensor, Settings, Status};
+pub use writers::{Writer, Writers};
 
 /// A source that cannot be used here, and why: the cause and the next step, in words for `defender status`.
 #[derive(Debug, Clone, PartialEq, Eq)]

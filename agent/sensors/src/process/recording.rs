@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use defender_model::event::{Event, EventKind};
-use defender_model::process::{Ancestor, Change, Process, ProcessActivity, Source};
+use defender_model::kernel::ModuleActivity;
+use defender_model::process::{Actor, Ancestor, Change, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::{Assembler, Audited, Exec};
@@ -129,7 +130,26 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
             };
             Some(Event::new(stamp.time, activity.into()))
         }
-        Audited::Login { .. } | Audited::ConfigChange { .. } => None,
+        Audited::Module { loaded, name, by } => {
+            let (time, process) = (by.stamp.time, Some(actor(&by, table, None)));
+            let activity = ModuleActivity { loaded, name, path: None, sha256: None, process };
+            Some(Event::new(time, activity.into()))
+        }
+        Audited::Wrote { .. } | Audited::Login { .. } | Audited::ConfigChange { .. } => None,
+    }
+}
+
+/// The process that made a system call: as the record has it, with what is known of the program it runs.
+pub(super) fn actor(by: &Exec, table: &ProcessTable, user: Option<Arc<str>>) -> Actor {
+    let known = table.get(by.pid).filter(|known| *known.image.executable == *by.executable);
+    Actor {
+        pid: by.pid,
+        executable: by.executable.as_str().into(),
+        command_line: known.map(|known| Arc::clone(&known.image.command_line)).unwrap_or_default(),
+        uid: by.uid,
+        auid: by.auid,
+        user,
+        parent: known.map_or_else(|| table.ancestor(by.ppid), |known| known.image.parent.clone()),
     }
 }
 

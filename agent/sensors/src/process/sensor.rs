@@ -1,5 +1,7 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
+mod told;
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
@@ -19,15 +21,18 @@ use super::connector::{Announced, Connector};
 use super::directory::Directory;
 #[cfg(feature = "ebpf")]
 use super::ebpf;
+use super::module_file::ModuleFiles;
 use super::poll::{Found, Poller};
 use super::preference::Preference;
 use super::procfs::{self, Entry};
 use super::recording::into_process;
 use super::table::ProcessTable;
+use super::writers::Writers;
 use super::Unavailable;
 use crate::accounts::Accounts;
 use crate::login::audit::Records;
 use crate::login::report::Report;
+use crate::module::Told;
 use crate::{Observation, Outlet};
 
 /// How often the table is compared with `/proc` for processes that ended without a record.
@@ -62,6 +67,8 @@ pub struct Settings {
     pub passwd: PathBuf,
     /// What uname(2) calls the machine, such as `x86_64`.
     pub machine: String,
+    /// Paths, with stars, of which is to be told who writes there, where audit can tell.
+    pub watched: Vec<PathBuf>,
     /// Wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -151,6 +158,10 @@ pub struct ProcessSensor {
     lost_before: u64,
     /// Who is told of logins in the audit stream.
     logins: Option<(mpsc::Sender<Report>, Records)>,
+    /// Who is told of kernel modules in the audit stream.
+    modules: Option<mpsc::Sender<Told>>,
+    module_files: ModuleFiles,
+    writers: Writers,
 }
 
 impl ProcessSensor {
@@ -159,7 +170,8 @@ impl ProcessSensor {
     #[must_use]
     pub fn open(settings: Settings) -> Self {
         let mut declined = Vec::new();
-        let active = open_best(&settings, settings.preference.order(), &mut declined);
+        let writers = Writers::default();
+        let active = open_best(&settings, &writers, settings.preference.order(), &mut declined);
         let now = Instant::now();
         let mut this = Self {
             table: Arc::new(Mutex::new(ProcessTable::new(settings.table_capacity))),
@@ -169,6 +181,9 @@ impl ProcessSensor {
             next_sweep: now + SWEEP,
             next_upgrade: (!declined.is_empty()).then(|| now + UPGRADE),
             logins: None,
+            modules: None,
+            module_files: ModuleFiles::default(),
+            writers,
             lost_before: 0,
             active,
             settings,
@@ -270,6 +285,7 @@ impl ProcessSensor {
             match event {
                 Audited::Exec(exec) => {
                     let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
+                    self.module_files.note(&exec);
                     self.exec(into_process(*exec), ppid, time, Source::Audit, truncated, out);
                 }
                 Audited::Exit { stamp, pid, reason } => {
@@ -283,6 +299,8 @@ impl ProcessSensor {
                         }
                     }
                 }
+                Audited::Wrote { watch, effect, by } => self.wrote(watch, effect, &by),
+                Audited::Module { loaded, name, by } => self.module(loaded, name, &by),
                 Audited::ConfigChange { stamp, words } => {
                     tracing::debug!(serial = stamp.serial, words, "audit configuration changed");
                 }
@@ -488,7 +506,7 @@ impl ProcessSensor {
         let mut declined = self.declined();
         declined.retain(|(source, _)| *source == Source::Ebpf);
         declined.push((failed, unavailable.to_string()));
-        let next = open_best(&self.settings, rest, &mut declined);
+        let next = open_best(&self.settings, &self.writers, rest, &mut declined);
         let mut words =
             format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
         if std::fs::read_link(self.settings.proc.join("1/exe")).is_err() {
@@ -510,7 +528,7 @@ impl ProcessSensor {
         let mut declined = self.declined();
         declined.retain(|(source, _)| *source == Source::Ebpf);
         for source in better.filter(|source| *source != Source::Ebpf) {
-            match open(&self.settings, source) {
+            match open(&self.settings, &self.writers, source) {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
@@ -543,7 +561,7 @@ impl ProcessSensor {
     }
 }
 
-fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
+fn open(settings: &Settings, writers: &Writers, source: Source) -> Result<Active, Unavailable> {
     let receive_buffer = i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX);
     match source {
         Source::Audit => AuditStream::open(AuditSettings {
@@ -553,6 +571,8 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
             receive_buffer,
             backlog_limit: settings.audit_backlog_limit,
             backlog_wait: settings.audit_backlog_wait,
+            watched: settings.watched.clone(),
+            writers: writers.clone(),
         })
         .map(|stream| Active::Audit(Box::new(stream))),
         #[cfg(feature = "ebpf")]
@@ -569,9 +589,14 @@ fn open(settings: &Settings, source: Source) -> Result<Active, Unavailable> {
 }
 
 /// The first source of the order that works; polling when none does.
-fn open_best(settings: &Settings, order: &[Source], declined: &mut Vec<(Source, String)>) -> Active {
+fn open_best(
+    settings: &Settings,
+    writers: &Writers,
+    order: &[Source],
+    declined: &mut Vec<(Source, String)>,
+) -> Active {
     for source in order {
-        match open(settings, *source) {
+        match open(settings, writers, *source) {
             Ok(active) => return active,
             Err(unavailable) => declined.push((*source, unavailable.to_string())),
         }

@@ -13,6 +13,7 @@ use defender_model::event::{Event, EventKind};
 use defender_model::health::Health;
 use defender_model::process::{Change, ExitReason, Process, Source};
 use defender_model::time::Timestamp;
+use defender_sensors::file::FileSensor;
 use defender_sensors::process::{Preference, ProcessSensor, Settings, Status};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::oneshot;
@@ -48,6 +49,7 @@ pub(crate) fn settings(preference: Preference) -> Settings {
         receive_buffer: 4 << 20,
         audit_backlog_limit: 8192,
         audit_backlog_wait: 250,
+        watched: Vec::new(),
         proc: "/proc".into(),
         passwd: "/etc/passwd".into(),
         machine: std::env::consts::ARCH.into(),
@@ -57,7 +59,11 @@ pub(crate) fn settings(preference: Preference) -> Settings {
 
 impl Running {
     pub(crate) fn start(preference: Preference) -> Self {
-        let sensor = ProcessSensor::open(settings(preference));
+        Self::beside(ProcessSensor::open(settings(preference)), None)
+    }
+
+    /// Runs the sensor, and one for files that is told who writes.
+    pub(crate) fn beside(sensor: ProcessSensor, files: Option<FileSensor>) -> Self {
         let status = sensor.status();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -66,8 +72,13 @@ impl Running {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (outlet, mut observations) = Outlet::channel(4096);
+                let files =
+                    files.map(|files| tokio::spawn(files.run(outlet.clone(), std::future::pending())));
                 let task = tokio::spawn(sensor.run(outlet, async move {
                     let _ = stopped.await;
+                    if let Some(files) = files {
+                        files.abort();
+                    }
                 }));
                 while let Some(observation) = observations.recv().await {
                     let mut seen = into.lock().unwrap();

@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `heard` | what the kernel's events say |
 //! | `looked` | what looks at directories find |
+//! | `held` | what waits for the name of who did it |
 //! | here | what is told of it |
 
 mod heard;
+mod held;
 mod looked;
 
 use std::collections::VecDeque;
@@ -19,10 +21,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use defender_model::event::Event;
 use defender_model::file::{FileActivity, FileChange, FileType};
 use defender_model::health::{Health, Kind};
 use defender_model::text;
+use defender_model::time::Timestamp;
 
 use super::baseline::{Files, Known};
 use super::bound::{Bound, Counts};
@@ -34,6 +36,7 @@ use super::sensor::{Settings, COMPONENT};
 use super::tree::Tree;
 use crate::budget::Budget;
 use crate::Observation;
+use held::Held;
 
 /// Files up to this size are read as soon as they change; longer ones in their own time.
 const AT_ONCE: u64 = 256 << 10;
@@ -75,6 +78,7 @@ pub(super) struct Watcher {
     read_until: Instant,
     pub(super) counts: Counts,
     pub(super) out: Vec<Observation>,
+    held: Held,
     /// The files differ from what was written last.
     pub(super) dirty: bool,
     /// Events were left in the queue.
@@ -112,6 +116,7 @@ impl Watcher {
             read_until: now,
             counts: Counts::default(),
             out: Vec::new(),
+            held: Held::new(settings.writers.clone()),
             dirty: false,
             more: false,
             overflowed: false,
@@ -126,7 +131,9 @@ impl Watcher {
         self.counts.seen += 1;
         self.counts.sent += 1;
         let entry = self.files.get(path).map(|known| known.entry.clone());
-        self.send(change, path, None, entry.as_ref());
+        let activity = self.activity(change, path, None, entry.as_ref());
+        self.held.push(None, activity, Instant::now());
+        self.held.release(Instant::now(), &mut self.out);
     }
 
     /// How many directories are watched.
@@ -144,7 +151,7 @@ impl Watcher {
         if self.more || !self.todo.is_empty() {
             return Some(Instant::now());
         }
-        self.pending.wake().into_iter().chain(self.moves.wake()).min()
+        self.pending.wake().into_iter().chain(self.moves.wake()).chain(self.held.wake()).min()
     }
 
     /// Does what there is to do.
@@ -160,6 +167,12 @@ impl Watcher {
         while let Some((path, news)) = self.pending.due(now) {
             self.tell(&path, &news, now);
         }
+        self.held.release(now, &mut self.out);
+    }
+
+    /// Lets out what waits for the name of who did it: nothing more will come.
+    pub(super) fn let_go(&mut self) {
+        self.held.let_go(&mut self.out);
     }
 
     /// Tells what became of a file.
@@ -262,13 +275,20 @@ impl Watcher {
     ) {
         if self.budget.admits(now) {
             self.counts.sent += 1;
-            self.send(change, path, old, entry);
+            let activity = self.activity(change, path, old, entry);
+            self.held.push(Some(path), activity, now);
         } else {
             self.counts.over_bound += 1;
         }
     }
 
-    fn send(&mut self, change: FileChange, path: &Path, old: Option<&Path>, entry: Option<&Entry>) {
+    fn activity(
+        &self,
+        change: FileChange,
+        path: &Path,
+        old: Option<&Path>,
+        entry: Option<&Entry>,
+    ) -> (Timestamp, FileActivity) {
         let name = |path: &Path| text::from_bytes(self.selection.name(path).as_os_str().as_bytes());
         let gone = change == FileChange::Deleted;
         let activity = FileActivity {
@@ -281,6 +301,6 @@ impl Watcher {
             sha256: entry.filter(|entry| entry.file_type == FileType::Regular).and_then(|entry| entry.sha256),
             process: None,
         };
-        self.out.push(Observation::Event(Event::new((self.settings.clock)(), activity.into())));
+        ((self.settings.clock)(), activity)
     }
 }

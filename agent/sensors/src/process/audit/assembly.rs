@@ -1,15 +1,19 @@
 //! Records to events: all records with one serial number are one event. An exec is complete at its working directory, an exit at its
 //! first record; the end-of-event record is the fall-back.
 
+use std::collections::VecDeque;
+
 use defender_model::process::ExitReason;
 use defender_model::text;
 
-use super::arch::{self, Call};
+use super::arch::{self, Call, Effect};
 use super::record::{decimal, hexadecimal, kind, Fields, Stamp, Value};
 use crate::login::audit::concerns_logins;
 
 /// Events under way at once. The kernel interleaves a few; more means that their ends were lost.
 const PENDING: usize = 256;
+/// Calls about modules that wait for the record with the name; it is the next of the same event.
+const MODULES: usize = 16;
 /// Argument bytes kept of one exec: the kernel's own bound (`fs/exec.c`: three quarters of the 8 MiB stack limit).
 const ARGUMENT_BYTES: usize = 6 << 20;
 /// Arguments kept of one exec. Hostile programs can pass hundreds of thousands of empty ones, each of which costs us more than
@@ -27,8 +31,22 @@ pub(crate) enum Audited {
     Exit { stamp: Stamp, pid: u32, reason: ExitReason },
     /// A program said something of a login; the record's type and fields.
     Login { stamp: Stamp, record: u16, fields: Vec<u8> },
+    /// Something under a path of the rule with this number was opened for writing, changed, renamed or removed. Of the process there is
+    /// what a system call's record holds.
+    Wrote { watch: usize, effect: Effect, by: Box<Exec> },
+    /// A module was loaded or removed.
+    Module { loaded: bool, name: String, by: Box<Exec> },
     /// Settings or rules of audit were changed; the record's own words.
     ConfigChange { stamp: Stamp, words: String },
+}
+
+impl Audited {
+    pub(crate) fn stamp(&self) -> Stamp {
+        match self {
+            Self::Exec(by) | Self::Wrote { by, .. } | Self::Module { by, .. } => by.stamp,
+            Self::Exit { stamp, .. } | Self::Login { stamp, .. } | Self::ConfigChange { stamp, .. } => *stamp,
+        }
+    }
 }
 
 /// A successful exec.
@@ -65,6 +83,8 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     pending: Vec<Pending>,
+    /// Calls about modules whose name has not come yet.
+    modules: VecDeque<(bool, Box<Exec>)>,
     incomplete: u64,
 }
 
@@ -93,6 +113,12 @@ impl Assembler {
             kind::EOE => {
                 let at = self.position(stamp.serial)?;
                 Some(self.complete(at))
+            }
+            kind::KERN_MODULE => {
+                let at = self.modules.iter().position(|(_, by)| by.stamp.serial == stamp.serial)?;
+                let (loaded, by) = self.modules.remove(at)?;
+                let (_, name) = Fields::new(fields).find(|(name, _)| *name == b"name")?;
+                Some(Audited::Module { loaded, name: name.text(), by })
             }
             kind::ANOM_ABEND => abend(stamp, fields),
             kind::CONFIG_CHANGE => {
@@ -135,6 +161,7 @@ impl Assembler {
         let mut number = None;
         let mut success = true;
         let mut first_argument = 0;
+        let mut watch = None;
         let mut exec = Box::new(Exec {
             stamp,
             pid: 0,
@@ -155,7 +182,9 @@ impl Assembler {
                 (b"arch", Value::Bare(hex)) => arch = hexadecimal(hex).and_then(|v| u32::try_from(v).ok()),
                 (b"syscall", Value::Bare(digits)) => {
                     number = id(digits);
-                    arch::call(arch?, number?)?;
+                    if arch::call(arch?, number?).is_none() {
+                        watch = Some(watch_of(fields)?);
+                    }
                 }
                 (b"success", Value::Bare(word)) => success = word == b"yes",
                 (b"a0", Value::Bare(hex)) => first_argument = hexadecimal(hex).unwrap_or_default(),
@@ -176,7 +205,24 @@ impl Assembler {
                 _ => {}
             }
         }
+        if let Some(watch) = watch {
+            return success.then_some(Audited::Wrote {
+                watch,
+                effect: arch::effect(arch?, number?),
+                by: exec,
+            });
+        }
         match arch::call(arch?, number?)? {
+            call @ (Call::LoadModule | Call::DeleteModule) => {
+                if success {
+                    self.modules.push_back((call == Call::LoadModule, exec));
+                }
+                // A name that never came leaves nothing to tell.
+                if self.modules.len() > MODULES {
+                    self.modules.pop_front();
+                }
+                None
+            }
             Call::ExitGroup => {
                 // exit_group(2): "the least significant byte of status" is what the parent sees.
                 let reason = ExitReason::Code(first_argument.to_le_bytes()[0]);
@@ -247,6 +293,14 @@ impl Pending {
 
 fn id(digits: &[u8]) -> Option<u32> {
     decimal(digits).and_then(|value| u32::try_from(value).ok())
+}
+
+/// The number in the key of a rule about a path. The key stands last, and a program cannot put a quote into what stands before it.
+fn watch_of(fields: &[u8]) -> Option<usize> {
+    const MARK: &[u8] = b" key=\"defender-f";
+    let at = fields.windows(MARK.len()).rposition(|window| window == MARK)? + MARK.len();
+    let digits = fields[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    usize::try_from(decimal(&fields[at..at + digits])?).ok()
 }
 
 fn abend(stamp: Stamp, fields: &[u8]) -> Option<Audited> {

@@ -17,12 +17,7 @@ fn read(log: &[u8]) -> Vec<Audited> {
     assembler.flush(u64::MAX, |event| events.push(event));
     assert_eq!(assembler.incomplete(), 0);
     // A log leaves the end-of-event records out, so an exec comes out at the end.
-    events.sort_by_key(|event| match event {
-        Audited::Exec(exec) => exec.stamp.serial,
-        Audited::Exit { stamp, .. } | Audited::Login { stamp, .. } | Audited::ConfigChange { stamp, .. } => {
-            stamp.serial
-        }
-    });
+    events.sort_by_key(|event| event.stamp().serial);
     events
 }
 
@@ -46,6 +41,47 @@ fn an_exec_and_its_exit() {
     assert_eq!((exec.auid, exec.session, exec.tty.as_deref(), exec.truncated), (None, None, None, false));
     assert_eq!(exec.stamp.time.millis(), 1_795_470_816_375);
     assert_eq!((*pid, *reason), (exec.pid, ExitReason::Code(0)));
+}
+
+#[test]
+fn who_wrote_where() {
+    let events = read(include_bytes!("testdata/write.log"));
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Audited::Wrote { watch, effect, by } => (*watch, *effect, by.pid, &*by.executable),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (1, Effect::Any, 26030, "/usr/bin/dash"),
+            (1, Effect::Any, 26031, "/usr/bin/sed"),
+            (2, Effect::Attributes, 26033, "/usr/bin/chmod"),
+            (2, Effect::Removal, 26034, "/usr/bin/rm"),
+            (2, Effect::Any, 26035, "/usr/bin/dash"),
+        ]
+    );
+    // The same call for somebody else's rule, or one that failed, is none of ours.
+    let line = std::str::from_utf8(include_bytes!("testdata/write.log")).unwrap().lines().next().unwrap();
+    assert_eq!(read(line.as_bytes()).len(), 1);
+    for (from, to) in [("defender-f1", "defender-g1"), ("success=yes", "success=no"), ("f1\"", "f\"")] {
+        assert_eq!(read(line.replace(from, to).as_bytes()), [], "{to}");
+    }
+}
+
+#[test]
+fn who_loaded_and_removed_a_module() {
+    let events = read(include_bytes!("testdata/module.log"));
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Audited::Module { loaded, name, by } => (*loaded, &**name, &*by.executable),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(true, "dummy", "/usr/bin/kmod"), (false, "dummy", "/usr/bin/kmod")]);
 }
 
 #[test]

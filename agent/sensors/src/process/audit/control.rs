@@ -1,6 +1,8 @@
 //! Talking to the kernel's audit subsystem: status, settings, rules. Sources: linux/audit.h, kernel/audit.c, auditctl(8).
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::arch::Arch;
@@ -29,6 +31,14 @@ const AUDIT_EQUAL: u32 = 0x4000_0000;
 const AUDIT_ARCH: u32 = 11;
 const AUDIT_MSGTYPE: u32 = 12;
 const AUDIT_SUCCESS: u32 = 104;
+const AUDIT_WATCH: u32 = 105;
+const AUDIT_PERM: u32 = 106;
+const AUDIT_DIR: u32 = 107;
+/// `AUDIT_PERM_WRITE` and `AUDIT_PERM_ATTR`.
+const WRITE_OR_ATTRIBUTES: u32 = 2 | 8;
+/// `AUDIT_CLASS_DIR_WRITE`, `AUDIT_CLASS_CHATTR`, `AUDIT_CLASS_WRITE` and their 32-bit siblings: the kernel knows which calls those are.
+/// A class stands in the mask as a bit counted from its end.
+const CLASSES: [u32; 6] = [0, 1, 2, 3, 6, 7];
 const AUDIT_FILTERKEY: u32 = 210;
 const AUDIT_BITMASK_SIZE: usize = 64;
 const AUDIT_MAX_FIELDS: usize = 64;
@@ -100,9 +110,18 @@ impl Setting {
     }
 }
 
+/// What the key of a rule about a path begins with; its number follows.
+pub(crate) const WATCH_KEY: &str = "defender-f";
+/// Where the mask of calls stands in a rule.
+const MASK: std::ops::Range<usize> = 12..12 + AUDIT_BITMASK_SIZE * 4;
+
 /// A `struct audit_rule_data` of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule(Vec<u8>);
+pub(crate) struct Rule {
+    bytes: Vec<u8>,
+    /// The kernel lists the mask back as it was given; classes of calls it lists as the calls.
+    literal: bool,
+}
 
 impl Rule {
     /// `-a always,exit -F arch=ARCH -S execve,execveat -F success=1 -k defender`
@@ -124,15 +143,40 @@ impl Rule {
         Self::new(AUDIT_FILTER_EXCLUDE, &[], &[(AUDIT_MSGTYPE, message_type.into())])
     }
 
+    /// `-a always,exit -F arch=ARCH -S init_module,finit_module,delete_module -F success=1 -k defender`
+    pub(crate) fn modules(arch: Arch) -> Self {
+        let fields = [(AUDIT_ARCH, arch.audit_arch), (AUDIT_SUCCESS, 1)];
+        Self::new(AUDIT_FILTER_EXIT, &arch.modules, &fields)
+    }
+
+    /// `-a always,exit -F perm=wa -F path=PATH -F success=1 -k defender-fNUMBER`, or `dir=PATH` with everything below it. Unlike what
+    /// `auditctl -w` makes of it, it names the calls that can change a file: others are not held up by a look at the rule.
+    pub(crate) fn watch(arches: &[Arch], path: &Path, directory: bool, number: usize) -> Self {
+        let mut calls: Vec<u32> =
+            CLASSES.iter().map(|class| AUDIT_BITMASK_SIZE as u32 * 32 - class - 1).collect();
+        for arch in arches {
+            calls.extend_from_slice(arch.opens);
+        }
+        let path = path.as_os_str().as_bytes();
+        let place = (if directory { AUDIT_DIR } else { AUDIT_WATCH }, path.len() as u32);
+        let fields = [(AUDIT_PERM, WRITE_OR_ATTRIBUTES), place, (AUDIT_SUCCESS, 1)];
+        let key = format!("{WATCH_KEY}{number}");
+        Self { literal: false, ..Self::with_strings(AUDIT_FILTER_EXIT, &calls, &fields, path, &key) }
+    }
+
     fn new(filter: u32, calls: &[u32], fields: &[(u32, u32)]) -> Self {
+        Self::with_strings(filter, calls, fields, b"", KEY)
+    }
+
+    fn with_strings(filter: u32, calls: &[u32], fields: &[(u32, u32)], path: &[u8], key: &str) -> Self {
         let mut mask = [0u32; AUDIT_BITMASK_SIZE];
         for call in calls {
             // Every call number of `arch` is far below 64 * 32.
             mask[*call as usize / 32] |= 1 << (call % 32);
         }
-        let key = (AUDIT_FILTERKEY, KEY.len() as u32);
-        let fields: Vec<(u32, u32)> = fields.iter().copied().chain([key]).collect();
-        let mut bytes = Vec::with_capacity(1040 + KEY.len());
+        let last = (AUDIT_FILTERKEY, key.len() as u32);
+        let fields: Vec<(u32, u32)> = fields.iter().copied().chain([last]).collect();
+        let mut bytes = Vec::with_capacity(1040 + path.len() + key.len());
         let mut put = |word: u32| bytes.extend_from_slice(&word.to_ne_bytes());
         put(filter);
         put(AUDIT_ALWAYS);
@@ -149,15 +193,25 @@ impl Rule {
             .chain(std::iter::repeat(0))
             .take(AUDIT_MAX_FIELDS)
             .for_each(&mut put);
-        put(KEY.len() as u32);
-        bytes.extend_from_slice(KEY.as_bytes());
-        Self(bytes)
+        put((path.len() + key.len()) as u32);
+        bytes.extend_from_slice(path);
+        bytes.extend_from_slice(key.as_bytes());
+        Self { bytes, literal: true }
     }
 
     /// The rule as the kernel lists it back is this one.
     fn matches(&self, listed: &[u8]) -> bool {
         // The kernel may pad the end; everything up to the key must be the same.
-        listed.starts_with(&self.0)
+        if self.literal {
+            return listed.starts_with(&self.bytes);
+        }
+        let ends = |bytes: &[u8]| Some((bytes.get(..MASK.start)?.to_vec(), bytes.get(MASK.end..)?.to_vec()));
+        match (ends(listed), ends(&self.bytes)) {
+            (Some((head, tail)), Some((own_head, own_tail))) => {
+                head == own_head && tail.starts_with(&own_tail)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -190,7 +244,7 @@ impl Control {
 
     /// Adds a rule; one that is there already is as good as added.
     pub(crate) fn add(&mut self, rule: &Rule) -> io::Result<()> {
-        match self.acknowledged(AUDIT_ADD_RULE, &rule.0) {
+        match self.acknowledged(AUDIT_ADD_RULE, &rule.bytes) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             other => other,
         }
@@ -198,7 +252,7 @@ impl Control {
 
     /// Removes a rule; one that is not there is as good as removed.
     pub(crate) fn remove(&mut self, rule: &Rule) -> io::Result<()> {
-        match self.acknowledged(AUDIT_DEL_RULE, &rule.0) {
+        match self.acknowledged(AUDIT_DEL_RULE, &rule.bytes) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         }
@@ -240,7 +294,7 @@ mod tests {
 
     #[test]
     fn rules_have_the_kernel_s_layout() {
-        let Rule(bytes) = Rule::exec(X86_64);
+        let Rule { bytes, .. } = Rule::exec(X86_64);
         assert_eq!(bytes.len(), 4 * (3 + 64 + 64 + 64 + 64 + 1) + KEY.len());
         let word = |at: usize| {
             u32::from_ne_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]])
@@ -251,6 +305,26 @@ mod tests {
         assert_eq!((word(67), word(131), word(195)), (AUDIT_ARCH, 0xc000_003e, AUDIT_EQUAL));
         assert_eq!((word(69), word(133), word(197), word(198)), (AUDIT_FILTERKEY, 8, AUDIT_EQUAL, 0));
         assert_eq!(&bytes[1040..], b"defender");
+    }
+
+    #[test]
+    fn a_rule_about_a_path_is_found_though_the_kernel_spells_its_classes_out() {
+        let rule = Rule::watch(&[X86_64], Path::new("/etc/cron.d"), true, 7);
+        let word = |at: usize| u32::from_ne_bytes(rule.bytes[at * 4..at * 4 + 4].try_into().unwrap());
+        assert_eq!(
+            (word(67), word(68), word(69), word(70)),
+            (AUDIT_PERM, AUDIT_DIR, AUDIT_SUCCESS, AUDIT_FILTERKEY)
+        );
+        assert_eq!((word(131), word(132), word(133), word(134), word(259)), (10, 11, 1, 11, 22));
+        assert_eq!(&rule.bytes[1040..], b"/etc/cron.ddefender-f7");
+        // Classes 0 to 3, 6 and 7 from the end; open is 2, creat 85.
+        assert_eq!((word(3 + 63), word(3), word(3 + 2)), (0xf300_0000, 1 << 2, 1 << 21));
+        let mut listed = rule.bytes.clone();
+        listed[MASK].fill(0x5a);
+        listed.push(0);
+        assert!(rule.matches(&listed));
+        assert!(!Rule::watch(&[X86_64], Path::new("/etc/cron.d"), true, 8).matches(&listed));
+        assert!(!rule.matches(&listed[..200]));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`serial`] | what was lost on the way |
 //! | [`arch`] | system call numbers |
 //! | [`control`] | status, settings, rules |
+//! | [`watch`] | rules about paths, for who writes there |
 //! | [`stream`] | the socket, as audit daemon or beside one |
 
 pub(crate) mod arch;
@@ -15,3 +16,4 @@ pub(crate) mod control;
 pub(crate) mod record;
 pub(crate) mod serial;
 pub(crate) mod stream;
+pub(crate) mod watch;

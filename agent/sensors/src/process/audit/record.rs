@@ -20,6 +20,8 @@ pub(crate) mod kind {
     pub(crate) const EOE: u16 = 1320;
     /// `AUDIT_REPLACE`: another process asks to become the audit daemon.
     pub(crate) const REPLACE: u16 = 1329;
+    /// `AUDIT_KERN_MODULE`: the name of the module that the call was about.
+    pub(crate) const KERN_MODULE: u16 = 1330;
     /// `AUDIT_ANOM_ABEND`: a process died of a signal that dumps core.
     pub(crate) const ANOM_ABEND: u16 = 1701;
 }
@@ -31,6 +33,7 @@ pub(crate) fn kind_from_name(name: &[u8]) -> Option<u16> {
         b"EXECVE" => kind::EXECVE,
         b"CWD" => kind::CWD,
         b"EOE" => kind::EOE,
+        b"KERN_MODULE" => kind::KERN_MODULE,
         b"ANOM_ABEND" => kind::ANOM_ABEND,
         b"CONFIG_CHANGE" => kind::CONFIG_CHANGE,
         _ => return None,

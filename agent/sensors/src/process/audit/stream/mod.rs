@@ -33,7 +33,9 @@ use super::assembly::{Assembler, Audited};
 use super::control::{Control, Rule, Setting, Status, KEY, UNREAD};
 use super::record::{kind, split};
 use super::serial::SerialTracker;
+use super::watch::PathRules;
 use crate::netlink::{acknowledgement, Batch, Socket, ERROR};
+use crate::process::writers::Writers;
 use crate::process::Unavailable;
 
 /// How long records are left to gather after some were read. The socket is not watched meanwhile, so that a storm costs one
@@ -58,6 +60,10 @@ pub(crate) struct Settings {
     pub(crate) backlog_limit: u32,
     /// How long it holds a process up for them, in jiffies.
     pub(crate) backlog_wait: u32,
+    /// Paths, with stars, of which is told who writes there.
+    pub(crate) watched: Vec<PathBuf>,
+    /// Who is told.
+    pub(crate) writers: Writers,
 }
 
 struct Stream {
@@ -88,6 +94,9 @@ pub(crate) struct AuditStream {
     settings: Settings,
     control: Control,
     rules: Vec<Rule>,
+    /// Rules about modules: without them there is still `/proc/modules`.
+    modules: Vec<Rule>,
+    paths: PathRules,
     streams: Vec<Stream>,
     tracker: SerialTracker,
     batch: Batch,
@@ -137,6 +146,8 @@ impl AuditStream {
             .collect();
         let now = Instant::now();
         let mut this = Self {
+            modules: arches.iter().map(|arch| Rule::modules(*arch)).collect(),
+            paths: PathRules::new(arches, settings.watched.clone(), settings.writers.clone()),
             settings,
             control,
             rules,
@@ -179,6 +190,9 @@ impl AuditStream {
         if let Err(unavailable) = this.add_rules(before.enabled == 2) {
             this.close();
             return Err(unavailable);
+        }
+        if before.enabled != 2 {
+            this.add_optional();
         }
         Ok(this)
     }
@@ -231,10 +245,11 @@ impl AuditStream {
     /// Gives the source up cleanly: our rules out, the place of the daemon free, settings as they were.
     pub(crate) fn close(mut self) {
         let excludes = UNREAD.iter().map(|unread| Rule::exclude(*unread));
-        for rule in self.rules.drain(..).chain(excludes) {
+        for rule in self.rules.drain(..).chain(self.modules.drain(..)).chain(excludes) {
             // A rule that cannot be removed is found again by its key at the next start.
             let _ = self.control.remove(&rule);
         }
+        self.paths.remove(&mut self.control);
         if self.role() == Role::Daemon {
             if self.switched_on {
                 let _ = self.control.set(Setting::Enabled(0));
@@ -259,6 +274,14 @@ impl AuditStream {
             self.control.add(rule).map_err(|error| explain("add an audit rule", &error))?;
         }
         Ok(())
+    }
+
+    /// Adds what makes other sensors know more. A kernel that refuses leaves them as they were without.
+    fn add_optional(&mut self) {
+        for rule in &self.modules {
+            let _ = self.control.add(rule);
+        }
+        self.paths.refresh(&mut self.control);
     }
 
     /// Reads what waits on every socket; true when there was something.
@@ -297,7 +320,9 @@ impl AuditStream {
                 }
                 Audited::ConfigChange { words, .. } => {
                     // List 4 is the exit filter; what we exclude on list 5 we put in and out ourselves.
-                    let ours = words.contains("op=remove_rule") && words.contains(KEY);
+                    // With a path it is the kernel's own doing, of a rule about one that is gone.
+                    let kernel = words.contains(" path=") || words.contains(" dir=");
+                    let ours = words.contains("op=remove_rule") && words.contains(KEY) && !kernel;
                     self.rules_removed |= ours && words.contains("list=4");
                 }
                 _ => {}
@@ -342,13 +367,7 @@ fn take(stream: &mut Stream, batch: &Batch, tracker: &mut SerialTracker, events:
 }
 
 fn deliver(event: Audited, tracker: &mut SerialTracker, events: &mut Vec<Audited>) {
-    let serial = match &event {
-        Audited::Exec(exec) => exec.stamp.serial,
-        Audited::Exit { stamp, .. } | Audited::Login { stamp, .. } | Audited::ConfigChange { stamp, .. } => {
-            stamp.serial
-        }
-    };
-    if tracker.first_time(serial) {
+    if tracker.first_time(event.stamp().serial) {
         events.push(event);
     }
 }

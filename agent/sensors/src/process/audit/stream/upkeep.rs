@@ -13,6 +13,8 @@ use crate::process::Unavailable;
 
 /// Ticks between two looks at the kernel's state.
 const STATUS_EVERY: u32 = 5;
+/// Ticks between two looks for paths that are new.
+const PATHS_EVERY: u32 = 30;
 
 impl AuditStream {
     pub(super) fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
@@ -106,7 +108,20 @@ impl AuditStream {
         if present.is_some_and(|present| present < self.rules.len()) {
             self.restore_rules(turn)?;
         }
+        if status.enabled != 2 {
+            self.check_paths();
+        }
         Ok(())
+    }
+
+    /// Adds rules about paths that came to be, and those the kernel dropped when a directory went.
+    fn check_paths(&mut self) {
+        let held = self.paths.held();
+        match self.control.present(&held) {
+            Ok(present) if present < held.len() => self.paths.renew(&mut self.control),
+            _ if self.ticks % PATHS_EVERY == 0 => self.paths.refresh(&mut self.control),
+            _ => {}
+        }
     }
 
     /// One question that fails (no memory, a held lock) is no reason to give up the best source; three in a row are.
@@ -126,6 +141,8 @@ impl AuditStream {
 
     pub(super) fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
         self.add_rules(false)?;
+        self.add_optional();
+        self.paths.renew(&mut self.control);
         if self.role() == Role::Daemon {
             for unread in UNREAD {
                 let _ = self.control.add(&Rule::exclude(*unread));

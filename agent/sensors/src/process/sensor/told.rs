@@ -1,0 +1,48 @@
+//! What other sensors are told of the calls that audit tells of: who wrote to a file, who loaded a module.
+
+use std::time::Instant;
+
+use defender_model::process::Actor;
+use tokio::sync::mpsc;
+
+use super::{ProcessSensor, ANCESTORS};
+use crate::module::Told;
+use crate::process::audit::arch::Effect;
+use crate::process::audit::assembly::Exec;
+use crate::process::recording::actor;
+use crate::process::Writers;
+
+impl ProcessSensor {
+    /// Hands what the audit stream tells of kernel modules to the module sensor.
+    pub fn tell_modules(&mut self, modules: mpsc::Sender<Told>) {
+        self.modules = Some(modules);
+    }
+
+    /// Tells the file sensor who wrote.
+    #[must_use]
+    pub fn writers(&self) -> Writers {
+        self.writers.clone()
+    }
+
+    pub(super) fn wrote(&mut self, watch: usize, effect: Effect, by: &Exec) {
+        let by = self.doer(by);
+        self.writers.heard(watch, effect, by, Instant::now());
+    }
+
+    /// The process behind a call that audit tells of.
+    fn doer(&mut self, by: &Exec) -> Actor {
+        self.adopt(by.pid, ANCESTORS);
+        let user = by.uid.and_then(|uid| self.accounts.name(uid));
+        actor(by, &self.table(), user)
+    }
+
+    pub(super) fn module(&mut self, loaded: bool, name: String, by: &Exec) {
+        let process = self.doer(by);
+        let path = if loaded { self.module_files.of(by.pid, &name) } else { None };
+        if let Some(modules) = &self.modules {
+            let told = Told { time: by.stamp.time, loaded, name, path, process };
+            // What finds no room is found by comparing.
+            let _ = modules.try_send(told);
+        }
+    }
+}
