@@ -440,6 +440,8 @@ fn credentials(config: &Config) -> Vec<PathBuf> {
             &mqtt.certificate_file,
             &mqtt.key_file,
             &mqtt.password_file,
+            &mqtt.connection_string_file,
+            &mqtt.dps_key_file,
         ]);
     }
     files.into_iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect()

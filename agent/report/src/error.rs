@@ -47,7 +47,14 @@ pub enum Error {
         /// What exactly: the certificate's fault, or OpenSSL's words.
         detail: String,
     },
-    /// The peer does not keep to its protocol, or refuses.
+    /// The peer does not let us in.
+    Refused {
+        /// Host and port.
+        target: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The peer does not keep to its protocol.
     Protocol {
         /// Host and port.
         target: String,
@@ -74,7 +81,9 @@ impl fmt::Display for Error {
             }
             Self::Closed { target } => write!(f, "{target} closed the connection"),
             Self::Tls { target, detail } => write!(f, "no TLS with {target}: {detail}"),
-            Self::Protocol { target, detail } => write!(f, "{target}: {detail}"),
+            Self::Refused { target, detail } | Self::Protocol { target, detail } => {
+                write!(f, "{target}: {detail}")
+            }
         }
     }
 }

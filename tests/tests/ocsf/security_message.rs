@@ -63,7 +63,7 @@ fn captured(records: &[Record], connection_string: Option<&Path>) -> Vec<(String
         topic: mqtt::DEFAULT_TOPIC.into(),
         format: Format::SecurityMessage,
         login: None,
-        iot_hub: connection_string.map(Path::to_owned),
+        iot_hub: connection_string.map(|file| mqtt::Hub::ConnectionString(file.to_owned())),
         twin: None,
         token_lifetime: mqtt::TOKEN_LIFETIME,
         keep_alive: Duration::from_secs(60),

@@ -253,14 +253,20 @@ impl Config {
             ("sink.remote_syslog", self.sink.remote_syslog.enabled, &self.sink.remote_syslog.host),
             ("sink.mqtt", self.sink.mqtt.enabled, &self.sink.mqtt.host),
         ] {
-            let hub = name == "sink.mqtt" && !self.sink.mqtt.connection_string_file.as_os_str().is_empty();
+            let mqtt = &self.sink.mqtt;
+            let provisioned = !mqtt.dps_id_scope.is_empty();
+            let hub =
+                name == "sink.mqtt" && (provisioned || !mqtt.connection_string_file.as_os_str().is_empty());
             if enabled && host.is_empty() && !hub {
                 return Err(format!("[{name}] is enabled without a `host`"));
             }
-            if enabled && hub && !self.sink.mqtt.tls {
-                return Err(format!(
-                    "[{name}] has a `connection_string_file`, but IoT Hub needs `tls = true`"
-                ));
+            if enabled && hub && !mqtt.tls {
+                let key = if provisioned { "dps_id_scope" } else { "connection_string_file" };
+                return Err(format!("[{name}] has a `{key}`, but IoT Hub needs `tls = true`"));
+            }
+            let nobody = [&mqtt.dps_key_file, &mqtt.certificate_file].map(|file| file.as_os_str().is_empty());
+            if enabled && hub && provisioned && nobody == [true; 2] {
+                return Err(format!("[{name}] has a `dps_id_scope`, but neither `dps_key_file` nor `certificate_file` says who the device is"));
             }
         }
         Ok(())

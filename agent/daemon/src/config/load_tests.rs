@@ -97,6 +97,11 @@ fn only_the_file_that_contradicts_is_left_out() {
     assert!(alone.problems.is_empty() && alone.config.sink.mqtt.enabled);
     let (_directory, alone) = loaded(&[&format!("{hub}tls = false\n")]);
     assert!(alone.problems[0].to_string().ends_with("IoT Hub needs `tls = true`"));
+    let provisioned = "[sink.mqtt]\nenabled = true\ndps_id_scope = \"0ne1\"\n";
+    let (_directory, alone) = loaded(&[&format!("{provisioned}dps_key_file = \"/k\"\n")]);
+    assert!(alone.problems.is_empty() && alone.config.sink.mqtt.enabled);
+    let (_directory, alone) = loaded(&[provisioned]);
+    assert!(alone.problems[0].to_string().ends_with("says who the device is"));
     let (_directory, alone) = loaded(&["[sink.mqtt]\nenabled = true\n"]);
     assert_eq!((alone.problems.len(), alone.files.len()), (1, 0));
     assert!(alone.problems[0]

@@ -131,6 +131,16 @@ MqttSink {
     /// File with the connection string of a device or module of Azure IoT Hub (`HostName=...;DeviceId=...;ModuleId=...;SharedAccessKey=...`,
     /// or `x509=true` with `certificate_file`). It takes the place of `host`, `topic`, `username` and `password_file`. Empty: another broker.
     connection_string_file: PathBuf = PathBuf::new(),
+    /// Id scope of Azure's Device Provisioning Service, which is then asked for the hub in place of `connection_string_file`. Empty: it is not.
+    dps_id_scope: String = String::new(),
+    /// Who the device is to that service; of a certificate, its common name. Empty: the device id.
+    dps_registration_id: String = String::new(),
+    /// File with the symmetric key of the enrolment, base64; empty: `certificate_file` says who the device is.
+    dps_key_file: PathBuf = PathBuf::new(),
+    /// That key is an enrolment group's, from which the device derives its own.
+    dps_group_key: bool = false,
+    /// The service.
+    dps_host: String = "global.azure-devices-provisioning.net".into(),
     /// Let the hub's module twin set the periods of `high`, `medium` and `low` for this sink (`CollectorsCore_PriorityIntervals`), and
     /// nothing else.
     twin: bool = false,

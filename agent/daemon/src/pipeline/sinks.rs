@@ -1,8 +1,9 @@
 //! The sinks of the configuration: each a task of its own behind a bounded queue.
 
 use std::net::IpAddr;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "mqtt", feature = "tls"))]
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,8 @@ impl Sinks {
     /// Starts the sinks that are switched on.
     pub(super) fn start(config: &Config, device: &DeviceIdentity) -> Self {
         let (spool, priorities) = (&config.spool, &config.priorities);
-        let directory = config.agent.state_dir.join("spool");
+        let (directory, kept) =
+            (config.agent.state_dir.join("spool"), config.agent.state_dir.join("iot-hub"));
         let run_dir = &config.agent.run_dir;
         let config = &config.sink;
         let (sender, notices) = mpsc::channel(NOTICES);
@@ -153,7 +155,7 @@ impl Sinks {
             let sink = &config.mqtt;
             let schedule = schedule(priorities, sink.alerts, sink.telemetry, sink.daily_kib);
             let limits = Limits { minimum: sink.minimum_level.0, schedule, ..Limits::default() };
-            this.spawn_mqtt(sink, device, limits, priorities);
+            this.spawn_mqtt(sink, device, limits, priorities, kept);
         }
         this
     }
@@ -211,6 +213,7 @@ impl Sinks {
         device: &DeviceIdentity,
         limits: Limits,
         periods: &config::Priorities,
+        kept: PathBuf,
     ) {
         use defender_report::mqtt;
         if config.tls && !cfg!(feature = "tls") {
@@ -235,7 +238,7 @@ impl Sinks {
             topic: config.topic.clone(),
             format: if config.format.0 { mqtt::Format::SecurityMessage } else { mqtt::Format::Ocsf },
             login,
-            iot_hub: Some(config.connection_string_file.clone()).filter(|file| !file.as_os_str().is_empty()),
+            iot_hub: hub(config, &device.uid, kept),
             twin: config.twin.then(|| mqtt::Twin {
                 periods: [periods.high_s, periods.medium_s, periods.low_s].map(Duration::from_secs),
                 alerts: level(config.alerts),
@@ -252,7 +255,14 @@ impl Sinks {
     }
 
     #[cfg(not(feature = "mqtt"))]
-    fn spawn_mqtt(&mut self, _: &config::MqttSink, _: &DeviceIdentity, _: Limits, _: &config::Priorities) {
+    fn spawn_mqtt(
+        &mut self,
+        _: &config::MqttSink,
+        _: &DeviceIdentity,
+        _: Limits,
+        _: &config::Priorities,
+        _: PathBuf,
+    ) {
         self.refuse("mqtt", "MQTT");
     }
 
@@ -396,6 +406,26 @@ fn schedule(periods: &config::Priorities, alerts: Priority, telemetry: Priority,
     let period = |priority| Duration::from_secs(level(priority).map_or(0, |level| seconds[level]));
     let daily_bytes = daily_kib.saturating_mul(1024);
     Schedule { alerts: period(alerts), telemetry: period(telemetry), daily_bytes }
+}
+
+/// How the device knows its hub, if it has one. What the provisioning service says is kept in a file.
+#[cfg(feature = "mqtt")]
+fn hub(config: &config::MqttSink, device: &str, kept: PathBuf) -> Option<defender_report::mqtt::Hub> {
+    use defender_report::mqtt::{Hub, Provisioning};
+    let set = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    if config.dps_id_scope.is_empty() {
+        return set(&config.connection_string_file).map(Hub::ConnectionString);
+    }
+    let registration =
+        if config.dps_registration_id.is_empty() { device } else { &config.dps_registration_id };
+    Some(Hub::Provisioned(Provisioning {
+        host: config.dps_host.clone(),
+        id_scope: config.dps_id_scope.clone(),
+        registration_id: registration.to_owned(),
+        key_file: set(&config.dps_key_file),
+        group: config.dps_group_key,
+        kept,
+    }))
 }
 
 #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps))]

@@ -3,9 +3,10 @@
 //! Facts: *Communicate with an IoT hub using the MQTT protocol* and *Control access to IoT Hub with shared access signatures* (Microsoft
 //! Learn). The hub knows no topics but its own, keeps nothing retained, and ends a connection when its token expires.
 
+pub(super) mod provisioning;
 pub(super) mod twin;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
@@ -15,6 +16,15 @@ use crate::record::Record;
 const API: &str = "2021-04-12";
 /// Longest connection string that is read, in bytes.
 const MAX_FILE: u64 = 4096;
+
+/// How a device knows its hub.
+#[derive(Debug, Clone)]
+pub enum Hub {
+    /// By a file with the connection string of a device or module. It is read at each connection.
+    ConnectionString(PathBuf),
+    /// By asking the provisioning service.
+    Provisioned(provisioning::Provisioning),
+}
 
 /// A device or module of a hub, from its connection string. No `Debug`: it holds a secret.
 #[derive(PartialEq, Eq)]
@@ -101,7 +111,7 @@ impl Identity {
 #[cfg(feature = "tls")]
 fn sign(key: &str, text: &str) -> Result<String, String> {
     use openssl::base64::{decode_block, encode_block};
-    let key = decode_block(key).map_err(|_| "the SharedAccessKey of the connection string is not base64")?;
+    let key = decode_block(key).map_err(|_| "the key is not base64")?;
     let signed = openssl::pkey::PKey::hmac(&key).and_then(|key| {
         openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &key)?
             .sign_oneshot_to_vec(text.as_bytes())
@@ -127,5 +137,7 @@ fn encode(text: &str) -> String {
     encoded
 }
 
+#[cfg(all(test, feature = "tls"))]
+pub(super) mod stand_in;
 #[cfg(all(test, feature = "tls"))]
 mod tests;

@@ -13,18 +13,22 @@
 //!
 //! Under the `status` topic the broker has `online`, and `offline` once the connection is lost (last will), both retained.
 
+mod connection;
 mod iot_hub;
 mod security_message;
 mod session;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::record::Record;
 use crate::sink::Intake;
+use iot_hub::provisioning::History;
+pub use iot_hub::provisioning::Provisioning;
 pub use iot_hub::twin::Twin;
+pub use iot_hub::Hub;
+use iot_hub::Identity;
 use session::{End, Session};
 
 /// The topic if nothing else is configured.
@@ -59,9 +63,8 @@ pub struct Config {
     pub format: Format,
     /// User name and password.
     pub login: Option<(String, String)>,
-    /// File with the connection string of a device or module of Azure IoT Hub; its host, topics and login take the place of those
-    /// above. Read at each connection.
-    pub iot_hub: Option<PathBuf>,
+    /// A device or module of Azure IoT Hub; its host, topics and login take the place of those above.
+    pub iot_hub: Option<Hub>,
     /// Lets the hub's module twin set the periods of the sink.
     pub twin: Option<Twin>,
     /// How long a token for the hub is good. It is renewed at half of that.
@@ -93,11 +96,22 @@ impl Config {
 pub async fn run(config: Config, mut intake: Intake) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
     let mut unacknowledged: VecDeque<Record> = VecDeque::new();
+    let mut history = History::default();
     loop {
-        let outcome = match Session::open(&config).await {
+        let hub = match &config.iot_hub {
+            None => Ok(None),
+            Some(Hub::ConnectionString(file)) => Identity::read(file).map(Some),
+            Some(Hub::Provisioned(by)) => by.identity(&config, &mut intake, &mut history).await.map(Some),
+        };
+        let opened = match hub {
+            Ok(hub) => Session::open(&config, hub).await.inspect_err(|error| history.failed(error)),
+            Err(error) => Err(error),
+        };
+        let outcome = match opened {
             Ok(mut session) => {
+                history.reached();
                 intake.works();
-                intake.connected(session.peer);
+                intake.connected(session.connection.peer);
                 let before = intake.written();
                 let outcome = session.run(&mut intake, &mut unacknowledged).await;
                 // A broker that takes a login and acknowledges nothing would be sent the same again and again.

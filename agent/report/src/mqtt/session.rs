@@ -1,23 +1,19 @@
 //! One connection to a broker.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use rumqttc::mqttbytes::v4::{
-    Connect, ConnectReturnCode, LastWill, Packet, Publish, Subscribe, SubscribeFilter,
-};
-use rumqttc::mqttbytes::{Error as CodecError, QoS};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rumqttc::mqttbytes::v4::{Connect, LastWill, Packet, Publish, Subscribe, SubscribeFilter};
+use rumqttc::mqttbytes::QoS;
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use super::iot_hub::{twin, Identity};
 use super::{security_message, Config, Format};
 use crate::error::Error;
 use crate::record::Record;
 use crate::sink::Intake;
-use crate::stream::{self, Stream, PATIENCE};
+use crate::stream::PATIENCE;
 
 /// Records published and not acknowledged, at most.
 const WINDOW: usize = 32;
@@ -25,8 +21,6 @@ const WINDOW: usize = 32;
 const MAX_INCOMING: usize = 4096;
 /// The same of a hub that has a twin: desired and reported have at most 32 KiB each, names and times beside.
 const MAX_TWIN: usize = 128 << 10;
-/// MQTT's own limit (MQTT 3.1.1 section 2.2.3).
-const MAX_OUTGOING: usize = 268_435_455;
 /// How long a broker may take to acknowledge.
 const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 
@@ -44,31 +38,21 @@ pub(super) struct Session<'a> {
     hub: Option<Identity>,
     /// When the token is to be renewed.
     renew: Option<Instant>,
-    /// The broker's address.
-    pub(super) peer: Option<IpAddr>,
-    target: String,
-    stream: Box<dyn Stream>,
-    incoming: BytesMut,
-    max_incoming: usize,
+    pub(super) connection: Connection,
     /// Packet ids of what is unacknowledged, in the order of the records.
     ids: VecDeque<u16>,
     next_id: u16,
-    last_sent: Instant,
     ping_sent: Option<Instant>,
     oldest: Option<Instant>,
-    /// Bytes sent that the sink's budget does not know of.
-    sent: usize,
 }
 
 impl<'a> Session<'a> {
     /// Connects, logs in and says that the device is online.
-    pub(super) async fn open(config: &'a Config) -> Result<Self, Error> {
-        let hub = config.iot_hub.as_deref().map(Identity::read).transpose()?;
+    pub(super) async fn open(config: &'a Config, hub: Option<Identity>) -> Result<Self, Error> {
         let host = hub.as_ref().map_or(&config.host, |hub| &hub.host);
         let token = hub.as_ref().map_or(Ok(None), |hub| hub.token(config.token_lifetime))?;
         let mut connect =
             Connect::new(hub.as_ref().map_or_else(|| config.device.clone(), Identity::client_id));
-        connect.keep_alive = u16::try_from(config.keep_alive.as_secs().max(1)).unwrap_or(u16::MAX);
         match (&hub, &config.login) {
             (Some(hub), _) => {
                 connect.set_login(hub.user(), token.as_deref().unwrap_or_default());
@@ -82,41 +66,24 @@ impl<'a> Session<'a> {
             let status = config.topic("status");
             connect.last_will = Some(LastWill::new(status, "offline", QoS::AtLeastOnce, true));
         }
-        let (stream, peer) = stream::connect(host, config.port, config.tls()).await?;
-        let target = stream::target(host, config.port);
         let twin = hub.is_some() && config.twin.is_some();
+        let longest = if twin { MAX_TWIN } else { MAX_INCOMING };
+        let connection = Connection::open(config, host, connect, longest).await?;
         let mut session = Self {
             config,
             renew: token.map(|_| Instant::now() + config.token_lifetime / 2),
             hub,
-            peer,
-            target,
-            stream,
-            incoming: BytesMut::new(),
-            max_incoming: if twin { MAX_TWIN } else { MAX_INCOMING },
+            connection,
             ids: VecDeque::new(),
             next_id: 0,
-            last_sent: Instant::now(),
             ping_sent: None,
             oldest: None,
-            sent: 0,
         };
-        session.send(&[Packet::Connect(connect)]).await?;
-        let answer = tokio::time::timeout(PATIENCE, session.receive()).await.map_err(|_| {
-            Error::Timeout { target: session.target.clone(), action: "log in to", after: PATIENCE }
-        })??;
-        match answer {
-            Packet::ConnAck(answer) if answer.code == ConnectReturnCode::Success => {}
-            Packet::ConnAck(answer) => {
-                return Err(session.protocol(format!("the broker refuses the login: {:?}", answer.code)))
-            }
-            _ => return Err(session.protocol("the broker answers the login with something else".to_owned())),
-        }
         // A hub keeps nothing, and knows by itself who is connected.
         if session.hub.is_none() {
             let mut online = Publish::new(config.topic("status"), QoS::AtMostOnce, "online");
             online.retain = true;
-            session.send(&[Packet::Publish(online)]).await?;
+            session.connection.send(&[Packet::Publish(online)]).await?;
         }
         if twin {
             let topics = twin::TOPICS.map(|topic| SubscribeFilter::new(topic.to_owned(), QoS::AtMostOnce));
@@ -124,7 +91,7 @@ impl<'a> Session<'a> {
             // Its acknowledgement is not waited for; records have other numbers.
             subscribe.pkid = u16::MAX;
             let get = Publish::new(twin::GET, QoS::AtMostOnce, "");
-            session.send(&[Packet::Subscribe(subscribe), Packet::Publish(get)]).await?;
+            session.connection.send(&[Packet::Subscribe(subscribe), Packet::Publish(get)]).await?;
         }
         Ok(session)
     }
@@ -138,18 +105,16 @@ impl<'a> Session<'a> {
         self.publish(unacknowledged.iter(), true).await?;
         let mut closing = false;
         loop {
-            intake.spend(std::mem::take(&mut self.sent));
+            intake.spend(std::mem::take(&mut self.connection.sent));
             let renewing = self.renew.is_some_and(|at| at <= Instant::now());
             if (closing || renewing) && unacknowledged.is_empty() {
-                self.send(&[Packet::Disconnect]).await?;
-                // Good order; what matters has been acknowledged.
-                let _ = tokio::time::timeout(PATIENCE, self.stream.shutdown()).await;
+                self.connection.end().await?;
                 return Ok(if closing { End::Closed } else { End::Renew });
             }
             let due = self.due();
             let room = !closing && !renewing && unacknowledged.len() < WINDOW;
             tokio::select! {
-                packet = self.receive() => match packet? {
+                packet = self.connection.receive() => match packet? {
                     Packet::PubAck(packet) => {
                         // Brokers acknowledge in order (MQTT 3.1.1 section 4.6), but need not be believed to.
                         if let Some(at) = self.ids.iter().position(|&id| id == packet.pkid) {
@@ -184,12 +149,14 @@ impl<'a> Session<'a> {
         if let Some(periods) = outcome.periods {
             intake.reschedule(periods);
         }
-        self.send(&[Packet::Publish(Publish::new(twin::REPORT, QoS::AtMostOnce, outcome.report))]).await
+        self.connection
+            .send(&[Packet::Publish(Publish::new(twin::REPORT, QoS::AtMostOnce, outcome.report))])
+            .await
     }
 
     /// When something is to be done though nothing happens.
     fn due(&self) -> Instant {
-        let ping = self.ping_sent.map_or(self.last_sent + self.keep_alive(), |at| at + PATIENCE);
+        let ping = self.ping_sent.map_or(self.connection.last_sent + self.keep_alive(), |at| at + PATIENCE);
         let due = self.oldest.map_or(ping, |oldest| ping.min(oldest + ACKNOWLEDGE));
         // Once it has come, what is missing is acknowledgements.
         self.renew.filter(|at| *at > Instant::now()).map_or(due, |at| due.min(at))
@@ -197,15 +164,16 @@ impl<'a> Session<'a> {
 
     async fn on_time(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let late = |action, after| Err(Error::Timeout { target: self.target.clone(), action, after });
+        let late =
+            |action, after| Err(Error::Timeout { target: self.connection.target.clone(), action, after });
         if self.oldest.is_some_and(|at| at + ACKNOWLEDGE <= now) {
             return late("get an acknowledgement from", ACKNOWLEDGE);
         }
         match self.ping_sent {
             Some(at) if at + PATIENCE <= now => late("get an answer from", PATIENCE),
-            None if self.last_sent + self.keep_alive() <= now => {
+            None if self.connection.last_sent + self.keep_alive() <= now => {
                 self.ping_sent = Some(now);
-                self.send(&[Packet::PingReq]).await
+                self.connection.send(&[Packet::PingReq]).await
             }
             _ => Ok(()),
         }
@@ -242,49 +210,8 @@ impl<'a> Session<'a> {
         }
         if !packets.is_empty() {
             self.oldest.get_or_insert_with(Instant::now);
-            self.send(&packets).await?;
+            self.connection.send(&packets).await?;
         }
         Ok(())
-    }
-
-    async fn send(&mut self, packets: &[Packet]) -> Result<(), Error> {
-        let mut bytes = BytesMut::new();
-        for packet in packets {
-            packet
-                .write(&mut bytes, MAX_OUTGOING)
-                .map_err(|e| self.protocol(format!("cannot encode a packet: {e}")))?;
-        }
-        let write = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await
-        };
-        stream::within(&self.target, "send to", write).await?;
-        self.last_sent = Instant::now();
-        self.sent += bytes.len();
-        Ok(())
-    }
-
-    /// The next packet. May be dropped before it is done without losing anything.
-    async fn receive(&mut self) -> Result<Packet, Error> {
-        loop {
-            match Packet::read(&mut self.incoming, self.max_incoming) {
-                Ok(packet) => return Ok(packet),
-                Err(CodecError::InsufficientBytes(_)) => {}
-                Err(error) => {
-                    return Err(self.protocol(format!("the broker sends what is not MQTT 3.1.1: {error}")))
-                }
-            }
-            match self.stream.read_buf(&mut self.incoming).await {
-                Ok(0) => return Err(Error::Closed { target: self.target.clone() }),
-                Ok(_) => {}
-                Err(source) => {
-                    return Err(Error::Socket { target: self.target.clone(), action: "read from", source })
-                }
-            }
-        }
-    }
-
-    fn protocol(&self, detail: String) -> Error {
-        Error::Protocol { target: self.target.clone(), detail }
     }
 }

@@ -1,16 +1,10 @@
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
 use proptest::prelude::*;
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, Publish, SubAck, SubscribeReasonCode};
-use rumqttc::mqttbytes::QoS;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 use super::super::tests::{config, output, start, subscribe, wait_for, Broker};
+use super::stand_in::{Rules, StandIn};
 use super::*;
 use crate::mqtt::{Config, Twin};
 use crate::sink::tests::record;
@@ -20,6 +14,12 @@ const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 fn module() -> String {
     format!("HostName=127.0.0.1;DeviceId=camera-7;ModuleId=DefenderIotMicroAgent;SharedAccessKey={KEY}")
+}
+
+fn rules() -> Rules {
+    let modules = "camera-7/modules/DefenderIotMicroAgent".to_owned();
+    let key = Some(b"0123456789abcdef0123456789abcdef".to_vec());
+    Rules { client: "camera-7/DefenderIotMicroAgent".to_owned(), path: modules, key, provisioning: None }
 }
 
 #[test]
@@ -58,209 +58,20 @@ proptest! {
     }
 }
 
-/// The HMAC by the openssl program, base64 and percent-encoded.
-fn signature(resource: &str, expiry: u64) -> String {
-    let hex: String = "0123456789abcdef0123456789abcdef".bytes().map(|byte| format!("{byte:02x}")).collect();
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("text");
-    std::fs::write(&file, format!("{resource}\n{expiry}")).expect("write");
-    let run = Command::new("sh")
-        .args([
-            "-c",
-            "openssl dgst -sha256 -mac HMAC -macopt hexkey:$1 -binary $2 | openssl base64",
-            "-",
-            &hex,
-        ])
-        .arg(&file)
-        .output()
-        .expect("openssl");
-    let text = String::from_utf8(run.stdout).expect("text");
-    text.trim().replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")
-}
-
-/// What the hub's rules are asked of, and what it found.
-#[derive(Default)]
-struct Seen {
-    connections: usize,
-    expiries: Vec<u64>,
-    faults: Vec<String>,
-    ended: usize,
-    /// What clients reported to their twin.
-    reported: Vec<serde_json::Value>,
-}
-
-/// A hub's front: checks what the published rules ask of a client, passes the rest to a broker.
-struct Hub {
-    port: u16,
-    seen: Arc<Mutex<Seen>>,
-    /// The twin's desired properties; a change goes to who listens.
-    desired: watch::Sender<String>,
-}
-
-impl Hub {
-    async fn start(broker: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let port = listener.local_addr().expect("an address").port();
-        let seen = Arc::<Mutex<Seen>>::default();
-        let shared = Arc::clone(&seen);
-        let (desired, watched) = watch::channel("{}".to_owned());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                shared.lock().expect("lock").connections += 1;
-                tokio::spawn(serve(client, broker, Arc::clone(&shared), watched.clone()));
-            }
-        });
-        Self { port, seen, desired }
-    }
-}
-
-async fn packet(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<Packet> {
-    loop {
-        if let Ok(packet) = Packet::read(buffer, 1 << 20) {
-            return Some(packet);
-        }
-        if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
-            return None;
-        }
-    }
-}
-
-/// Client id, user name and token are as the hub wants them; until when the token is good.
-fn login(packet: &Packet) -> Result<u64, String> {
-    let Packet::Connect(connect) = packet else { return Err(format!("not a CONNECT: {packet:?}")) };
-    if connect.client_id != "camera-7/DefenderIotMicroAgent" {
-        return Err(format!("client id {}", connect.client_id));
-    }
-    let login = connect.login.clone().ok_or("no login")?;
-    if login.username != "127.0.0.1/camera-7/DefenderIotMicroAgent/?api-version=2021-04-12" {
-        return Err(format!("user {}", login.username));
-    }
-    let token = login.password.strip_prefix("SharedAccessSignature ").ok_or("no token")?;
-    let part = |name: &str| token.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-    let resource = "127.0.0.1%2Fdevices%2Fcamera-7%2Fmodules%2FDefenderIotMicroAgent";
-    let expiry: u64 = part("se").and_then(|at| at.parse().ok()).ok_or("no expiry")?;
-    if part("sr") != Some(resource) || part("sig") != Some(signature(resource, expiry).as_str()) {
-        return Err(format!("token {token}"));
-    }
-    // The hub takes no will but to its own topics; this client has none.
-    if connect.last_will.is_some() {
-        return Err("a last will".to_owned());
-    }
-    Ok(expiry)
-}
-
-async fn send(client: &mut TcpStream, packet: &Packet) {
-    let mut bytes = BytesMut::new();
-    packet.write(&mut bytes, 1 << 20).expect("encoded");
-    let _ = client.write_all(&bytes).await;
-}
-
-/// The twin's side of the hub; false for what is not about twins.
-async fn twin_answers(client: &mut TcpStream, packet: &Packet, desired: &str, seen: &Mutex<Seen>) -> bool {
-    match packet {
-        Packet::Subscribe(subscribe) => {
-            let mut known = ["$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"].into_iter();
-            assert!(subscribe.filters.iter().all(|filter| known.next() == Some(filter.path.as_str())));
-            let codes = vec![SubscribeReasonCode::Success(QoS::AtMostOnce); 2];
-            send(client, &Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes: codes })).await;
-        }
-        Packet::Publish(publish) if publish.topic.starts_with("$iothub/twin/GET/?$rid=") => {
-            let id = &publish.topic["$iothub/twin/GET/?$rid=".len()..];
-            let topic = format!("$iothub/twin/res/200/?$rid={id}");
-            let twin = format!("{{\"desired\":{desired},\"reported\":{{\"$version\":1}}}}");
-            send(client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, twin))).await;
-        }
-        Packet::Publish(publish)
-            if publish.topic.starts_with("$iothub/twin/PATCH/properties/reported/?$rid=") =>
-        {
-            let id = &publish.topic["$iothub/twin/PATCH/properties/reported/?$rid=".len()..];
-            let topic = format!("$iothub/twin/res/204/?$rid={id}&$version=2");
-            seen.lock().expect("lock").reported.push(serde_json::from_slice(&publish.payload).expect("JSON"));
-            send(client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, ""))).await;
-        }
-        _ => return false,
-    }
-    true
-}
-
-async fn serve(
-    mut client: TcpStream,
-    broker: u16,
-    seen: Arc<Mutex<Seen>>,
-    mut desired: watch::Receiver<String>,
-) {
-    desired.mark_unchanged();
-    let mut buffer = BytesMut::new();
-    let Some(connect) = packet(&mut client, &mut buffer).await else { return };
-    let expiry = match login(&connect) {
-        Ok(expiry) => expiry,
-        Err(fault) => {
-            seen.lock().expect("lock").faults.push(fault);
-            let mut bytes = BytesMut::new();
-            let refusal = ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized };
-            Packet::ConnAck(refusal).write(&mut bytes, 1 << 20).expect("encoded");
-            let _ = client.write_all(&bytes).await;
-            return;
-        }
-    };
-    seen.lock().expect("lock").expiries.push(expiry);
-    let mut behind = TcpStream::connect(("127.0.0.1", broker)).await.expect("the broker");
-    let mut bytes = BytesMut::new();
-    connect.write(&mut bytes, 1 << 20).expect("encoded");
-    behind.write_all(&bytes).await.expect("write");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let end = Instant::now() + Duration::from_secs(expiry).saturating_sub(now);
-    let mut answer = [0; 4096];
-    loop {
-        tokio::select! {
-            packet = packet(&mut client, &mut buffer) => {
-                let Some(packet) = packet else { return };
-                let twin = desired.borrow().clone();
-                if twin_answers(&mut client, &packet, &twin, &seen).await {
-                    continue;
-                }
-                if let Packet::Publish(publish) = &packet {
-                    let known = publish.topic.strip_prefix("devices/camera-7/modules/DefenderIotMicroAgent/messages/events/");
-                    let bag = known.is_some_and(|bag| bag.split('&').all(|pair| pair.split_once('=').is_some()));
-                    if !bag || publish.retain || publish.qos == QoS::ExactlyOnce {
-                        // As the hub does.
-                        seen.lock().expect("lock").faults.push(format!("{publish:?}"));
-                        return;
-                    }
-                }
-                let mut bytes = BytesMut::new();
-                packet.write(&mut bytes, 1 << 20).expect("encoded");
-                if behind.write_all(&bytes).await.is_err() {
-                    return;
-                }
-            }
-            Ok(()) = desired.changed() => {
-                let change = desired.borrow_and_update().clone();
-                let topic = "$iothub/twin/PATCH/properties/desired/?$version=2";
-                send(&mut client, &Packet::Publish(Publish::new(topic, QoS::AtMostOnce, change))).await;
-            }
-            read = behind.read(&mut answer) => match read {
-                Ok(length @ 1..) => client.write_all(&answer[..length]).await.unwrap_or(()),
-                _ => return,
-            },
-            () = tokio::time::sleep_until(end.into()) => {
-                seen.lock().expect("lock").ended += 1;
-                return;
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "current_thread")]
 async fn a_hub_gets_telemetry_by_its_rules_and_tokens_are_renewed_in_time() {
     let Some(broker) = Broker::start(None) else { return };
-    let hub = Hub::start(broker.port).await;
+    let hub = StandIn::start(broker.port, rules()).await;
     let Some(subscriber) = subscribe(&broker, "devices/#", 301) else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("connection_string.txt");
     std::fs::write(&file, format!("{}\n", module())).expect("write");
     let lifetime = Duration::from_secs(8);
-    let (handle, task) = start(Config { iot_hub: Some(file), token_lifetime: lifetime, ..config(hub.port) });
+    let (handle, task) = start(Config {
+        iot_hub: Some(Hub::ConnectionString(file)),
+        token_lifetime: lifetime,
+        ..config(hub.port)
+    });
     let begun = Instant::now();
     let mut pushed = 0;
     // Over three lives of a token, records all the while.
@@ -294,11 +105,12 @@ async fn a_hub_gets_telemetry_by_its_rules_and_tokens_are_renewed_in_time() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_hub_refuses_another_key_and_a_new_one_is_read_at_the_next_try() {
     let Some(broker) = Broker::start(None) else { return };
-    let hub = Hub::start(broker.port).await;
+    let hub = StandIn::start(broker.port, rules()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("connection_string.txt");
     std::fs::write(&file, module().replace("MDEy", "MDEz")).expect("write");
-    let (handle, task) = start(Config { iot_hub: Some(file.clone()), ..config(hub.port) });
+    let (handle, task) =
+        start(Config { iot_hub: Some(Hub::ConnectionString(file.clone())), ..config(hub.port) });
     handle.push(record(1, true)).await;
     wait_for(&handle, "a refusal", |stats| {
         stats.last_error.as_ref().is_some_and(|error| error.contains("refuses the login: NotAuthorized"))
@@ -309,7 +121,7 @@ async fn a_hub_refuses_another_key_and_a_new_one_is_read_at_the_next_try() {
     handle.close();
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("in time").expect("no panic");
     std::fs::remove_file(&file).expect("removed");
-    let (handle, _task) = start(Config { iot_hub: Some(file), ..config(hub.port) });
+    let (handle, _task) = start(Config { iot_hub: Some(Hub::ConnectionString(file)), ..config(hub.port) });
     wait_for(&handle, "the missing file", |stats| {
         stats.last_error.as_ref().is_some_and(|error| error.contains("connection_string.txt"))
     })
@@ -319,7 +131,7 @@ async fn a_hub_refuses_another_key_and_a_new_one_is_read_at_the_next_try() {
 #[tokio::test(flavor = "current_thread")]
 async fn the_twin_sets_periods_and_is_told() {
     let Some(broker) = Broker::start(None) else { return };
-    let hub = Hub::start(broker.port).await;
+    let hub = StandIn::start(broker.port, rules()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("connection_string.txt");
     std::fs::write(&file, module()).expect("write");
@@ -327,7 +139,8 @@ async fn the_twin_sets_periods_and_is_told() {
         r#"{"CollectorsCore_PriorityIntervals":"30,60,90","Process_Mode":1,"$version":1}"#.to_owned(),
     );
     let twin = Twin { periods: [Duration::from_secs(3600); 3], alerts: None, telemetry: Some(1) };
-    let (handle, _task) = start(Config { iot_hub: Some(file), twin: Some(twin), ..config(hub.port) });
+    let (handle, _task) =
+        start(Config { iot_hub: Some(Hub::ConnectionString(file)), twin: Some(twin), ..config(hub.port) });
     let reported = |count: usize| {
         let seen = Arc::clone(&hub.seen);
         move |_: &crate::sink::Stats| seen.lock().expect("lock").reported.len() >= count
