@@ -20,8 +20,6 @@ use crate::stop;
 
 /// How often the rules are looked for.
 const KEEP: Duration = Duration::from_secs(10);
-/// Bound on a run of nft.
-const NFT: Duration = Duration::from_secs(5);
 
 /// Opens the sensor, while the agent still has the privileges of its start. `onlooker` is the other end of the second process.
 #[must_use]
@@ -61,8 +59,7 @@ pub async fn run(
     stopped: Receiver<bool>,
 ) {
     let nft = config.response.nft.clone();
-    let firewall =
-        defender_firewall::Config { nft, nft_timeout: NFT, ..defender_firewall::Config::default() };
+    let firewall = defender_firewall::Config { nft, ..defender_firewall::Config::default() };
     let network = &config.network;
     let wanted = Watch {
         connections: true,

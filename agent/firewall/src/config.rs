@@ -10,7 +10,8 @@ use crate::address::Cidr;
 pub struct Config {
     /// Absolute path of the `nft` program.
     pub nft: PathBuf,
-    /// Bound on every single run of `nft`, after which it is killed.
+    /// Bound on every single run of `nft`, after which it is killed. Generous: it is under load, an attack perhaps, that an address has to be
+    /// blocked, and a run takes a fraction of a second otherwise.
     pub nft_timeout: Duration,
     /// Where blocks are kept over a reboot; `None` to forget them.
     pub state_file: Option<PathBuf>,
@@ -28,7 +29,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             nft: PathBuf::from("/usr/sbin/nft"),
-            nft_timeout: Duration::from_secs(5),
+            nft_timeout: Duration::from_secs(10),
             state_file: None,
             proc: PathBuf::from("/proc"),
             allow: Vec::new(),
