@@ -33,7 +33,7 @@ Options
   --agent FILE     agent binary (default: target/release/defender)
   --image KERNEL ROOTFS   boot these two, from a Buildroot or Yocto build, instead of assembling an image; what they must have:
                    docs/testing.md. --kernel FILE --rootfs FILE is the same
-  --only WORD      run only scenarios with WORD in their name; may be repeated
+  --only WORD      run only scenarios, and of bench exec only arms, with WORD in their name; may be repeated
   --jobs N         run: machines at once (default: one for each processor)
   --list           list the scenarios
   --rounds N       bench: rounds of exec, starts, repetitions of block
@@ -156,6 +156,7 @@ impl Options {
             agent: self.agent.clone().unwrap_or_else(|| workspace.agent()),
             rounds: self.rounds,
             count: self.count,
+            only: self.only.clone(),
             features_matrix: self.features_matrix,
         }
     }

@@ -315,7 +315,7 @@ pub struct StatusReport {
 /// The process sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProcessStatus {
-    /// `audit`, `ebpf`, `connector`, `poll`; empty when the sensor is off.
+    /// `audit`, `ebpf`, `ebpf_entry`, `connector`, `poll`; empty when the sensor is off.
     pub source: String,
     /// How the source is read.
     pub detail: String,

@@ -352,6 +352,7 @@ fn process_settings(config: &Config) -> Settings {
         audit_backlog_wait: process.audit_backlog_wait,
         watched: if config.files.enabled { config.files.paths.clone() } else { Vec::new() },
         proc: "/proc".into(),
+        btf: "/sys/kernel/btf/vmlinux".into(),
         passwd: "/etc/passwd".into(),
         machine: machine(),
         clock: wall_clock,

@@ -119,6 +119,9 @@ pub enum Source {
     Audit,
     /// eBPF programs: from inside the kernel, with the arguments as the new program has them.
     Ebpf,
+    /// eBPF programs on a kernel without BTF: arguments as execve(2) was called with them, which another thread of the caller could
+    /// still change, and only of an exec that succeeded; other details from `/proc` afterwards.
+    EbpfEntry,
     /// Proc connector: the kernel tells of the exec, the details are read from `/proc` afterwards.
     Connector,
     /// Polling of `/proc`: short-lived processes are missed.
@@ -131,8 +134,14 @@ pub enum Source {
 
 impl Source {
     /// Every source.
-    pub const ALL: [Self; 6] =
-        [Self::Audit, Self::Ebpf, Self::Connector, Self::Poll, Self::Snapshot, Self::Replay];
+    pub const ALL: [Self; 7] =
+        [Self::Audit, Self::Ebpf, Self::EbpfEntry, Self::Connector, Self::Poll, Self::Snapshot, Self::Replay];
+
+    /// It is programs in the kernel: loading them is a privilege of the agent's start.
+    #[must_use]
+    pub const fn is_loaded(self) -> bool {
+        matches!(self, Self::Ebpf | Self::EbpfEntry)
+    }
 
     /// The word used in status, events and configuration.
     #[must_use]
@@ -140,6 +149,7 @@ impl Source {
         match self {
             Self::Audit => "audit",
             Self::Ebpf => "ebpf",
+            Self::EbpfEntry => "ebpf_entry",
             Self::Connector => "connector",
             Self::Poll => "poll",
             Self::Snapshot => "snapshot",

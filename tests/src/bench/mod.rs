@@ -2,7 +2,7 @@
 //!
 //! | Room | Holds |
 //! |---|---|
-//! | [`exec`] | the cost of each program start, unmonitored, under the agent, under auditd |
+//! | [`exec`] | the cost of each program start, unmonitored, under the agent (by audit, by eBPF), under auditd |
 //! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
 //! | [`footprint`] | bytes by component, memory and boot time in an image, for variants of the agent |
 //! | [`latency`] | from exec to the alert's line in the event file |
@@ -51,6 +51,8 @@ pub struct Options {
     pub rounds: Option<u32>,
     /// Executions per arm and round of `exec`, alerts of each part of `latency`; `None` for each one's default.
     pub count: Option<u64>,
+    /// Arms of `exec` with one of these words in their name; empty for all.
+    pub only: Vec<String>,
     /// `size` builds one binary per cargo feature as well.
     pub features_matrix: bool,
 }

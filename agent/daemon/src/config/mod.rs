@@ -161,7 +161,7 @@ Process {
     /// Watch processes.
     enabled: bool = true,
     /// Where events come from. `auto` takes audit, else the proc connector, else polling, and says in `defender status` why.
-    /// `ebpf` needs the cargo feature of that name, else it is as `auto`.
+    /// `ebpf` needs the cargo feature of that name, else it is as `auto`; events of a kernel without BTF bear `ebpf_entry`.
     source: SourceChoice = SourceChoice(defender_sensors::process::Preference::Auto),
     /// Report the end of processes too.
     exits: bool = true,

@@ -24,7 +24,7 @@ impl Preference {
         match self {
             Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],
             Self::Audit => &[Source::Audit, Source::Poll],
-            Self::Ebpf => &[Source::Ebpf, Source::Audit, Source::Connector, Source::Poll],
+            Self::Ebpf => &[Source::Ebpf, Source::EbpfEntry, Source::Audit, Source::Connector, Source::Poll],
             Self::Connector => &[Source::Connector, Source::Poll],
             Self::Poll => &[Source::Poll],
         }

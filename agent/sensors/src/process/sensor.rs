@@ -63,6 +63,8 @@ pub struct Settings {
     pub audit_backlog_wait: u32,
     /// Mount point of procfs, usually `/proc`.
     pub proc: PathBuf,
+    /// Types of the running kernel, usually `/sys/kernel/btf/vmlinux`. The source `ebpf` needs them.
+    pub btf: PathBuf,
     /// Account database, usually `/etc/passwd`.
     pub passwd: PathBuf,
     /// What uname(2) calls the machine, such as `x86_64`.
@@ -98,6 +100,8 @@ enum Active {
     Audit(Box<AuditStream>),
     #[cfg(feature = "ebpf")]
     Ebpf(Box<ebpf::Stream>),
+    #[cfg(feature = "ebpf")]
+    EbpfEntry(Box<ebpf::Stream>),
     Connector(Box<Connector>),
     Poll(Poller),
 }
@@ -108,6 +112,8 @@ impl Active {
             Self::Audit(_) => Source::Audit,
             #[cfg(feature = "ebpf")]
             Self::Ebpf(_) => Source::Ebpf,
+            #[cfg(feature = "ebpf")]
+            Self::EbpfEntry(_) => Source::EbpfEntry,
             Self::Connector(_) => Source::Connector,
             Self::Poll(_) => Source::Poll,
         }
@@ -118,6 +124,10 @@ impl Active {
             Self::Audit(stream) => stream.role().describe(),
             #[cfg(feature = "ebpf")]
             Self::Ebpf(_) => "from a ring buffer that programs in the kernel write",
+            #[cfg(feature = "ebpf")]
+            Self::EbpfEntry(_) => {
+                "arguments as the system call was made, other details from /proc afterwards"
+            }
             Self::Connector(_) => "details are read from /proc after the kernel's announcement",
             Self::Poll(_) => "short-lived processes are missed",
         }
@@ -128,7 +138,7 @@ impl Active {
         match self {
             Self::Audit(stream) => stream.lost(),
             #[cfg(feature = "ebpf")]
-            Self::Ebpf(stream) => stream.lost(),
+            Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.lost(),
             _ => 0,
         }
     }
@@ -139,7 +149,7 @@ impl Active {
             Self::Connector(connector) => connector.close(),
             // The programs are gone with their descriptors.
             #[cfg(feature = "ebpf")]
-            Self::Ebpf(_) => {}
+            Self::Ebpf(_) | Self::EbpfEntry(_) => {}
             Self::Poll(_) => {}
         }
     }
@@ -255,7 +265,7 @@ impl ProcessSensor {
         let result = match &mut self.active {
             Active::Audit(_) => self.audit_turn(out).await,
             #[cfg(feature = "ebpf")]
-            Active::Ebpf(_) => self.ebpf_turn(out).await,
+            Active::Ebpf(_) | Active::EbpfEntry(_) => self.ebpf_turn(out).await,
             Active::Connector(_) => self.connector_turn(out).await,
             Active::Poll(_) => {
                 self.poll_turn(out).await;
@@ -315,7 +325,8 @@ impl ProcessSensor {
 
     #[cfg(feature = "ebpf")]
     async fn ebpf_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
-        let Active::Ebpf(stream) = &mut self.active else { return Ok(()) };
+        let source = self.active.source();
+        let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return Ok(()) };
         let mut told = Vec::new();
         let lost = stream.read(&mut told).await?;
         let (now, up) = ((self.settings.clock)(), ebpf::since_boot());
@@ -323,10 +334,14 @@ impl ProcessSensor {
         for event in told {
             match event {
                 ebpf::Told::Exec { time, process, ppid, truncated } => {
-                    self.exec(*process, ppid, when(time), Source::Ebpf, truncated, out);
+                    self.exec(*process, ppid, when(time), source, truncated, out);
+                }
+                ebpf::Told::Entered { time, mut process, mut ppid, truncated, called } => {
+                    let known = ebpf::entry::complete(&self.settings.proc, called, &mut process, &mut ppid);
+                    self.exec(*process, ppid, when(time), source, truncated || !known, out);
                 }
                 ebpf::Told::Exit { time, pid, reason } => {
-                    self.exit(pid, reason, when(time), Source::Ebpf, out);
+                    self.exit(pid, reason, when(time), source, out);
                 }
             }
         }
@@ -504,7 +519,7 @@ impl ProcessSensor {
         let order = self.settings.preference.order();
         let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
         let mut declined = self.declined();
-        declined.retain(|(source, _)| *source == Source::Ebpf);
+        declined.retain(|(source, _)| source.is_loaded());
         declined.push((failed, unavailable.to_string()));
         let next = open_best(&self.settings, &self.writers, rest, &mut declined);
         let mut words =
@@ -526,8 +541,8 @@ impl ProcessSensor {
         let better = self.settings.preference.order().iter().copied().take_while(|source| *source != current);
         // Loading programs was a privilege of the start: why that failed stays what it was.
         let mut declined = self.declined();
-        declined.retain(|(source, _)| *source == Source::Ebpf);
-        for source in better.filter(|source| *source != Source::Ebpf) {
+        declined.retain(|(source, _)| source.is_loaded());
+        for source in better.filter(|source| !source.is_loaded()) {
             match open(&self.settings, &self.writers, source) {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
@@ -540,7 +555,7 @@ impl ProcessSensor {
                 Err(unavailable) => declined.push((source, unavailable.to_string())),
             }
         }
-        let again = declined.iter().any(|(source, _)| *source != Source::Ebpf);
+        let again = declined.iter().any(|(source, _)| !source.is_loaded());
         self.next_upgrade = again.then(|| Instant::now() + UPGRADE);
         self.update_status(|status| status.declined = declined);
     }
@@ -576,11 +591,15 @@ fn open(settings: &Settings, writers: &Writers, source: Source) -> Result<Active
         })
         .map(|stream| Active::Audit(Box::new(stream))),
         #[cfg(feature = "ebpf")]
-        Source::Ebpf => {
-            ebpf::Stream::open(&settings.proc, settings.exits).map(|stream| Active::Ebpf(Box::new(stream)))
-        }
+        Source::Ebpf => ebpf::Stream::open(&settings.proc, settings.exits, &settings.btf)
+            .map(|stream| Active::Ebpf(Box::new(stream))),
+        #[cfg(feature = "ebpf")]
+        Source::EbpfEntry => ebpf::Stream::open_entry(&settings.proc, settings.exits)
+            .map(|stream| Active::EbpfEntry(Box::new(stream))),
         #[cfg(not(feature = "ebpf"))]
-        Source::Ebpf => Err(Unavailable::new("this agent was built without the cargo feature ebpf")),
+        Source::Ebpf | Source::EbpfEntry => {
+            Err(Unavailable::new("this agent was built without the cargo feature ebpf"))
+        }
         Source::Connector => {
             Connector::open(receive_buffer).map(|connector| Active::Connector(Box::new(connector)))
         }

@@ -51,6 +51,7 @@ pub(crate) fn settings(preference: Preference) -> Settings {
         audit_backlog_wait: 250,
         watched: Vec::new(),
         proc: "/proc".into(),
+        btf: "/sys/kernel/btf/vmlinux".into(),
         passwd: "/etc/passwd".into(),
         machine: std::env::consts::ARCH.into(),
         clock,
@@ -59,7 +60,11 @@ pub(crate) fn settings(preference: Preference) -> Settings {
 
 impl Running {
     pub(crate) fn start(preference: Preference) -> Self {
-        Self::beside(ProcessSensor::open(settings(preference)), None)
+        Self::with(settings(preference))
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
+        Self::beside(ProcessSensor::open(settings), None)
     }
 
     /// Runs the sensor, and one for files that is told who writes.

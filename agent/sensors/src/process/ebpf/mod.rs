@@ -1,11 +1,17 @@
-//! The eBPF source: programs in the kernel write each exec and exit into a ring buffer. Opt-in, by `process.source = "ebpf"`.
+//! The eBPF sources: programs in the kernel write each exec and exit into a ring buffer.
+//!
+//! With BTF they read the new program and its place in the file system; without, the arguments of the system call.
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `programs.c`, `programs.o` | the programs, and what clang makes of them |
+//! | `programs.c`, `programs.o` | the programs for kernels with BTF, and what clang makes of them |
+//! | `entry.c`, `entry.o` | those for kernels without |
+//! | `shared.h` | what both have in common |
+//! | [`entry`] | what those cannot tell, from `/proc` |
 //! | [`object`] | the compiled programs, cut out and joined with their maps |
 //! | [`btf`] | where the members of the kernel's structures lie |
-//! | [`system`] | bpf(2) |
+//! | [`tracefs`] | tracepoints by name, and where their fields lie |
+//! | [`system`] | bpf(2), perf_event_open(2) |
 //! | [`ring`] | the ring buffer |
 //! | [`record`] | records to events |
 //! | here | loading, reading |
@@ -13,10 +19,12 @@
 //! bpf(2) is called while loading only. Nothing is pinned: all is gone when the agent ends.
 
 mod btf;
+pub(crate) mod entry;
 mod object;
 mod record;
 mod ring;
 mod system;
+mod tracefs;
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -31,17 +39,30 @@ pub(crate) use record::Told;
 use self::record::Assembler;
 use self::ring::{Mapping, Ring};
 use self::system::{create, Kind};
+use self::tracefs::Tracefs;
 use crate::process::Unavailable;
 
 /// Bytes of the ring buffer: a power of two.
 const RING: usize = 256 << 10;
 /// How long records are left to gather after the first. The programs wake the reader early when half the ring is full.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Bytes of `struct part` in `programs.c`.
-const SCRATCH: u32 = 16 + 16384 + 256;
+/// Bytes of `struct part` in `shared.h`, and of the larger of what `programs.c` and `entry.c` keep behind it.
+const SCRATCH: u32 = 16 + 16384 + 1024 + 40;
+/// Threads whose parents are remembered where there is no BTF.
+const PARENTS: u32 = 2048;
+/// Sections of `entry.o` and the tracepoints they are for. The order matters: an exec is confirmed only when its call was seen.
+/// Process ends come last.
+const ENTRY: [(&str, &str); 7] = [
+    ("fork", "sched/sched_process_fork"),
+    ("confirm", "sched/sched_process_exec"),
+    ("failed", "syscalls/sys_exit_execve"),
+    ("failed", "syscalls/sys_exit_execveat"),
+    ("execve", "syscalls/sys_enter_execve"),
+    ("execveat", "syscalls/sys_enter_execveat"),
+    ("exit_group", "syscalls/sys_enter_exit_group"),
+];
 /// `PROC_PID_INIT_INO` (linux/proc_ns.h): the inode of the initial PID namespace.
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The programs, loaded and attached, and what they write.
 pub(crate) struct Stream {
@@ -55,37 +76,65 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Loads and attaches the programs. Needs `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before Linux 5.8), which nothing later does.
+    /// Loads and attaches the programs for a kernel with BTF, which is read from `btf`. Needs `CAP_BPF` and `CAP_PERFMON`
+    /// (`CAP_SYS_ADMIN` before Linux 5.8), which nothing later does.
     ///
     /// # Errors
     /// Why they cannot be used here.
-    pub(crate) fn open(proc: &Path, exits: bool) -> Result<Self, Unavailable> {
-        if cfg!(not(all(target_pointer_width = "64", target_endian = "little"))) {
-            return Err(Unavailable::new("the programs are for 64-bit little-endian kernels"));
-        }
-        let namespace = std::fs::metadata(proc.join("self/ns/pid")).map(|metadata| metadata.ino());
-        if namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
-            return Err(Unavailable::new("not in the initial PID namespace: process ids would be others"));
-        }
+    pub(crate) fn open(proc: &Path, exits: bool, btf: &Path) -> Result<Self, Unavailable> {
         // First what costs nothing where it is refused.
-        let events = map(Kind::Ring, 0, RING as u32)?;
-        let offsets = offsets()?;
-        let maps = [
-            (c"events", events),
-            (c"scratch", map(Kind::PerCpuArray, SCRATCH, 1)?),
-            (c"counters", map(Kind::MappedArray, 8, 1)?),
-            (c"offsets", map(Kind::Array, (offsets.len() * 4) as u32, 1)?),
-        ];
-        system::set(&maps[3].1, &offsets).map_err(|error| explain("filling a map", &error))?;
-        let mut links = vec![attach("exec", c"sched_process_exec", &maps)?];
+        let events = ring(proc)?;
+        let maps = Maps::new(events, &offsets(btf)?)?;
+        let mut links = vec![maps.attach(object::OBJECT, "exec", Point::Raw(c"sched_process_exec"))?];
         if exits {
-            links.push(attach("exit", c"sched_process_exit", &maps)?);
+            links.push(maps.attach(object::OBJECT, "exit", Point::Raw(c"sched_process_exit"))?);
         }
-        let [(_, events), _, (_, counters), _] = maps;
+        Self::new(maps, links)
+    }
+
+    /// The same for a kernel without BTF.
+    ///
+    /// # Errors
+    /// Why they cannot be used here.
+    pub(crate) fn open_entry(proc: &Path, exits: bool) -> Result<Self, Unavailable> {
+        let events = ring(proc)?;
+        let tracefs = Tracefs::open(proc).map_err(|error| {
+            Unavailable::new(format!(
+                "tracefs is not mounted at /sys/kernel/tracing and cannot be: {error}: it needs CONFIG_FTRACE"
+            ))
+        })?;
+        let described = |error| explain("reading the description of a tracepoint", &error);
+        let field = |tracepoint, name| tracefs.field(tracepoint, name).map_err(described);
+        let layout = [
+            field("sched/sched_process_exec", "filename")?,
+            field("sched/sched_process_exec", "old_pid")?,
+            field("sched/sched_process_fork", "child_pid")?,
+            RING as u32,
+        ];
+        let mut maps = Maps::new(events, &layout)?;
+        maps.0.push((c"parents", map(Kind::Recent, 4, PARENTS)?));
+        // The program that others go on in. The kernel empties the map when nobody has it open, so it lives as long as they.
+        let called = map(Kind::Programs, 4, 1)?;
+        let mut links = vec![called.try_clone().map_err(|error| explain("keeping a map", &error))?];
+        maps.0.push((c"programs", called));
+        let arguments = maps.load(object::ENTRY, "arguments", false)?;
+        system::set(&links[0], &[arguments.as_raw_fd() as u32])
+            .map_err(|error| explain("filling a map", &error))?;
+        for (section, tracepoint) in ENTRY.iter().take(ENTRY.len() - usize::from(!exits)) {
+            let number = tracefs.number(tracepoint).map_err(|error| {
+                Unavailable::new(format!("tracepoint {tracepoint}: {error}: it needs CONFIG_FTRACE_SYSCALLS"))
+            })?;
+            links.push(maps.attach(object::ENTRY, section, Point::Number(number))?);
+        }
+        Self::new(maps, links)
+    }
+
+    fn new(maps: Maps, links: Vec<OwnedFd>) -> Result<Self, Unavailable> {
         let mapped = |error| explain("mapping the ring buffer", &error);
+        let counters = Mapping::new(&maps.0[2].1, false, 0, ring::page()).map_err(mapped)?;
         Ok(Self {
-            counters: Mapping::new(&counters, false, 0, ring::page()).map_err(mapped)?,
-            ring: Ring::new(events, RING).map_err(mapped)?,
+            counters,
+            ring: Ring::new(maps.into_ring(), RING).map_err(mapped)?,
             _links: links,
             assembler: Assembler::default(),
             told: 0,
@@ -119,12 +168,24 @@ fn map(kind: Kind, value: u32, entries: u32) -> Result<OwnedFd, Unavailable> {
     create(kind, value, entries).map_err(|error| explain("making a map", &error))
 }
 
-/// The value of the map `offsets`.
-fn offsets() -> Result<[u32; btf::MEMBERS.len() + 1], Unavailable> {
+/// The ring buffer, where the programs can be used at all.
+fn ring(proc: &Path) -> Result<OwnedFd, Unavailable> {
+    if cfg!(not(all(target_pointer_width = "64", target_endian = "little"))) {
+        return Err(Unavailable::new("the programs are for 64-bit little-endian kernels"));
+    }
+    let namespace = std::fs::metadata(proc.join("self/ns/pid")).map(|metadata| metadata.ino());
+    if namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
+        return Err(Unavailable::new("not in the initial PID namespace: process ids would be others"));
+    }
+    map(Kind::Ring, 0, RING as u32)
+}
+
+/// The value of the map `offsets` for a kernel with BTF.
+fn offsets(btf: &Path) -> Result<[u32; btf::MEMBERS.len() + 1], Unavailable> {
     let mut data = Vec::new();
-    let read = File::open(BTF).and_then(|file| file.take(btf::LIMIT).read_to_end(&mut data));
+    let read = File::open(btf).and_then(|file| file.take(btf::LIMIT).read_to_end(&mut data));
     if let Err(error) = read {
-        let words = format!("{BTF}: {error}: the kernel needs CONFIG_DEBUG_INFO_BTF");
+        let words = format!("{}: {error}: the kernel needs CONFIG_DEBUG_INFO_BTF", btf.display());
         return Err(Unavailable::new(words));
     }
     let found = btf::offsets(&data)
@@ -134,19 +195,55 @@ fn offsets() -> Result<[u32; btf::MEMBERS.len() + 1], Unavailable> {
     Ok(offsets)
 }
 
-fn attach(section: &str, tracepoint: &CStr, maps: &[(&CStr, OwnedFd)]) -> Result<OwnedFd, Unavailable> {
-    let descriptor = |name: &[u8]| {
-        let map = maps.iter().find(|(known, _)| known.to_bytes() == name);
-        map.map(|(_, descriptor)| descriptor.as_raw_fd())
-    };
-    let code = object::program(object::OBJECT, section, descriptor)
-        .ok_or_else(|| Unavailable::new("the agent's own eBPF object is damaged"))?;
-    let program = system::load(&code).map_err(|(error, words)| {
-        let what = if words.is_empty() { "loading".into() } else { format!("loading ({words})") };
-        explain(&format!("{what} the program for {section}"), &error)
-    })?;
-    system::attach(&program, tracepoint)
-        .map_err(|error| explain(&format!("attaching the program for {section}"), &error))
+/// What a program runs at.
+#[derive(Clone, Copy)]
+enum Point {
+    /// The tracepoint of that name, with what the kernel hands to it.
+    Raw(&'static CStr),
+    /// The tracepoint of that number, with what its format describes.
+    Number(u64),
+}
+
+/// The maps by the names the programs have for them. The ring is the first, the counters are the third.
+struct Maps(Vec<(&'static CStr, OwnedFd)>);
+
+impl Maps {
+    fn new(events: OwnedFd, offsets: &[u32]) -> Result<Self, Unavailable> {
+        let maps = [
+            (c"events", events),
+            (c"scratch", map(Kind::PerCpuArray, SCRATCH, 1)?),
+            (c"counters", map(Kind::MappedArray, 8, 1)?),
+            (c"offsets", map(Kind::Array, (offsets.len() * 4) as u32, 1)?),
+        ];
+        system::set(&maps[3].1, offsets).map_err(|error| explain("filling a map", &error))?;
+        Ok(Self(maps.into()))
+    }
+
+    fn into_ring(mut self) -> OwnedFd {
+        self.0.swap_remove(0).1
+    }
+
+    fn load(&self, object: &[u8], section: &str, raw: bool) -> Result<OwnedFd, Unavailable> {
+        let descriptor = |name: &[u8]| {
+            let map = self.0.iter().find(|(known, _)| known.to_bytes() == name);
+            map.map(|(_, descriptor)| descriptor.as_raw_fd())
+        };
+        let code = object::program(object, section, descriptor)
+            .ok_or_else(|| Unavailable::new("the agent's own eBPF object is damaged"))?;
+        system::load(raw, &code).map_err(|(error, words)| {
+            let what = if words.is_empty() { "loading".into() } else { format!("loading ({words})") };
+            explain(&format!("{what} the program for {section}"), &error)
+        })
+    }
+
+    fn attach(&self, object: &[u8], section: &str, point: Point) -> Result<OwnedFd, Unavailable> {
+        let program = self.load(object, section, matches!(point, Point::Raw(_)))?;
+        let attached = match point {
+            Point::Raw(name) => system::attach(&program, name),
+            Point::Number(number) => system::attach_to(&program, number),
+        };
+        attached.map_err(|error| explain(&format!("attaching the program for {section}"), &error))
+    }
 }
 
 /// Nanoseconds since boot, time asleep included: the clock of the programs.

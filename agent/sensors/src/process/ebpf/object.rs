@@ -6,6 +6,8 @@
 /// `programs.c`, compiled by Debian 12's clang, beside the source, which the test below repeats and compares:
 /// `clang --target=bpfel -mcpu=v2 -O2 -g0 -Wall -Werror -Wno-unused-parameter -ffreestanding -c programs.c -o programs.o`
 pub(crate) const OBJECT: &[u8] = include_bytes!("programs.o");
+/// `entry.c`, likewise.
+pub(crate) const ENTRY: &[u8] = include_bytes!("entry.o");
 
 const SECTION_HEADER: usize = 64;
 const SYMBOL: usize = 24;
@@ -134,30 +136,32 @@ mod tests {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("programs.o");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/ebpf");
-        // Run beside the source: the object holds its name as it was given.
-        let mut compile = Command::new("clang");
-        compile.current_dir(source).args(COMPILE).arg("programs.c").arg("-o").arg(&object);
-        assert!(compile.status().unwrap().success());
-        assert!(
-            std::fs::read(&object).unwrap() == OBJECT,
-            "programs.o is not from this programs.c: compile it again"
-        );
+        for (source, expected) in [("programs.c", OBJECT), ("entry.c", ENTRY)] {
+            let object = directory.path().join("object.o");
+            // Run beside the source: the object holds its name as it was given.
+            let mut compile = Command::new("clang");
+            compile.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/ebpf"));
+            compile.args(COMPILE).arg(source).arg("-o").arg(&object);
+            assert!(compile.status().unwrap().success());
+            let same = std::fs::read(&object).unwrap() == expected;
+            assert!(same, "the object in the repository is not from this {source}: compile it again");
+        }
     }
 
     #[test]
-    fn both_programs_are_found_and_name_known_maps() {
-        for section in ["exec", "exit"] {
+    fn all_programs_are_found_and_name_known_maps() {
+        let mut sections = vec![(OBJECT, "exec"), (OBJECT, "exit")];
+        sections.extend(super::super::ENTRY.map(|(section, _)| (ENTRY, section)));
+        for (object, section) in sections {
             let asked = std::cell::RefCell::new(Vec::new());
-            let code = program(OBJECT, section, |name| {
+            let code = program(object, section, |name| {
                 asked.borrow_mut().push(String::from_utf8_lossy(name).into_owned());
                 Some(0x0102_0304)
             });
             let code = code.unwrap();
             assert_eq!(code.len() % INSTRUCTION, 0);
             assert!(code.windows(4).any(|bytes| bytes == [4, 3, 2, 1]));
-            let known = ["events", "scratch", "counters", "offsets"];
+            let known = ["events", "scratch", "counters", "offsets", "parents", "programs"];
             assert!(asked.borrow().iter().all(|name| known.contains(&name.as_str())), "{asked:?}");
         }
         assert_eq!(program(OBJECT, "exec", |_| None), None);

@@ -9,31 +9,7 @@
  * Arguments are read from the new program's own memory, which no other thread can reach before the program runs.
  */
 
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define SECTION(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-
-/* Maps are made by the loader; only their names matter here. */
-int events SECTION("maps");
-int scratch SECTION("maps");
-int counters SECTION("maps");
-int offsets SECTION("maps");
-
-/* Helpers by number, linux/bpf.h. */
-static void *(*lookup)(void *map, const void *key) = (void *)1;
-static u64 (*boot_time)(void) = (void *)125;
-static u64 (*current_task)(void) = (void *)35;
-static long (*read_user)(void *to, u32 size, u64 from) = (void *)112;
-static long (*read_kernel)(void *to, u32 size, u64 from) = (void *)113;
-static long (*read_kernel_text)(void *to, u32 size, u64 from) = (void *)115;
-static long (*output)(void *ring, void *data, u64 size, u64 flags) = (void *)130;
-static u64 (*query)(void *ring, u64 flags) = (void *)134;
-
-#define FORCE_WAKEUP 2
-#define AVAILABLE_DATA 0
+#include "shared.h"
 
 /* Order of btf::MEMBERS. */
 struct offsets {
@@ -52,38 +28,13 @@ struct offsets {
 #define ABSENT 0xffffffff
 #define SIGNAL_GROUP_EXIT 4
 
-/* Kinds of record. An exec is its parts, then its head: once the head is there, nothing more comes. */
-#define EXECUTABLE 1
-#define DIRECTORY 2
-#define ARGUMENTS 3
-#define EXEC 4
-#define EXIT 5
-
-#define CHUNK 16384
-#define CHUNKS 12
-#define NAME 256
 #define DEPTH 40
-#define PATH 4096
-
-struct part {
-    u32 kind, pid, flags, zero;
-    u8 bytes[CHUNK + NAME];
-};
-#define DELETED 1
-#define PSEUDO 2
-#define CUT 4
 
 struct exec {
     u32 kind, pid, ppid, flags;
     u64 time, arguments;
     u32 uid, euid, gid, auid, session, zero;
     u8 tty[32];
-};
-
-struct exit {
-    u32 kind, pid;
-    u64 time;
-    u32 status, zero;
 };
 
 INLINE u64 word(u64 from, u32 offset)
@@ -100,61 +51,60 @@ INLINE u32 half(u64 from, u32 offset)
     return value;
 }
 
-/* The reader waits for age by itself (the ring wakes it for the first record only): it is woken early when half is full. */
-INLINE void put(const struct offsets *at, void *data, u64 size)
-{
-    u64 flags = query(&events, AVAILABLE_DATA) > at->ring / 2 ? FORCE_WAKEUP : 0;
-    if (output(&events, data, size, flags) != 0) {
-        u32 zero = 0;
-        u64 *lost = lookup(&counters, &zero);
-        if (lost)
-            __sync_fetch_and_add(lost, 1);
-    }
-}
+/*
+ * The way up from a file. In the map and not in registers, where the verifier would follow each value through each turn of the loop.
+ */
+struct walk {
+    struct part part;
+    u64 dentry, mount, root_dentry, root_mount;
+    u32 length, zero;
+};
 
 /* Names from the file up to the process's root, each with its NUL. */
-INLINE void path(const struct offsets *at, struct part *part, u32 kind, u64 of, u64 root)
+INLINE void path(const struct offsets *at, struct walk *walk, u32 kind, u64 of, u64 root)
 {
-    u64 dentry = word(of, at->path_dentry), mnt = word(of, at->path_mnt);
-    u64 root_dentry = word(root, at->path_dentry), root_mnt = word(root, at->path_mnt);
-    u64 mount = mnt - at->mount_vfs;
-    u32 length = 0;
+    struct part *part = &walk->part;
 
     part->kind = kind;
     part->flags = CUT;
-    if (word(dentry, at->dentry_hash + at->hash_pprev) == 0)
+    walk->dentry = word(of, at->path_dentry);
+    walk->mount = word(of, at->path_mnt) - at->mount_vfs;
+    walk->root_dentry = word(root, at->path_dentry);
+    walk->root_mount = word(root, at->path_mnt) - at->mount_vfs;
+    walk->length = 0;
+    if (word(walk->dentry, at->dentry_hash + at->hash_pprev) == 0)
         part->flags |= DELETED;
     for (int i = 0; i < DEPTH; i++) {
-        u64 parent = word(dentry, at->dentry_parent);
-        if (dentry == 0 || (dentry == root_dentry && mount + at->mount_vfs == root_mnt)) {
-            part->flags &= ~CUT;
-            break;
-        }
+        u64 dentry = walk->dentry, mount = walk->mount;
+        if (dentry == 0 || (dentry == walk->root_dentry && mount == walk->root_mount))
+            goto whole;
         if (dentry == word(mount + at->mount_vfs, at->vfsmount_root)) {
             u64 above = word(mount, at->mount_parent);
-            if (above == mount || above == 0) {
-                part->flags &= ~CUT;
-                break;
-            }
-            dentry = word(mount, at->mount_point);
-            mount = above;
+            if (above == mount || above == 0)
+                goto whole;
+            walk->dentry = word(mount, at->mount_point);
+            walk->mount = above;
             continue;
         }
-        if (length > PATH)
-            break;
-        long read = read_kernel_text(part->bytes + (length & (CHUNK - 1)), NAME,
+        if (walk->length > PATH)
+            goto end;
+        long read = read_kernel_text(part->bytes + within(walk->length), NAME,
                                      word(dentry, at->dentry_name + at->qstr_name));
         if (read <= 0)
-            break;
-        length += (u32)read & 511;
-        if (parent == dentry) {
+            goto end;
+        walk->length += read;
+        walk->dentry = word(dentry, at->dentry_parent);
+        if (walk->dentry == dentry) {
             /* A file of no directory: memfd_create(2). */
-            part->flags = (part->flags & ~CUT) | PSEUDO;
-            break;
+            part->flags |= PSEUDO;
+            goto whole;
         }
-        dentry = parent;
     }
-    put(at, part, 16 + (length & (CHUNK - 1)));
+    goto end;
+whole:
+    part->flags &= ~CUT;
+end:
+    put(at->ring, part, 16 + within(walk->length));
 }
 
 SECTION("exec")
@@ -162,10 +112,11 @@ int on_exec(u64 *context)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    struct part *part = lookup(&scratch, &zero);
-    if (!at || !part)
+    struct walk *walk = lookup(&scratch, &zero);
+    if (!at || !walk)
         return 0;
 
+    struct part *part = &walk->part;
     u64 task = current_task();
     u64 mm = word(task, at->task_mm), fs = word(task, at->task_fs), cred = word(task, at->task_cred);
     u64 root = fs + at->fs_root;
@@ -183,8 +134,8 @@ int on_exec(u64 *context)
 
     part->pid = head.pid;
     part->zero = 0;
-    path(at, part, EXECUTABLE, word(mm, at->mm_exe_file) + at->file_path, root);
-    path(at, part, DIRECTORY, fs + at->fs_pwd, root);
+    path(at, walk, EXECUTABLE, word(mm, at->mm_exe_file) + at->file_path, root);
+    path(at, walk, DIRECTORY, fs + at->fs_pwd, root);
 
     u64 from = word(mm, at->mm_arg_start), end = word(mm, at->mm_arg_end);
     part->kind = ARGUMENTS;
@@ -193,18 +144,17 @@ int on_exec(u64 *context)
         u64 size = end - from;
         if (size > CHUNK)
             size = CHUNK;
-        /* The last quarter is for heads: long arguments must not push out other execs. */
-        if (query(&events, AVAILABLE_DATA) + size > at->ring / 4 * 3)
+        if (!has_room(at->ring, size))
             break;
         if (read_user(part->bytes, size, from) != 0)
             break;
-        put(at, part, 16 + size);
+        put(at->ring, part, 16 + size);
         from += size;
         head.arguments += size;
     }
     if (from < end)
         head.flags = CUT;
-    put(at, &head, sizeof(head));
+    put(at->ring, &head, sizeof(head));
     return 0;
 }
 
@@ -225,8 +175,6 @@ int on_exit(u64 *context)
         exit.status = half(signal, at->signal_code);
     else
         exit.status = half(word(task, at->task_leader), at->task_exit_code);
-    put(at, &exit, sizeof(exit));
+    put(at->ring, &exit, sizeof(exit));
     return 0;
 }
-
-char terms[] SECTION("license") = "GPL";

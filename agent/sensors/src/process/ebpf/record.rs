@@ -1,4 +1,4 @@
-//! Records of the programs to events. The layouts are those of `programs.c`.
+//! Records of the programs to events. The layouts are those of `shared.h`, `programs.c` and `entry.c`.
 
 use std::collections::VecDeque;
 
@@ -12,6 +12,9 @@ const DIRECTORY: u32 = 2;
 const ARGUMENTS: u32 = 3;
 const EXEC: u32 = 4;
 const EXIT: u32 = 5;
+const ENTERED: u32 = 6;
+const CONFIRMED: u32 = 7;
+const FAILED: u32 = 8;
 
 const DELETED: u32 = 1;
 const PSEUDO: u32 = 2;
@@ -21,6 +24,8 @@ const CUT: u32 = 4;
 const PART: usize = 16;
 /// Offset of the terminal's name in the head of an exec, after which nothing comes.
 const TERMINAL: usize = 56;
+/// Offset of the file's name in the confirmation of an exec, after which nothing comes.
+const FILE: usize = 32;
 /// "Unset" of `auid` and `ses`, and of both where the kernel has no audit.
 const UNSET: u32 = u32::MAX;
 /// Processes whose head has not come. There are as many as processors, but for those whose head found no room.
@@ -33,8 +38,25 @@ const ARGUMENT_BYTES: usize = 256 << 10;
 /// What a record completes. Times are nanoseconds since boot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    Exec { time: u64, process: Box<Process>, ppid: u32, truncated: bool },
-    Exit { time: u64, pid: u32, reason: ExitReason },
+    Exec {
+        time: u64,
+        process: Box<Process>,
+        ppid: u32,
+        truncated: bool,
+    },
+    /// An exec of which only the system call is known, and not even its arguments unless `called`.
+    Entered {
+        time: u64,
+        process: Box<Process>,
+        ppid: u32,
+        truncated: bool,
+        called: bool,
+    },
+    Exit {
+        time: u64,
+        pid: u32,
+        reason: ExitReason,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -67,11 +89,16 @@ impl Assembler {
     pub(crate) fn push(&mut self, record: &[u8]) -> Option<Told> {
         let (kind, pid) = (half(record, 0)?, half(record, 4)?);
         match kind {
-            EXECUTABLE | DIRECTORY | ARGUMENTS => {
+            EXECUTABLE | DIRECTORY | ARGUMENTS | ENTERED => {
                 self.part(kind, pid, half(record, 8)?, record.get(PART..)?);
                 None
             }
             EXEC => self.exec(pid, record),
+            CONFIRMED => self.confirmed(pid, record),
+            FAILED => {
+                self.take(pid);
+                None
+            }
             EXIT => {
                 let reason = wait_status(half(record, 16)?);
                 Some(Told::Exit { time: long(record, 8)?, pid, reason })
@@ -83,8 +110,8 @@ impl Assembler {
     fn part(&mut self, kind: u32, pid: u32, flags: u32, content: &[u8]) {
         let known = self.pending.iter().position(|pending| pending.pid == pid);
         let at = match known {
-            // The first part of another exec: the head of the last one found no room.
-            Some(at) if kind == EXECUTABLE => {
+            // The first part of another exec: the head of the last one found no room, or it failed.
+            Some(at) if kind == EXECUTABLE || kind == ENTERED => {
                 self.pending[at] = Pending { pid, ..Pending::default() };
                 at
             }
@@ -98,6 +125,7 @@ impl Assembler {
             }
         };
         let pending = &mut self.pending[at];
+        pending.cut |= kind != EXECUTABLE && kind != DIRECTORY && flags & CUT != 0;
         match kind {
             EXECUTABLE => pending.executable = path(content, flags),
             DIRECTORY => pending.cwd = path(content, flags),
@@ -108,11 +136,38 @@ impl Assembler {
         }
     }
 
-    fn exec(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
-        let pending = match self.pending.iter().position(|pending| pending.pid == pid) {
-            Some(at) => self.pending.remove(at)?,
-            None => Pending::default(),
+    fn take(&mut self, pid: u32) -> Option<Pending> {
+        let at = self.pending.iter().position(|pending| pending.pid == pid)?;
+        self.pending.remove(at)
+    }
+
+    /// The kernel says that the exec which this thread called for has succeeded.
+    fn confirmed(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
+        let entered = self.take(half(record, 8)?);
+        let called = entered.is_some();
+        let entered = entered.unwrap_or_default();
+        let (argv, more) = arguments(&entered.arguments);
+        let file = record.get(FILE..)?;
+        let file = &file[..file.iter().position(|byte| *byte == 0).unwrap_or(file.len())];
+        let process = Process {
+            pid,
+            executable: text::from_bytes(file).into(),
+            argv,
+            uid: Some(half(record, 24)?),
+            gid: Some(half(record, 28)?),
+            ..Process::default()
         };
+        Some(Told::Entered {
+            time: long(record, 16)?,
+            process: Box::new(process),
+            ppid: half(record, 12)?,
+            truncated: entered.cut || more,
+            called,
+        })
+    }
+
+    fn exec(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
+        let pending = self.take(pid).unwrap_or_default();
         let id = |at: usize| half(record, at).filter(|id| *id != UNSET);
         let terminal = record.get(TERMINAL..)?;
         let terminal = &terminal[..terminal.iter().position(|byte| *byte == 0).unwrap_or(terminal.len())];
@@ -234,6 +289,40 @@ mod tests {
     }
 
     #[test]
+    fn a_call_counts_once_it_is_confirmed() {
+        let mut confirmed = part(CONFIRMED, 40, 41, &[]);
+        confirmed[12..16].copy_from_slice(&7u32.to_ne_bytes());
+        confirmed.extend_from_slice(&99u64.to_ne_bytes());
+        confirmed.extend([1000u32, 100].iter().flat_map(|word| word.to_ne_bytes()));
+        confirmed.extend_from_slice(b"./run\0");
+        let mut assembler = Assembler::default();
+        // The first one failed; the second was cut in its last part. Both were called by thread 41 of process 40.
+        for record in [
+            part(ENTERED, 41, 0, b"old\0"),
+            part(ENTERED, 41, 0, b"run\0"),
+            part(ARGUMENTS, 41, CUT, b"a b\0"),
+        ] {
+            assert_eq!(assembler.push(&record), None);
+        }
+        let Some(Told::Entered { time: 99, process, ppid: 7, truncated: true, called: true }) =
+            assembler.push(&confirmed)
+        else {
+            panic!("not an exec");
+        };
+        assert_eq!(
+            (process.pid, &*process.executable, process.argv.join("|")),
+            (40, "./run", "run|a b".into())
+        );
+        assert_eq!((process.uid, process.gid, process.euid), (Some(1000), Some(100), None));
+        // A 32-bit system call has no first part, and does not get that of a call that failed.
+        for record in [part(ENTERED, 41, 0, b"mask\0"), part(FAILED, 41, 0, b"")] {
+            assert_eq!(assembler.push(&record), None);
+        }
+        let told = assembler.push(&confirmed);
+        assert!(matches!(told, Some(Told::Entered { called: false, truncated: false, .. })), "{told:?}");
+    }
+
+    #[test]
     fn paths_are_written_as_the_kernel_does() {
         assert_eq!(path(b"x\0tmp\0", DELETED), "/tmp/x (deleted)");
         assert_eq!(path(b"memfd:x\0", PSEUDO | DELETED), "/memfd:x (deleted)");
@@ -255,7 +344,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..7, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
+        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..10, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
             let mut assembler = Assembler::default();
             for (kind, pid, content) in records {
                 let mut record = part(kind, pid, 0, &[]);

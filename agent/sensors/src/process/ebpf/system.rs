@@ -1,4 +1,4 @@
-//! The bpf(2) system call, as far as the loader needs it. Source: linux/bpf.h.
+//! bpf(2) and perf_event_open(2), as far as the loader needs them. Source: linux/bpf.h, linux/perf_event.h.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,7 +8,15 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const PROG_TYPE_TRACEPOINT: u32 = 5;
 const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+/// Bytes of the first version of `struct perf_event_attr`.
+const PERF_ATTRIBUTES: u32 = 64;
+const PERF_FLAG_FD_CLOEXEC: libc::c_long = 8;
+/// `_IOW('$', 8, __u32)` and `_IO('$', 0)`.
+const PERF_EVENT_IOC_SET_BPF: u32 = 0x4004_2408;
+const PERF_EVENT_IOC_ENABLE: u32 = 0x2400;
 /// What the verifier may say, in bytes.
 const LOG: usize = 64 << 10;
 
@@ -19,6 +27,10 @@ pub(crate) enum Kind {
     /// An array that can be read through a mapping, without the system call.
     MappedArray,
     PerCpuArray,
+    /// Programs that others go on in.
+    Programs,
+    /// A hash table in which the oldest entries make room.
+    Recent,
     /// Its entries are bytes.
     Ring,
 }
@@ -72,6 +84,8 @@ pub(crate) fn create(kind: Kind, value: u32, entries: u32) -> io::Result<OwnedFd
         // BPF_F_MMAPABLE.
         Kind::MappedArray => (2, 1 << 10),
         Kind::PerCpuArray => (6, 0),
+        Kind::Programs => (3, 0),
+        Kind::Recent => (9, 0),
         Kind::Ring => (27, 0),
     };
     let key = if matches!(kind, Kind::Ring) { 0 } else { 4 };
@@ -92,13 +106,13 @@ pub(crate) fn set(map: &OwnedFd, value: &[u32]) -> io::Result<()> {
     unsafe { attributes.call(MAP_UPDATE_ELEM) }.map(|_| ())
 }
 
-/// Loads a program for a raw tracepoint.
+/// Loads a program for a raw tracepoint, or else for one with the data its format describes.
 ///
 /// # Errors
 /// The system call's error, and the verifier's last words if it had any.
-pub(crate) fn load(code: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
+pub(crate) fn load(raw: bool, code: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
     let attributes = Attributes::new()
-        .half(0, PROG_TYPE_RAW_TRACEPOINT)
+        .half(0, if raw { PROG_TYPE_RAW_TRACEPOINT } else { PROG_TYPE_TRACEPOINT })
         .half(4, (code.len() / 8) as u32)
         .pointer(8, code.as_ptr())
         .pointer(16, c"GPL".as_ptr());
@@ -125,7 +139,34 @@ fn last_words(log: &[u8]) -> String {
     lines.next().unwrap_or_default().chars().take(120).collect()
 }
 
-/// Runs a program at a tracepoint for as long as the descriptor is open.
+/// Runs a program at the tracepoint of this number, on every processor, for as long as the descriptor is open.
+pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedFd> {
+    let event = Attributes::new()
+        .half(0, PERF_TYPE_TRACEPOINT)
+        .half(4, PERF_ATTRIBUTES)
+        .pointer(8, tracepoint as *const u8)
+        // Every event counts.
+        .half(16, 1);
+    // Any process, on one processor: programs at a tracepoint run on all of them.
+    // SAFETY: the attributes live through the call, and are as long as they say.
+    let event = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, event.0.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it, and nobody else knows of it. Descriptors are small.
+    let event = unsafe { OwnedFd::from_raw_fd(event as RawFd) };
+    for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()), (PERF_EVENT_IOC_ENABLE, 0)] {
+        // SAFETY: both take a number.
+        if unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(event)
+}
+
+/// Runs a program at a raw tracepoint for as long as the descriptor is open.
 pub(crate) fn attach(program: &OwnedFd, tracepoint: &CStr) -> io::Result<OwnedFd> {
     let attributes = Attributes::new().pointer(0, tracepoint.as_ptr()).half(8, program.as_raw_fd() as u32);
     // SAFETY: the name lives through the call.

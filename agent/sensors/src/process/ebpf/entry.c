@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Execs and exits where the kernel has no BTF: nothing of the kernel's structures is known then.
+ *
+ * Arguments are read as execve(2) is called, from the caller's memory, and count once `sched_process_exec` says that the exec
+ * succeeded. The guarantee is weaker than that of programs.c: another thread of the caller can change them between the two. What
+ * neither tracepoint tells (directory, the resolved file, the session) the reader takes from /proc while the process is there.
+ *
+ * The arguments of system calls lie where linux/trace_events has them on every 64-bit kernel; where the fields of the scheduler's
+ * tracepoints lie is read from their `format` by tracefs.rs and passed in the map `offsets`.
+ */
+
+#include "shared.h"
+
+/* Threads and the process that started them; the oldest make room. */
+int parents SECTION("maps");
+/* The program that reads arguments. */
+int programs SECTION("maps");
+
+struct offsets {
+    u32 exec_filename, exec_caller, fork_child;
+    /* Bytes in `events`, from the loader. */
+    u32 ring;
+};
+
+/* Reads of one turn, of which there are 33. An argument longer than PIECE takes several. */
+#define READS 64
+
+struct call {
+    u64 common;
+    u64 number;
+    u64 argument[6];
+};
+
+struct confirmed {
+    u32 kind, pid, caller, parent;
+    u64 time;
+    u32 uid, gid;
+    u8 name[PATH];
+};
+
+INLINE u32 field(u64 context, u32 offset)
+{
+    u32 value = 0;
+    read_kernel(&value, sizeof(value), context + offset);
+    return value;
+}
+
+/*
+ * How far the arguments are read. In the map and not in registers, where the verifier would follow each value through each turn of
+ * the loop.
+ */
+struct reading {
+    struct part part;
+    u64 argv, string;
+    u32 length, index, parts, zero;
+};
+
+INLINE int entered(void *context, u64 argv)
+{
+    u32 zero = 0;
+    struct reading *reading = lookup(&scratch, &zero);
+    if (!reading)
+        return 0;
+    reading->part.kind = ENTERED;
+    /* The caller's thread: after the exec it is called otherwise. */
+    reading->part.pid = (u32)current_ids();
+    reading->part.zero = 0;
+    reading->argv = argv;
+    reading->string = 0;
+    reading->length = reading->index = reading->parts = 0;
+    tail_call(context, &programs, 0);
+    return 0;
+}
+
+/* Runs itself again until all is read, or the kernel says that it was often enough (33 times). */
+SECTION("arguments")
+int on_arguments(void *context)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    struct reading *reading = lookup(&scratch, &zero);
+    if (!at || !reading)
+        return 0;
+
+    struct part *part = &reading->part;
+    part->flags = CUT;
+    for (int i = 0; i < READS && reading->length <= CHUNK - PIECE; i++) {
+        if (reading->string == 0) {
+            if (read_user(&reading->string, 8, reading->argv + 8 * (u64)reading->index) != 0)
+                goto end;
+            if (reading->string == 0) {
+                part->flags = 0;
+                goto end;
+            }
+        }
+        long read = read_user_text(part->bytes + within(reading->length), PIECE, reading->string);
+        if (read <= 0)
+            goto end;
+        if (read == PIECE) {
+            /* Its end was put there by the helper, and is written over next. */
+            reading->length += PIECE - 1;
+            reading->string += PIECE - 1;
+        } else {
+            reading->length += read;
+            reading->index++;
+            reading->string = 0;
+        }
+    }
+    if (reading->length > CHUNK - PIECE) {
+        if (reading->parts == CHUNKS - 1 || !has_room(at->ring, reading->length))
+            goto end;
+        part->flags = 0;
+        put(at->ring, part, 16 + within(reading->length));
+        part->kind = ARGUMENTS;
+        part->flags = CUT;
+        reading->length = 0;
+        reading->parts++;
+    }
+    tail_call(context, &programs, 0);
+end:
+    put(at->ring, part, 16 + within(reading->length));
+    return 0;
+}
+
+SECTION("execve")
+int on_execve(struct call *call)
+{
+    return entered(call, call->argument[1]);
+}
+
+SECTION("execveat")
+int on_execveat(struct call *call)
+{
+    return entered(call, call->argument[2]);
+}
+
+SECTION("confirm")
+int on_exec(void *context)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    struct confirmed *head = lookup(&scratch, &zero);
+    if (!at || !head)
+        return 0;
+    u64 ids = current_ids(), user = current_user();
+    head->kind = CONFIRMED;
+    head->pid = ids >> 32;
+    head->caller = field((u64)context, at->exec_caller);
+    const u32 *parent = lookup(&parents, &head->pid);
+    head->parent = parent ? *parent : 0;
+    head->time = boot_time();
+    head->uid = (u32)user;
+    head->gid = user >> 32;
+    /* `__data_loc`: the lower half is the offset. */
+    u64 name = (u64)context + (field((u64)context, at->exec_filename) & 0xffff);
+    long read = read_kernel_text(head->name, PATH, name);
+    if (read < 0)
+        read = 0;
+    put(at->ring, head, 32 + ((u32)read & (2 * PATH - 1)));
+    return 0;
+}
+
+/* Arguments of a call that failed must not become those of another: a 32-bit one, whose arguments nobody reads. */
+SECTION("failed")
+int on_execve_end(const struct call *call)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at || (long)call->argument[0] >= 0)
+        return 0;
+    struct exit failed = {.kind = FAILED, .pid = (u32)current_ids()};
+    put(at->ring, &failed, 8);
+    return 0;
+}
+
+SECTION("fork")
+int on_fork(void *context)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at)
+        return 0;
+    u32 child = field((u64)context, at->fork_child), parent = current_ids() >> 32;
+    update(&parents, &child, &parent, 0);
+    return 0;
+}
+
+SECTION("exit_group")
+int on_exit_group(const struct call *call)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at)
+        return 0;
+    struct exit exit = {.kind = EXIT, .time = boot_time()};
+    exit.pid = current_ids() >> 32;
+    exit.status = (call->argument[0] & 0xff) << 8;
+    put(at->ring, &exit, sizeof(exit));
+    return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What programs.c and entry.c have in common: the kernel's helpers, the records, and how they get into the ring.
+ */
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+/* Maps are made by the loader; only their names matter here. */
+int events SECTION("maps");
+int scratch SECTION("maps");
+int counters SECTION("maps");
+int offsets SECTION("maps");
+
+/* Helpers by number, linux/bpf.h. */
+static void *(*lookup)(void *map, const void *key) = (void *)1;
+static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*tail_call)(void *context, void *programs, u32 index) = (void *)12;
+static u64 (*current_ids)(void) = (void *)14;
+static u64 (*current_user)(void) = (void *)15;
+static u64 (*current_task)(void) = (void *)35;
+static long (*read_user)(void *to, u32 size, u64 from) = (void *)112;
+static long (*read_kernel)(void *to, u32 size, u64 from) = (void *)113;
+static long (*read_user_text)(void *to, u32 size, u64 from) = (void *)114;
+static long (*read_kernel_text)(void *to, u32 size, u64 from) = (void *)115;
+static u64 (*boot_time)(void) = (void *)125;
+static long (*output)(void *ring, void *data, u64 size, u64 flags) = (void *)130;
+static u64 (*query)(void *ring, u64 flags) = (void *)134;
+
+#define FORCE_WAKEUP 2
+#define AVAILABLE_DATA 0
+
+/*
+ * Kinds of record. An exec is its parts, then its head: once the head is there, nothing more comes. ENTERED is the first part of an
+ * exec's arguments before it is known to succeed, CONFIRMED its head; FAILED takes the former back.
+ */
+#define EXECUTABLE 1
+#define DIRECTORY 2
+#define ARGUMENTS 3
+#define EXEC 4
+#define EXIT 5
+#define ENTERED 6
+#define CONFIRMED 7
+#define FAILED 8
+
+#define CHUNK 16384
+#define CHUNKS 12
+#define NAME 256
+/* The most one read adds behind a full chunk. */
+#define PIECE 1024
+#define PATH 4096
+
+struct part {
+    u32 kind, pid, flags, zero;
+    u8 bytes[CHUNK + PIECE];
+};
+#define DELETED 1
+#define PSEUDO 2
+#define CUT 4
+
+struct exit {
+    u32 kind, pid;
+    u64 time;
+    u32 status, zero;
+};
+
+/* A place in a chunk. Hidden from the compiler, which would leave the bound out where it knows better than the verifier. */
+INLINE u64 within(u64 length)
+{
+    asm volatile("" : "+r"(length));
+    return length & (CHUNK - 1);
+}
+
+/*
+ * The reader waits for age by itself (the ring wakes it for the first record only): it is woken early when half is full. `ring`
+ * is the ring's size.
+ */
+INLINE void put(u32 ring, void *data, u64 size)
+{
+    u64 flags = query(&events, AVAILABLE_DATA) > ring / 2 ? FORCE_WAKEUP : 0;
+    if (output(&events, data, size, flags) != 0) {
+        u32 zero = 0;
+        u64 *lost = lookup(&counters, &zero);
+        if (lost)
+            __sync_fetch_and_add(lost, 1);
+    }
+}
+
+/* The last quarter is for heads: long arguments must not push out other execs. */
+INLINE int has_room(u32 ring, u64 size)
+{
+    return query(&events, AVAILABLE_DATA) + size <= ring / 4 * 3;
+}
+
+char terms[] SECTION("license") = "GPL";
