@@ -33,6 +33,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
@@ -219,8 +220,9 @@ struct Seen {
 
 impl Seen {
     /// Both families are isolated, for about so many seconds.
-    fn lasts(&self, seconds: u64) -> bool {
-        let about = |left: &Option<u64>| left.is_some_and(|left| left.abs_diff(seconds) <= GRACE_S);
+    fn lasts(&self, seconds: RangeInclusive<u64>) -> bool {
+        let (least, most) = (seconds.start().saturating_sub(GRACE_S), seconds.end() + GRACE_S);
+        let about = |left: &Option<u64>| left.is_some_and(|left| (least..=most).contains(&left));
         self.active.len() == 2 && self.active.iter().all(about)
     }
 
@@ -299,6 +301,8 @@ pub struct Isolation {
     pause_ends: Option<Instant>,
     /// Shape of the table as we wrote it.
     baseline: u64,
+    /// How long writing it took. The kernel's time-outs begin when that is done, ours when it is asked for.
+    written_in: Duration,
 }
 
 impl Isolation {
@@ -311,6 +315,7 @@ impl Isolation {
             ends: None,
             pause_ends: None,
             baseline: 0,
+            written_in: Duration::ZERO,
         }
     }
 
@@ -409,7 +414,8 @@ impl Isolation {
             }
             return Ok(if ended { Check::Ended } else { Check::Idle });
         }
-        if self.look().await?.is_some_and(|seen| self.is_right(&seen)) {
+        let before = self.left();
+        if self.look().await?.is_some_and(|seen| self.is_right(&seen, before)) {
             return Ok(Check::Holds);
         }
         tracing::warn!(
@@ -419,20 +425,28 @@ impl Isolation {
         Ok(Check::Repaired)
     }
 
-    fn is_right(&self, seen: &Seen) -> bool {
-        seen.shape == self.baseline && self.left().is_none_or(|left| seen.lasts(left.as_secs()))
+    /// What was seen is what we wrote. The kernel was read between `before`, the time left then, and now: on a slow device
+    /// that is seconds.
+    fn is_right(&self, seen: &Seen, before: Option<Duration>) -> bool {
+        let lasts = |left: Duration| {
+            seen.lasts(left.as_secs()..=(before.unwrap_or(left) + self.written_in).as_secs())
+        };
+        seen.shape == self.baseline && self.left().is_none_or(lasts)
     }
 
     /// Writes the table as it should be and reads it back.
     async fn install(&mut self) -> Result<(), Error> {
         self.peers.truncate(MAX_PREFIXES);
         let (active, pause) = (self.left().unwrap_or_default(), self.pause_left().unwrap_or_default());
+        let asked = Instant::now();
         self.nft.apply(&document(&self.peers, active, pause), "isolating the device").await?;
+        self.written_in = asked.elapsed();
+        let before = self.left();
         let seen = self.look().await?.ok_or(Error::NotIsolated)?;
         self.baseline = seen.shape;
         let whole = seen.rules == (0..3).map(|chain| rules(chain).len()).sum::<usize>();
         let ended = self.ends.is_none() && seen.active.is_empty();
-        if whole && (ended || self.is_right(&seen)) {
+        if whole && (ended || self.is_right(&seen, before)) {
             Ok(())
         } else {
             Err(Error::NotIsolated)
@@ -505,15 +519,17 @@ mod tests {
         assert_eq!((seen.active.clone(), seen.rules), (vec![Some(899), Some(898)], 1));
         let peers: Vec<String> = seen.peers.iter().map(ToString::to_string).collect();
         assert_eq!(peers, ["198.51.100.7/32", "192.0.2.0/24"]);
-        assert!(seen.lasts(900) && !seen.lasts(902) && !seen.lasts(890));
+        assert!(seen.lasts(900..=900) && !seen.lasts(902..=902) && !seen.lasts(890..=890));
+        // Reading or writing took its time.
+        assert!(seen.lasts(890..=899) && seen.lasts(895..=920) && !seen.lasts(890..=895));
         let changed = |from: &str, to: &str| read(LISTING.replacen(from, to, 1).as_bytes()).unwrap();
         assert_eq!(changed("899", "12").shape, seen.shape);
         assert_eq!(changed(r#""packets":7"#, r#""packets":8"#).shape, seen.shape);
         assert_ne!(changed("drop\"", "accept\"").shape, seen.shape);
         assert_ne!(changed("198.51.100.7", "198.51.100.8").shape, seen.shape);
         // One that never ends, and one family alone.
-        assert!(!changed(r#","timeout":900,"expires":899"#, "").lasts(899));
-        assert!(!changed(r#"{"elem":{"val":"ipv4","timeout":900,"expires":899}},"#, "").lasts(898));
+        assert!(!changed(r#","timeout":900,"expires":899"#, "").lasts(899..=899));
+        assert!(!changed(r#"{"elem":{"val":"ipv4","timeout":900,"expires":899}},"#, "").lasts(898..=898));
     }
 
     proptest! {

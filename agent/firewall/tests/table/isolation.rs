@@ -8,7 +8,7 @@ use defender_firewall::isolation::{Check, Isolation};
 use defender_firewall::{Cidr, Error};
 
 use super::namespace::Answer::{Refused, Silence};
-use super::namespace::{inside, meets, run, sh, Peer};
+use super::namespace::{inside, meets, run, script, sh, Peer};
 use super::{config, started};
 
 const TABLE: &str = "inet defender_isolation";
@@ -198,6 +198,23 @@ fn an_agent_that_comes_back_knows_of_it() {
         tokio::time::sleep(seconds(1)).await;
         assert_eq!(last.check().await.unwrap(), Check::Idle);
         assert!(!sh(&format!("nft list table {TABLE}")).status.success(), "the table stayed");
+    });
+}
+
+#[test]
+fn a_slow_nft_is_no_fault() {
+    inside("isolation::a_slow_nft_is_no_fault", || async {
+        let directory = tempfile::tempdir().unwrap();
+        let nft = directory.path().join("nft");
+        // Longer than what rounding explains: as an emulated or busy processor takes.
+        script(&nft, "case \"$*\" in *list*) ;; *) sleep 4;; esac; exec /usr/sbin/nft \"$@\"");
+        let mut isolation = Isolation::new(&defender_firewall::Config { nft, ..config() });
+        isolation.isolate(&[], seconds(60), Duration::ZERO).await.unwrap();
+        assert_eq!(isolation.check().await.unwrap(), Check::Holds);
+        // Another's hand is told all the same.
+        run(&format!("nft delete element {TABLE} active '{{ ipv4 }}'"));
+        run(&format!("nft add element {TABLE} active '{{ ipv4 timeout 100s }}'"));
+        assert_eq!(isolation.check().await.unwrap(), Check::Repaired);
     });
 }
 
