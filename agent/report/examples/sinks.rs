@@ -192,19 +192,7 @@ fn main() {
             measure(name, count, one_by_one, |intake| syslog::run(config, intake));
         }
         let Some((_, port)) = &broker else { continue };
-        let config = mqtt::Config {
-            host: "127.0.0.1".to_owned(),
-            port: *port,
-            device: "camera".to_owned(),
-            topic: mqtt::DEFAULT_TOPIC.to_owned(),
-            format: mqtt::Format::default(),
-            login: None,
-            iot_hub: None,
-            twin: None,
-            token_lifetime: mqtt::TOKEN_LIFETIME,
-            keep_alive: Duration::from_secs(60),
-            tls: None,
-        };
+        let config = mqtt::Config::plain("127.0.0.1", *port, "camera");
         measure("MQTT, OCSF", count, one_by_one, |intake| mqtt::run(config, intake));
     }
     if let Some((mut child, _)) = broker {

@@ -56,18 +56,11 @@ fn broker(listener: &TcpListener) -> Vec<(String, String)> {
 /// What a broker, or a hub, gets of these records.
 fn captured(records: &[Record], connection_string: Option<&Path>) -> Vec<(String, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
     let config = mqtt::Config {
-        host: "127.0.0.1".into(),
-        port: listener.local_addr().unwrap().port(),
-        device: "device-1".into(),
-        topic: mqtt::DEFAULT_TOPIC.into(),
         format: Format::SecurityMessage,
-        login: None,
         iot_hub: connection_string.map(|file| mqtt::Hub::ConnectionString(file.to_owned())),
-        twin: None,
-        token_lifetime: mqtt::TOKEN_LIFETIME,
-        keep_alive: Duration::from_secs(60),
-        tls: None,
+        ..mqtt::Config::plain("127.0.0.1", port, "device-1")
     };
     let receiving = std::thread::spawn(move || broker(&listener));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

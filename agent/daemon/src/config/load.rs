@@ -264,6 +264,14 @@ impl Config {
                 let key = if provisioned { "dps_id_scope" } else { "connection_string_file" };
                 return Err(format!("[{name}] has a `{key}`, but IoT Hub needs `tls = true`"));
             }
+            if enabled
+                && name == "sink.mqtt"
+                && !hub
+                && !mqtt.configuration_keys.is_empty()
+                && !mqtt.topic.contains("{kind}")
+            {
+                return Err(format!("[{name}] has `configuration_keys`, but no `{{kind}}` in `topic` that would be `configuration`"));
+            }
             let nobody = [&mqtt.dps_key_file, &mqtt.certificate_file].map(|file| file.as_os_str().is_empty());
             if enabled && hub && provisioned && nobody == [true; 2] {
                 return Err(format!("[{name}] has a `dps_id_scope`, but neither `dps_key_file` nor `certificate_file` says who the device is"));

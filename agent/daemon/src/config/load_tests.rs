@@ -97,6 +97,14 @@ fn only_the_file_that_contradicts_is_left_out() {
     assert!(alone.problems.is_empty() && alone.config.sink.mqtt.enabled);
     let (_directory, alone) = loaded(&[&format!("{hub}tls = false\n")]);
     assert!(alone.problems[0].to_string().ends_with("IoT Hub needs `tls = true`"));
+    let key = "MCowBQYDK2VwAyEAFuUIDycA3upPJtlOIv6TXf28T9t7zdArGISs91PTcWs=";
+    let keys = format!("[sink.mqtt]\nenabled = true\nhost = \"b\"\nconfiguration_keys = [\"{key}\"]\n");
+    let (_directory, alone) = loaded(&[&keys]);
+    assert!(alone.problems.is_empty() && alone.config.sink.mqtt.configuration_keys[0].0 == key);
+    let (_directory, alone) = loaded(&[&format!("{keys}topic = \"t\"\n")]);
+    assert!(alone.problems[0].to_string().contains("no `{kind}` in `topic`"));
+    let (_directory, alone) = loaded(&[&keys.replace("MCow", "")]);
+    assert!(alone.problems[0].to_string().contains("not an Ed25519 public key"));
     let provisioned = "[sink.mqtt]\nenabled = true\ndps_id_scope = \"0ne1\"\n";
     let (_directory, alone) = loaded(&[&format!("{provisioned}dps_key_file = \"/k\"\n")]);
     assert!(alone.problems.is_empty() && alone.config.sink.mqtt.enabled);

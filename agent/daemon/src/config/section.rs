@@ -56,6 +56,7 @@ pub(super) fn kind(rust: &'static str) -> &'static str {
         "Vec<String>" | "Vec<PathBuf>" | "Option<Vec<String>>" => "array of strings",
         "Vec<AllowedPeripheral>" => "array of devices, classes and buses",
         "Vec<Prefix>" => "array of addresses or prefixes",
+        "Vec<VerifyingKey>" => "array of public keys",
         "Level" | "Option<Level>" => "`informational`, `low`, `medium`, `high` or `critical`",
         "SourceChoice" => "`auto`, `audit`, `ebpf`, `connector` or `poll`",
         "Option<ResponseChoice>" | "ResponseChoice" => "a response or an array of them: `none`, `block_source`, `block_destination`, `kill_process`, `run_hook`, `isolate`",

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::read;
 use super::section::section;
-use super::value::{Level, MqttFormat, Priority, SyslogFormat, Transport, Urgency};
+use super::value::{Level, MqttFormat, Priority, SyslogFormat, Transport, Urgency, VerifyingKey};
 
 /// Sections `sink.*`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -141,9 +141,12 @@ MqttSink {
     dps_group_key: bool = false,
     /// The service.
     dps_host: String = "global.azure-devices-provisioning.net".into(),
-    /// Let the hub's module twin set the periods of `high`, `medium` and `low` for this sink (`CollectorsCore_PriorityIntervals`), and
-    /// nothing else.
-    twin: bool = false,
+    /// Who may set from afar what [Configuration from afar](sinks.md#configuration-from-afar) lists, by documents that they have signed: Ed25519
+    /// public keys, base64 of the DER, of which each will do. Empty: nobody.
+    configuration_keys: Vec<VerifyingKey> = Vec::new(),
+    /// Let the hub's module twin set the periods of `high`, `medium` and `low` for this sink (`CollectorsCore_PriorityIntervals`) as well, though
+    /// nobody signs it.
+    unsigned_twin: bool = false,
     /// Port of the broker.
     port: u16 = 8883,
     /// Topic; `{device}` stands for the device id and `{kind}` for `alerts`, `events` or, with `format`, `security`.

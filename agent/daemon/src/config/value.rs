@@ -31,6 +31,21 @@ impl Serialize for Prefix {
     }
 }
 
+/// A public key that verifies configuration from afar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct VerifyingKey(pub String);
+
+impl read::Value for VerifyingKey {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Fault> {
+        let key = text(value)?;
+        #[cfg(feature = "mqtt")]
+        defender_report::mqtt::check_key(key)
+            .map_err(|error| Fault::new(value, format!("not an Ed25519 public key as `openssl pkey -pubout -outform DER | base64 -w0` writes it: {error}")))?;
+        Ok(Self(key.to_owned()))
+    }
+}
+
 /// An entry of the list of peripherals, such as `0781:5567` or `class:hid`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedPeripheral(pub Entry);

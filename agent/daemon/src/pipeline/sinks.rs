@@ -1,8 +1,8 @@
 //! The sinks of the configuration: each a task of its own behind a bounded queue.
 
 use std::net::IpAddr;
-#[cfg(any(feature = "mqtt", feature = "tls"))]
 use std::path::Path;
+#[cfg(feature = "mqtt")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +79,8 @@ impl Sinks {
     /// Starts the sinks that are switched on.
     pub(super) fn start(config: &Config, device: &DeviceIdentity) -> Self {
         let (spool, priorities) = (&config.spool, &config.priorities);
-        let (directory, kept) =
-            (config.agent.state_dir.join("spool"), config.agent.state_dir.join("iot-hub"));
+        let state = config.agent.state_dir.as_path();
+        let directory = state.join("spool");
         let run_dir = &config.agent.run_dir;
         let config = &config.sink;
         let (sender, notices) = mpsc::channel(NOTICES);
@@ -155,7 +155,7 @@ impl Sinks {
             let sink = &config.mqtt;
             let schedule = schedule(priorities, sink.alerts, sink.telemetry, sink.daily_kib);
             let limits = Limits { minimum: sink.minimum_level.0, schedule, ..Limits::default() };
-            this.spawn_mqtt(sink, device, limits, priorities, kept);
+            this.spawn_mqtt(sink, device, limits, priorities, state);
         }
         this
     }
@@ -213,7 +213,7 @@ impl Sinks {
         device: &DeviceIdentity,
         limits: Limits,
         periods: &config::Priorities,
-        kept: PathBuf,
+        state: &Path,
     ) {
         use defender_report::mqtt;
         if config.tls && !cfg!(feature = "tls") {
@@ -238,11 +238,16 @@ impl Sinks {
             topic: config.topic.clone(),
             format: if config.format.0 { mqtt::Format::SecurityMessage } else { mqtt::Format::Ocsf },
             login,
-            iot_hub: hub(config, &device.uid, kept),
-            twin: config.twin.then(|| mqtt::Twin {
+            iot_hub: hub(config, &device.uid, state.join("iot-hub")),
+            periods: mqtt::Periods {
                 periods: [periods.high_s, periods.medium_s, periods.low_s].map(Duration::from_secs),
                 alerts: level(config.alerts),
                 telemetry: level(config.telemetry),
+            },
+            unsigned_twin: config.unsigned_twin,
+            remote: (!config.configuration_keys.is_empty()).then(|| mqtt::Remote {
+                keys: config.configuration_keys.iter().map(|key| key.0.clone()).collect(),
+                kept: state.join("mqtt-configuration"),
             }),
             token_lifetime: mqtt::TOKEN_LIFETIME,
             keep_alive: Duration::from_secs(60),
@@ -261,7 +266,7 @@ impl Sinks {
         _: &DeviceIdentity,
         _: Limits,
         _: &config::Priorities,
-        _: PathBuf,
+        _: &Path,
     ) {
         self.refuse("mqtt", "MQTT");
     }

@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub(super) last_sent: Instant,
     /// Bytes sent that the sink's budget does not know of.
     pub(super) sent: usize,
+    /// It broke because of a packet that is longer than what is taken.
+    pub(super) overlong: bool,
     stream: Box<dyn Stream>,
     incoming: BytesMut,
     max_incoming: usize,
@@ -42,8 +44,16 @@ impl Connection {
         let (stream, peer) = stream::connect(host, config.port, config.tls()).await?;
         let target = stream::target(host, config.port);
         let incoming = BytesMut::new();
-        let mut opened =
-            Self { peer, target, last_sent: Instant::now(), sent: 0, stream, incoming, max_incoming };
+        let mut opened = Self {
+            peer,
+            target,
+            last_sent: Instant::now(),
+            sent: 0,
+            overlong: false,
+            stream,
+            incoming,
+            max_incoming,
+        };
         opened.send(&[Packet::Connect(connect)]).await?;
         let answer = tokio::time::timeout(PATIENCE, opened.receive()).await.map_err(|_| {
             Error::Timeout { target: opened.target.clone(), action: "log in to", after: PATIENCE }
@@ -82,7 +92,8 @@ impl Connection {
                 Ok(packet) => return Ok(packet),
                 Err(CodecError::InsufficientBytes(_)) => {}
                 Err(error) => {
-                    return Err(self.protocol(format!("the broker sends what is not MQTT 3.1.1: {error}")))
+                    self.overlong = matches!(error, CodecError::PayloadSizeLimitExceeded(_));
+                    return Err(self.protocol(format!("the broker sends what is not MQTT 3.1.1: {error}")));
                 }
             }
             match self.stream.read_buf(&mut self.incoming).await {

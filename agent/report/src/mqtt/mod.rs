@@ -15,6 +15,7 @@
 
 mod connection;
 mod iot_hub;
+mod remote;
 mod security_message;
 mod session;
 
@@ -26,9 +27,9 @@ use crate::record::Record;
 use crate::sink::Intake;
 use iot_hub::provisioning::History;
 pub use iot_hub::provisioning::Provisioning;
-pub use iot_hub::twin::Twin;
 pub use iot_hub::Hub;
 use iot_hub::Identity;
+pub use remote::{check_key, Periods, Remote};
 use session::{End, Session};
 
 /// The topic if nothing else is configured.
@@ -65,8 +66,12 @@ pub struct Config {
     pub login: Option<(String, String)>,
     /// A device or module of Azure IoT Hub; its host, topics and login take the place of those above.
     pub iot_hub: Option<Hub>,
-    /// Lets the hub's module twin set the periods of the sink.
-    pub twin: Option<Twin>,
+    /// The sink's periods, as the file has them.
+    pub periods: Periods,
+    /// Lets a hub's twin set them, though nobody signs it.
+    pub unsigned_twin: bool,
+    /// Who may configure the sink from afar: by a hub's twin, or under the topic's kind `configuration`.
+    pub remote: Option<Remote>,
     /// How long a token for the hub is good. It is renewed at half of that.
     pub token_lifetime: Duration,
     /// Longest silence on the connection; at least a second.
@@ -77,6 +82,27 @@ pub struct Config {
 }
 
 impl Config {
+    /// OCSF to a broker, at once, unencrypted and without a login.
+    #[must_use]
+    pub fn plain(host: &str, port: u16, device: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            device: device.to_owned(),
+            topic: DEFAULT_TOPIC.to_owned(),
+            format: Format::default(),
+            login: None,
+            iot_hub: None,
+            periods: Periods::default(),
+            unsigned_twin: false,
+            remote: None,
+            token_lifetime: TOKEN_LIFETIME,
+            keep_alive: Duration::from_secs(60),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
     /// The topic for `kind`. Characters that have a meaning in topics are taken out of the device's name.
     fn topic(&self, kind: &str) -> String {
         let device: String =
@@ -97,6 +123,7 @@ pub async fn run(config: Config, mut intake: Intake) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
     let mut unacknowledged: VecDeque<Record> = VecDeque::new();
     let mut history = History::default();
+    let mut state = remote::State::load(&config, &mut intake);
     loop {
         let hub = match &config.iot_hub {
             None => Ok(None),
@@ -104,7 +131,9 @@ pub async fn run(config: Config, mut intake: Intake) {
             Some(Hub::Provisioned(by)) => by.identity(&config, &mut intake, &mut history).await.map(Some),
         };
         let opened = match hub {
-            Ok(hub) => Session::open(&config, hub).await.inspect_err(|error| history.failed(error)),
+            Ok(hub) => {
+                Session::open(&config, hub, state.deaf).await.inspect_err(|error| history.failed(error))
+            }
             Err(error) => Err(error),
         };
         let outcome = match opened {
@@ -113,10 +142,13 @@ pub async fn run(config: Config, mut intake: Intake) {
                 intake.works();
                 intake.connected(session.connection.peer);
                 let before = intake.written();
-                let outcome = session.run(&mut intake, &mut unacknowledged).await;
+                let outcome = session.run(&mut intake, &mut state, &mut unacknowledged).await;
                 // A broker that takes a login and acknowledges nothing would be sent the same again and again.
                 if intake.written() > before || unacknowledged.is_empty() {
                     backoff.worked();
+                }
+                if session.connection.overlong {
+                    state.deafen(&mut intake);
                 }
                 outcome
             }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::iot_hub::{twin, Identity};
+use super::remote::State;
 use super::{security_message, Config, Format};
 use crate::error::Error;
 use crate::record::Record;
@@ -17,9 +18,9 @@ use crate::stream::PATIENCE;
 
 /// Records published and not acknowledged, at most.
 const WINDOW: usize = 32;
-/// Longest packet taken from a broker: it has nothing long to say to a client that subscribes to nothing.
+/// Longest packet taken from a broker that has nothing long to say: to a client that subscribes to nothing.
 const MAX_INCOMING: usize = 4096;
-/// The same of a hub that has a twin: desired and reported have at most 32 KiB each, names and times beside.
+/// The same of one that configures. A hub's desired and reported properties have at most 32 KiB each, names and times beside.
 const MAX_TWIN: usize = 128 << 10;
 /// How long a broker may take to acknowledge.
 const ACKNOWLEDGE: Duration = Duration::from_secs(30);
@@ -44,11 +45,13 @@ pub(super) struct Session<'a> {
     next_id: u16,
     ping_sent: Option<Instant>,
     oldest: Option<Instant>,
+    /// When what was configured from afar is to be looked at again.
+    expires: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
     /// Connects, logs in and says that the device is online.
-    pub(super) async fn open(config: &'a Config, hub: Option<Identity>) -> Result<Self, Error> {
+    pub(super) async fn open(config: &'a Config, hub: Option<Identity>, deaf: bool) -> Result<Self, Error> {
         let host = hub.as_ref().map_or(&config.host, |hub| &hub.host);
         let token = hub.as_ref().map_or(Ok(None), |hub| hub.token(config.token_lifetime))?;
         let mut connect =
@@ -66,8 +69,8 @@ impl<'a> Session<'a> {
             let status = config.topic("status");
             connect.last_will = Some(LastWill::new(status, "offline", QoS::AtLeastOnce, true));
         }
-        let twin = hub.is_some() && config.twin.is_some();
-        let longest = if twin { MAX_TWIN } else { MAX_INCOMING };
+        let twin = hub.is_some() && (config.unsigned_twin || config.remote.is_some());
+        let longest = if twin || config.remote.is_some() { MAX_TWIN } else { MAX_INCOMING };
         let connection = Connection::open(config, host, connect, longest).await?;
         let mut session = Self {
             config,
@@ -78,12 +81,18 @@ impl<'a> Session<'a> {
             next_id: 0,
             ping_sent: None,
             oldest: None,
+            expires: None,
         };
         // A hub keeps nothing, and knows by itself who is connected.
         if session.hub.is_none() {
             let mut online = Publish::new(config.topic("status"), QoS::AtMostOnce, "online");
             online.retain = true;
             session.connection.send(&[Packet::Publish(online)]).await?;
+        }
+        if let Some(topic) = session.configuration().filter(|_| !deaf) {
+            let mut subscribe = Subscribe::new(topic, QoS::AtMostOnce);
+            subscribe.pkid = u16::MAX;
+            session.connection.send(&[Packet::Subscribe(subscribe)]).await?;
         }
         if twin {
             let topics = twin::TOPICS.map(|topic| SubscribeFilter::new(topic.to_owned(), QoS::AtMostOnce));
@@ -100,8 +109,10 @@ impl<'a> Session<'a> {
     pub(super) async fn run(
         &mut self,
         intake: &mut Intake,
+        state: &mut State,
         unacknowledged: &mut VecDeque<Record>,
     ) -> Result<End, Error> {
+        self.expires = state.until();
         self.publish(unacknowledged.iter(), true).await?;
         let mut closing = false;
         loop {
@@ -124,7 +135,7 @@ impl<'a> Session<'a> {
                         }
                     }
                     Packet::PingResp => self.ping_sent = None,
-                    Packet::Publish(packet) => self.hear(intake, &packet).await?,
+                    Packet::Publish(packet) => self.hear(intake, state, &packet).await?,
                     // Nothing else is asked for.
                     _ => {}
                 },
@@ -137,27 +148,56 @@ impl<'a> Session<'a> {
                         closing = true;
                     }
                 }
-                () = tokio::time::sleep_until(due) => self.on_time().await?,
+                () = tokio::time::sleep_until(due) => {
+                    if self.expires.is_some_and(|at| at <= Instant::now()) {
+                        state.expire(intake);
+                        state.reschedule(self.config, intake);
+                        self.expires = state.until();
+                    }
+                    self.on_time().await?;
+                }
             }
         }
     }
 
-    /// A message of the hub's: only a twin has any for us.
-    async fn hear(&mut self, intake: &mut Intake, packet: &Publish) -> Result<(), Error> {
-        let Some(twin) = self.config.twin.as_ref().filter(|_| self.hub.is_some()) else { return Ok(()) };
-        let Some(outcome) = twin::apply(twin, &packet.topic, &packet.payload) else { return Ok(()) };
-        if let Some(periods) = outcome.periods {
-            intake.reschedule(periods);
+    /// The topic for configuration from afar. One that stands for every kind would bring back what is published.
+    fn configuration(&self) -> Option<String> {
+        let wanted =
+            self.config.remote.is_some() && self.hub.is_none() && self.config.topic.contains("{kind}");
+        wanted.then(|| self.config.topic("configuration"))
+    }
+
+    /// A message for us: of a twin, or configuration.
+    async fn hear(&mut self, intake: &mut Intake, state: &mut State, packet: &Publish) -> Result<(), Error> {
+        let config = self.config;
+        if self.configuration().is_some_and(|topic| topic == packet.topic) {
+            // Taken out of the topic, what was taken holds on. What becomes of it is in the events.
+            if !packet.payload.is_empty() {
+                let _ = state.take(config, &String::from_utf8_lossy(&packet.payload), intake);
+            }
+        } else if self.hub.is_some() {
+            let mut take = |envelope: &str| state.take(config, envelope, intake);
+            let allowed = twin::Allowed {
+                unsigned: config.unsigned_twin.then_some(config.periods.periods),
+                signed: if config.remote.is_some() { Some(&mut take) } else { None },
+            };
+            let Some(outcome) = twin::apply(allowed, &packet.topic, &packet.payload) else { return Ok(()) };
+            if outcome.periods.is_some() {
+                state.unsigned = outcome.periods;
+                state.reschedule(config, intake);
+            }
+            let report = Publish::new(twin::REPORT, QoS::AtMostOnce, outcome.report);
+            self.connection.send(&[Packet::Publish(report)]).await?;
         }
-        self.connection
-            .send(&[Packet::Publish(Publish::new(twin::REPORT, QoS::AtMostOnce, outcome.report))])
-            .await
+        self.expires = state.until();
+        Ok(())
     }
 
     /// When something is to be done though nothing happens.
     fn due(&self) -> Instant {
         let ping = self.ping_sent.map_or(self.connection.last_sent + self.keep_alive(), |at| at + PATIENCE);
         let due = self.oldest.map_or(ping, |oldest| ping.min(oldest + ACKNOWLEDGE));
+        let due = self.expires.map_or(due, |at| due.min(at));
         // Once it has come, what is missing is acknowledgements.
         self.renew.filter(|at| *at > Instant::now()).map_or(due, |at| due.min(at))
     }

@@ -68,20 +68,7 @@ impl Drop for Broker {
 }
 
 pub(super) fn config(port: u16) -> Config {
-    Config {
-        host: "127.0.0.1".to_owned(),
-        port,
-        device: "dev/1".to_owned(),
-        topic: DEFAULT_TOPIC.to_owned(),
-        format: Format::default(),
-        login: None,
-        iot_hub: None,
-        twin: None,
-        token_lifetime: TOKEN_LIFETIME,
-        keep_alive: Duration::from_secs(2),
-        #[cfg(feature = "tls")]
-        tls: None,
-    }
+    Config { keep_alive: Duration::from_secs(2), ..Config::plain("127.0.0.1", port, "dev/1") }
 }
 
 pub(super) fn start(config: Config) -> (SinkHandle, JoinHandle<()>) {

@@ -96,6 +96,12 @@ impl Intake {
         [inner.stats.dropped_alerts, inner.stats.dropped]
     }
 
+    /// Says something about a part of the sink.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn say(&self, kind: Kind, part: &str, words: String) {
+        self.notify(Health::new(kind, format!("{}.{part}", self.shared.name), words));
+    }
+
     /// Takes note of who is at the other end.
     pub(crate) fn connected(&mut self, peer: Option<IpAddr>) {
         if peer.is_some() {

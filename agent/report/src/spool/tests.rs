@@ -317,23 +317,7 @@ mod faults {
             let (sink, mut intake) = channel("sink.mqtt", Limits::default(), notices);
             spool.seat(&sink, &mut intake);
             let feeding = tokio::spawn(feed(Arc::clone(&spool), sink.clone()));
-            let sending = tokio::spawn(mqtt::run(
-                mqtt::Config {
-                    host: "127.0.0.1".to_owned(),
-                    port,
-                    device: "dev".to_owned(),
-                    topic: mqtt::DEFAULT_TOPIC.to_owned(),
-                    format: mqtt::Format::default(),
-                    login: None,
-                    iot_hub: None,
-                    twin: None,
-                    token_lifetime: Duration::from_secs(3600),
-                    keep_alive: Duration::from_secs(60),
-                    #[cfg(feature = "tls")]
-                    tls: None,
-                },
-                intake,
-            ));
+            let sending = tokio::spawn(mqtt::run(mqtt::Config::plain("127.0.0.1", port, "dev"), intake));
             let from = pushed;
             while pushed < from + RECORDS / KILLS {
                 writer.push(record(pushed, pushed % 10 == 0)).await;

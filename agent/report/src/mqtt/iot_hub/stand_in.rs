@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// The HMAC of a text by the openssl program, base64.
-pub(super) fn signature(key: &[u8], text: &str) -> String {
+pub(in crate::mqtt) fn signature(key: &[u8], text: &str) -> String {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("text");
@@ -33,40 +33,40 @@ pub(super) fn signature(key: &[u8], text: &str) -> String {
 
 /// Whom the hub knows, and how.
 #[derive(Clone)]
-pub(super) struct Rules {
+pub(in crate::mqtt) struct Rules {
     /// Its client id.
-    pub(super) client: String,
+    pub(in crate::mqtt) client: String,
     /// Its place in topics and resources.
-    pub(super) path: String,
+    pub(in crate::mqtt) path: String,
     /// What it signs with; `None`: its certificate says who it is.
-    pub(super) key: Option<Vec<u8>>,
+    pub(in crate::mqtt) key: Option<Vec<u8>>,
     /// What the provisioning service answers to each question: status and properties of the topic, and a body.
-    pub(super) provisioning: Option<Vec<(&'static str, String)>>,
+    pub(in crate::mqtt) provisioning: Option<Vec<(&'static str, String)>>,
 }
 
 /// What the hub's rules are asked of, and what it found.
 #[derive(Default)]
-pub(super) struct Seen {
-    pub(super) connections: usize,
-    pub(super) expiries: Vec<u64>,
-    pub(super) faults: Vec<String>,
-    pub(super) ended: usize,
+pub(in crate::mqtt) struct Seen {
+    pub(in crate::mqtt) connections: usize,
+    pub(in crate::mqtt) expiries: Vec<u64>,
+    pub(in crate::mqtt) faults: Vec<String>,
+    pub(in crate::mqtt) ended: usize,
     /// What clients reported to their twin.
-    pub(super) reported: Vec<serde_json::Value>,
+    pub(in crate::mqtt) reported: Vec<serde_json::Value>,
     /// Topics that the provisioning service was asked under.
-    pub(super) asked: Vec<String>,
+    pub(in crate::mqtt) asked: Vec<String>,
 }
 
 /// The front: one port for the hub and the service, which are told apart by the user name.
-pub(super) struct StandIn {
-    pub(super) port: u16,
-    pub(super) seen: Arc<Mutex<Seen>>,
+pub(in crate::mqtt) struct StandIn {
+    pub(in crate::mqtt) port: u16,
+    pub(in crate::mqtt) seen: Arc<Mutex<Seen>>,
     /// The twin's desired properties; a change goes to who listens.
-    pub(super) desired: watch::Sender<String>,
+    pub(in crate::mqtt) desired: watch::Sender<String>,
 }
 
 impl StandIn {
-    pub(super) async fn start(broker: u16, rules: Rules) -> Self {
+    pub(in crate::mqtt) async fn start(broker: u16, rules: Rules) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("an address").port();
         let seen = Arc::<Mutex<Seen>>::default();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::tests::{config, output, start, subscribe, wait_for, Broker};
 use super::stand_in::{Rules, StandIn};
 use super::*;
-use crate::mqtt::{Config, Twin};
+use crate::mqtt::{Config, Periods};
 use crate::sink::tests::record;
 use crate::sink::State;
 
@@ -138,9 +138,13 @@ async fn the_twin_sets_periods_and_is_told() {
     hub.desired.send_replace(
         r#"{"CollectorsCore_PriorityIntervals":"30,60,90","Process_Mode":1,"$version":1}"#.to_owned(),
     );
-    let twin = Twin { periods: [Duration::from_secs(3600); 3], alerts: None, telemetry: Some(1) };
-    let (handle, _task) =
-        start(Config { iot_hub: Some(Hub::ConnectionString(file)), twin: Some(twin), ..config(hub.port) });
+    let periods = Periods { periods: [Duration::from_secs(3600); 3], alerts: None, telemetry: Some(1) };
+    let (handle, _task) = start(Config {
+        iot_hub: Some(Hub::ConnectionString(file)),
+        periods,
+        unsigned_twin: true,
+        ..config(hub.port)
+    });
     let reported = |count: usize| {
         let seen = Arc::clone(&hub.seen);
         move |_: &crate::sink::Stats| seen.lock().expect("lock").reported.len() >= count
