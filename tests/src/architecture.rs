@@ -79,6 +79,15 @@ impl Architecture {
         }
     }
 
+    /// Ports that devices can be plugged into while it runs, by QEMU's name; none where its only bus takes them, as a PC's does.
+    #[must_use]
+    pub fn ports(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 => &[],
+            Self::Aarch64 => &["port0", "port1", "port2"],
+        }
+    }
+
     /// The kernel's first serial port in QEMU's machine.
     #[must_use]
     pub fn console(self) -> &'static str {

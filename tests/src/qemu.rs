@@ -234,6 +234,9 @@ impl Machine {
         qemu.arg("-netdev").arg(format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"));
         qemu.args(["-device", "virtio-net-pci,netdev=net,mac=52:54:00:77:00:02,romfile="]);
         qemu.args(["-device", "virtio-rng-pci"]);
+        for (chassis, port) in (1..).zip(image.architecture.ports()) {
+            qemu.arg("-device").arg(format!("pcie-root-port,id={port},chassis={chassis}"));
+        }
         let errors =
             File::create(setup.directory.join("qemu.log")).map_err(Error::io("cannot open QEMU's log"))?;
         let start = Instant::now();

@@ -23,6 +23,29 @@ ANY_OF_DISTRO_FEATURES:class-target = "systemd sysvinit"
 
 CVE_PRODUCT = "defender-project:defender"
 
+def defender_unsupported(d):
+    """Why the agent cannot be built for this machine, with what to change; nothing where it can."""
+    libc = d.getVar('TCLIBC')
+    if libc not in ('glibc', 'musl'):
+        return "it needs glibc or musl, and TCLIBC is '%s': set TCLIBC to one of them, or leave the agent out of the image" % libc
+    known = ('aarch64', 'arm', 'i586', 'i686', 'loongarch64', 'powerpc64', 'powerpc64le', 'riscv64', 'x86_64')
+    architecture, tune = d.getVar('TARGET_ARCH'), (d.getVar('TUNE_FEATURES') or '').split()
+    old = [feature for feature in tune if architecture == 'arm' and feature.startswith(('armv4', 'armv5'))]
+    if architecture not in known or old:
+        return "it needs 64-bit atomics and a standard library of Rust, and TARGET_ARCH is '%s'%s: choose a MACHINE " \
+               "with one of %s (ARM from ARMv6 on), or leave the agent out of the image" \
+               % (architecture, ' with ' + old[0] if old else '', ', '.join(known))
+    return None
+
+# Said for whatever asks for the agent, as the reason why nothing provides it.
+# nooelint: oelint.task.noanonpython - only while parsing can a recipe be skipped with a reason
+python () {
+    if not bb.data.inherits_class('native', d):
+        unsupported = defender_unsupported(d)
+        if unsupported:
+            raise bb.parse.SkipRecipe(unsupported)
+}
+
 # Optional sinks. Leaving one out leaves its code and its crates out.
 PACKAGECONFIG ??= "dbus mqtt tls"
 # On the build host it checks configurations and images; TLS is there for the checks of certificates.

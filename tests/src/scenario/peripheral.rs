@@ -27,11 +27,13 @@ pub(super) fn devices_come_and_go(world: &mut World<'_>) -> Result<()> {
         .and_then(|file| file.set_len(4 << 20))
         .map_err(Error::io(format!("cannot make {}", disk.display())))?;
     let before = machine.events("\"class_uid\":1010")?.len();
+    let ports = machine.setup().image.architecture.ports();
+    let port = |n: usize| ports.get(n).map(|port| format!(",bus={port}")).unwrap_or_default();
     let plug = [
         format!("drive_add 0 if=none,id=plugged,format=raw,file={}", disk.display()),
-        format!("device_add virtio-blk-pci,id=plug0,drive=plugged,serial={SERIAL}"),
-        "device_add virtio-keyboard-pci,id=plug1".to_owned(),
-        "device_add virtio-net-pci,id=plug2,mac=52:54:00:77:00:99,romfile=".to_owned(),
+        format!("device_add virtio-blk-pci,id=plug0,drive=plugged,serial={SERIAL}{}", port(0)),
+        format!("device_add virtio-keyboard-pci,id=plug1{}", port(1)),
+        format!("device_add virtio-net-pci,id=plug2,mac=52:54:00:77:00:99,romfile={}", port(2)),
     ];
     for command in &plug {
         let said = machine.monitor(command)?;

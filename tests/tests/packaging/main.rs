@@ -7,6 +7,7 @@ mod gate;
 mod installers;
 mod layer;
 mod lists;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::fs;
