@@ -14,6 +14,7 @@
 //! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
 //! | [`demo`] | the same as a narrated show |
 //! | [`bench`] | what watching costs, beside peers on the same machine |
+//! | [`servers`], [`faults`] | servers a device reports to; what arrives there when everything is taken away in turn |
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
@@ -25,6 +26,7 @@ pub mod control;
 pub mod demo;
 pub mod device;
 pub mod error;
+pub mod faults;
 pub mod image;
 pub mod lab;
 pub mod netns;
@@ -33,4 +35,5 @@ pub mod progress;
 pub mod python;
 pub mod qemu;
 pub mod scenario;
+pub mod servers;
 pub mod workspace;

@@ -25,7 +25,7 @@ Commands (all need root: they make network namespaces, and files that belong to 
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
-  bench WHAT       measure: exec, size, start, latency, block, posture or all of them; footprint
+  bench WHAT       measure: exec, size, start, latency, block, posture or all of them; footprint; faults
 
 Options
   --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
@@ -33,11 +33,12 @@ Options
   --agent FILE     agent binary (default: target/release/defender)
   --image KERNEL ROOTFS   boot these two, from a Buildroot or Yocto build, instead of assembling an image; what they must have:
                    docs/testing.md. --kernel FILE --rootfs FILE is the same
-  --only WORD      run only scenarios, and of bench exec only arms, with WORD in their name; may be repeated
+  --only WORD      run only scenarios, and of bench only arms of exec and runs of faults, with WORD in their name; may be repeated
   --jobs N         run: machines at once (default: one for each processor)
   --list           list the scenarios
   --rounds N       bench: rounds of exec, starts, repetitions of block
-  --count N        bench: executions per arm and round, alerts of each part of latency
+  --count N        bench: executions per arm and round, alerts of each part of latency, events of each part of faults
+  --kills N        bench faults: how often servers and the agent are killed
   --features-matrix  bench size: one build for each cargo feature left out (slow)
 
 Environment
@@ -59,6 +60,7 @@ struct Options {
     bench_words: Vec<String>,
     rounds: Option<u32>,
     count: Option<u64>,
+    kills: Option<u32>,
     features_matrix: bool,
 }
 
@@ -156,6 +158,7 @@ impl Options {
             agent: self.agent.clone().unwrap_or_else(|| workspace.agent()),
             rounds: self.rounds,
             count: self.count,
+            kills: self.kills,
             only: self.only.clone(),
             features_matrix: self.features_matrix,
         }
@@ -212,6 +215,7 @@ fn parse() -> Result<(String, Options)> {
                 options.rounds = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?);
             }
             Long("count") => options.count = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?),
+            Long("kills") => options.kills = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?),
             Long("features-matrix") => options.features_matrix = true,
             Value(word) if command.is_none() => command = Some(word.string().map_err(usage)?),
             Value(word) if command.as_deref() == Some("try") => {

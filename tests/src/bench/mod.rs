@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::command;
 use crate::error::{Error, Result};
+use crate::faults;
 use crate::progress;
 use crate::workspace::Workspace;
 
@@ -51,7 +52,9 @@ pub struct Options {
     pub rounds: Option<u32>,
     /// Executions per arm and round of `exec`, alerts of each part of `latency`; `None` for each one's default.
     pub count: Option<u64>,
-    /// Arms of `exec` with one of these words in their name; empty for all.
+    /// How often `faults` kills servers and the agent; `None` for its default.
+    pub kills: Option<u32>,
+    /// Arms of `exec`, runs of `faults` with one of these words in their name; empty for all.
     pub only: Vec<String>,
     /// `size` builds one binary per cargo feature as well.
     pub features_matrix: bool,
@@ -74,19 +77,30 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`.
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
-    if what != "footprint" && !["exec", "size", "start", "latency", "block", "posture", "all"].contains(&what)
-    {
+    let known = ["exec", "size", "start", "latency", "block", "posture", "all", "footprint", "faults"];
+    if !known.contains(&what) {
         return Err(Error::Usage(format!("no benchmark `{what}`")));
     }
     if !options.agent.is_file() {
         return Err(Error::Missing {
             what: options.agent.display().to_string(),
             next: "build it with `cargo build --release -p defender`, or name one with --agent".into(),
+        });
+    }
+    if what == "faults" {
+        machine::print(&options.agent);
+        return faults::run(&faults::Plan {
+            agent: options.agent,
+            directory: directory(),
+            count: options.count.unwrap_or(100_000),
+            kills: options.kills.unwrap_or(50),
+            outage: Duration::from_secs(45),
+            only: options.only,
         });
     }
     let bench = Bench::new(workspace, options)?;

@@ -332,6 +332,11 @@ impl Sinks {
     /// What sinks have to say since the last call.
     pub(super) fn changes(&mut self) -> Vec<Health> {
         let mut changes = std::mem::take(&mut self.refused);
+        if let Some(spool) =
+            self.spool.as_ref().filter(|_| changes.iter().any(|health| health.kind == Kind::Lost))
+        {
+            spool.told_missing();
+        }
         while let Ok(health) = self.notices.try_recv() {
             changes.push(health);
         }

@@ -4,15 +4,15 @@
 //! beforehand what it hands over, the spool says afterwards what it has, and the next run of the agent tells the difference. The file
 //! lies in the run directory, which every boot empties: with the boot its sequence numbers end too.
 //!
-//! Six numbers of eight bytes, little endian: alerts and other records handed over, the same of those that arrived, and the highest
-//! sequence number of either that arrived. It is one short write, which a SIGKILL does not cut.
+//! Eight numbers of eight bytes, little endian, always of alerts and of other records: handed over, arrived, the highest sequence number
+//! that arrived, and missing from earlier runs. It is one short write, which a SIGKILL does not cut.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-const LENGTH: usize = 48;
+const LENGTH: usize = 64;
 
 /// The account of this run.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Ledger {
     arrived: [u64; 2],
     /// Sequence number of the newest in the files.
     newest: [u64; 2],
+    /// What is missing from before.
+    owed: [u64; 2],
 }
 
 /// What the account of the last run says.
@@ -33,19 +35,26 @@ pub(super) struct Left {
     pub(super) missing: [u64; 2],
     /// Records with higher numbers are in the files all the same: they were not written down any more.
     pub(super) newest: [u64; 2],
+    /// What was missing before that run, and it had not told.
+    pub(super) owed: [u64; 2],
 }
 
 impl Ledger {
-    /// Reads what the last run left and begins anew.
+    /// Reads what the last run left and begins anew, with [`Ledger::owe`].
     pub(super) fn open(path: &Path) -> io::Result<(Self, Left)> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut bytes = [0; LENGTH];
         // A file that is shorter is a new one.
         let left = file.read_exact_at(&mut bytes, 0).map_or_else(|_| Left::default(), |()| read(&bytes));
-        let ledger = Self { file: Some(file), ..Self::default() };
-        ledger.write();
-        Ok((ledger, left))
+        Ok((Self { file: Some(file), ..Self::default() }, left))
+    }
+
+    /// So many alerts and other records are missing from before. They are owed until it has arrived that they are: a run that is killed
+    /// before that leaves them to the next one.
+    pub(super) fn owe(&mut self, missing: [u64; 2]) {
+        self.owed = missing;
+        self.write();
     }
 
     /// So many alerts and other records are handed over next.
@@ -68,7 +77,7 @@ impl Ledger {
     fn write(&self) {
         let Some(file) = &self.file else { return };
         let mut bytes = [0; LENGTH];
-        let numbers = [self.handed, self.arrived, self.newest];
+        let numbers = [self.handed, self.arrived, self.newest, self.owed];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers.iter().flatten()) {
             place.copy_from_slice(&number.to_le_bytes());
         }
@@ -78,13 +87,13 @@ impl Ledger {
 }
 
 fn read(bytes: &[u8; LENGTH]) -> Left {
-    let mut numbers = [0; 6];
+    let mut numbers = [0u64; 8];
     for (number, place) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
         *number = place.try_into().map_or(0, u64::from_le_bytes);
     }
-    let [alerts, others, alerts_arrived, others_arrived, alert, other] = numbers;
+    let [alerts, others, alerts_arrived, others_arrived, alert, other, alerts_owed, others_owed] = numbers;
     let missing = [alerts.saturating_sub(alerts_arrived), others.saturating_sub(others_arrived)];
-    Left { missing, newest: [alert, other] }
+    Left { missing, newest: [alert, other], owed: [alerts_owed, others_owed] }
 }
 
 #[cfg(test)]
@@ -101,19 +110,24 @@ mod tests {
         ledger.arrive([1, 2], [Some(7), Some(4)]);
         ledger.hand([2, 0]);
         drop(ledger);
-        let (_, left) = Ledger::open(&path).unwrap();
-        assert_eq!(left, Left { missing: [2, 3], newest: [7, 4] });
-        let (_, left) = Ledger::open(&path).unwrap();
-        assert_eq!(left, Left::default(), "said once");
+        let (mut ledger, left) = Ledger::open(&path).unwrap();
+        assert_eq!(left, Left { missing: [2, 3], newest: [7, 4], owed: [0, 0] });
+        ledger.owe([2, 3]);
+        ledger.hand([1, 1]);
+        let (mut ledger, left) = Ledger::open(&path).unwrap();
+        assert_eq!(left, Left { missing: [1, 1], newest: [0, 0], owed: [2, 3] });
+        ledger.owe([3, 4]);
+        ledger.owe([0, 0]);
+        assert_eq!(Ledger::open(&path).unwrap().1, Left::default(), "said once");
     }
 
     #[test]
     fn any_content_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("spool-ledger");
-        std::fs::write(&path, [0xff; 47]).unwrap();
+        std::fs::write(&path, [0xff; 63]).unwrap();
         assert_eq!(Ledger::open(&path).unwrap().1, Left::default());
-        std::fs::write(&path, [0xff; 48]).unwrap();
+        std::fs::write(&path, [0xff; 64]).unwrap();
         assert_eq!(Ledger::open(&path).unwrap().1.missing, [0, 0]);
     }
 }

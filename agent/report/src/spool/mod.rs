@@ -87,9 +87,21 @@ struct Inner {
     ledger: Ledger,
     /// Alerts and other records that the last run had and did not write.
     missing: [u64; 2],
+    told: Told,
     /// Alerts and other records that were taken in by this run.
     taken: [u64; 2],
     readers: Vec<Reader>,
+}
+
+/// Whether it is known that records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Told {
+    #[default]
+    No,
+    /// By one of the records that are handed over next.
+    Next,
+    /// By an alert of at most this sequence number.
+    By(u64),
 }
 
 #[derive(Debug)]
@@ -123,30 +135,44 @@ impl Spool {
                 ledger = open;
                 for lane in Lane::ALL {
                     let written = store.newer(lane, left.newest[lane as usize]);
-                    missing[lane as usize] = left.missing[lane as usize].saturating_sub(written);
+                    let lost = left.missing[lane as usize].saturating_sub(written);
+                    missing[lane as usize] = lost.saturating_add(left.owed[lane as usize]);
                 }
+                ledger.owe(missing);
             }
             Some(Err(error)) => tracing::warn!(%error, "what a crash takes is not counted"),
         }
-        let inner = Inner { store, ledger, missing, taken: [0; 2], readers: Vec::new() };
+        let inner =
+            Inner { store, ledger, missing, told: Told::default(), taken: [0; 2], readers: Vec::new() };
         Ok(Self { config, inner: Mutex::new(inner), filled: Notify::new() })
     }
 
-    /// Alerts and other records that the last run of the agent had numbered and not written when it was killed.
+    /// Alerts and other records that earlier runs of the agent had numbered and not written when they were killed.
     #[must_use]
     pub fn missing(&self) -> [u64; 2] {
         self.lock().missing
     }
 
+    /// An alert that tells of them is among the records [`Spool::expect`] hears of next. When it is in the files, nobody else need tell.
+    pub fn told_missing(&self) {
+        self.lock().told = Told::Next;
+    }
+
     /// Says which records `writer`, the queue in front of the spool, is handed next: what a crash then takes is known.
     pub fn expect<'r>(&self, writer: &SinkHandle, records: impl IntoIterator<Item = &'r Record>) {
-        let mut handed = [0; 2];
+        let (mut handed, mut newest) = ([0; 2], None);
         for record in records.into_iter().filter(|record| writer.wants(record)) {
             handed[Lane::of(record) as usize] += 1;
+            newest = if record.alert { Some(record.sequence) } else { newest };
         }
-        if handed != [0; 2] {
-            self.lock().ledger.hand(handed);
+        if handed == [0; 2] {
+            return;
         }
+        let inner = &mut *self.lock();
+        if let (Told::Next, Some(newest)) = (inner.told, newest) {
+            inner.told = Told::By(newest);
+        }
+        inner.ledger.hand(handed);
     }
 
     /// A panic while the lock is held cannot leave more than a record sent twice.
@@ -219,6 +245,10 @@ impl Spool {
         }
         let arrived = [inner.taken[0] + lost[0], inner.taken[1] + lost[1]];
         inner.ledger.arrive(arrived, newest);
+        if matches!((inner.told, newest[0]), (Told::By(teller), Some(newest)) if newest >= teller) {
+            inner.told = Told::No;
+            inner.ledger.owe([0; 2]);
+        }
         let evicted = inner.store.evict();
         inner.miss(&evicted);
         drop(inner);

@@ -186,10 +186,17 @@ async fn what_a_kill_finds_on_its_way_is_counted_by_the_next_run() {
     assert_eq!(agent.spool.missing(), [2, 8]);
     assert_eq!(agent.take().await.len(), 10);
     agent.stop().await;
+    // Nobody has told so far.
+    let agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    assert_eq!(agent.spool.missing(), [2, 8]);
+    agent.spool.told_missing();
+    agent.spool.expect(&agent.writer, [&record(100, true)]);
+    agent.push(100..101, true).await;
+    agent.kill();
     let agent = Agent::start(&place, 1 << 20, Severity::Informational);
     assert_eq!(agent.spool.missing(), [0, 0], "said once");
     // Written, and killed before that could be written down.
-    let third = records(20..24);
+    let third = records(120..124);
     agent.spool.expect(&agent.writer, &third);
     for record in &third {
         agent.spool.lock().store.append(Lane::of(record), [record], &mut 0).unwrap();
