@@ -3,7 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`audit`] | the audit source: complete |
-//! | [`ebpf`] | programs in the kernel and a ring buffer, opt-in; behind the cargo feature `ebpf` |
+//! | [`ebpf`] | programs in the kernel and a ring buffer; behind the cargo feature `ebpf` |
 //! | [`connector`] | the proc connector: details may be gone before they are read |
 //! | [`poll`] | polling of `/proc` |
 //! | [`procfs`] | `/proc`, for start-up, for the connector and for polling |
@@ -11,9 +11,11 @@
 //! | `module_file` | which file a kernel module came from |
 //! | [`writers`] | who wrote to a file, for the file sensor |
 //! | [`sensor`] | picks a source, runs it, falls back |
+//! | `active` | the source in force |
 //! | [`preference`] | which sources are tried, in which order |
 //! | [`recording`] | audit log text instead of a live kernel, for `replay` |
 
+mod active;
 pub(crate) mod audit;
 pub(crate) mod connector;
 mod directory;

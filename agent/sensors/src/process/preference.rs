@@ -5,7 +5,7 @@ use defender_model::process::Source;
 /// Which source the configuration asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preference {
-    /// The best that works: audit, then connector, then polling.
+    /// The best that works: audit, which tells of logins, files and modules besides; then eBPF, connector, polling.
     #[default]
     Auto,
     /// Audit netlink, else nothing better than polling.
@@ -22,6 +22,9 @@ impl Preference {
     /// Sources to try, best first. Polling always works, so a device is never left without a process sensor.
     pub(super) const fn order(self) -> &'static [Source] {
         match self {
+            Self::Auto if cfg!(feature = "ebpf") => {
+                &[Source::Audit, Source::Ebpf, Source::EbpfEntry, Source::Connector, Source::Poll]
+            }
             Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],
             Self::Audit => &[Source::Audit, Source::Poll],
             Self::Ebpf => &[Source::Ebpf, Source::EbpfEntry, Source::Audit, Source::Connector, Source::Poll],
