@@ -53,6 +53,8 @@ PACKAGECONFIG:class-native ??= "tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
 PACKAGECONFIG[mqtt] = "--features mqtt"
+# For 64-bit little-endian kernels; tested on x86-64.
+PACKAGECONFIG[ebpf] = "--features ebpf"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
 # One member of the workspace; the others of its members are libraries of it, or host tools.

@@ -162,7 +162,8 @@ pub(super) fn auditd_comes_and_goes(world: &mut World<'_>) -> Result<()> {
 }
 
 /// Until the agent says over D-Bus that process events come from there.
-fn source_becomes(machine: &mut Machine, names: &[&str]) -> Result<()> {
+/// Waits until `ProcessSource` on D-Bus is one of these.
+pub(super) fn source_becomes(machine: &mut Machine, names: &[&str]) -> Result<()> {
     machine.wait(&format!("the process source is {}", names.join(" or ")), RECOVERY, |machine| {
         let reply = machine.ok(
             "dbus-send --system --print-reply=literal --dest=org.defender.Agent1 /org/defender/Agent1 \

@@ -4,6 +4,7 @@
 mod attack;
 mod benign;
 mod configuration;
+mod ebpf;
 mod faults;
 mod harness;
 mod intrusion;
@@ -106,6 +107,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "clock_jumps", on: BUSYBOX, agent: true, run: faults::clock_jumps },
     Scenario { name: "bad_configuration", on: BOTH, agent: true, run: faults::bad_configuration },
     Scenario { name: "bad_rule", on: BUSYBOX, agent: true, run: faults::bad_rule },
+    Scenario {
+        name: "ebpf_with_and_without_btf",
+        on: BOTH,
+        agent: true,
+        run: ebpf::ebpf_with_and_without_btf,
+    },
     Scenario { name: "auditd_comes_and_goes", on: SYSTEMD, agent: true, run: faults::auditd_comes_and_goes },
     Scenario {
         name: "every_exec_is_reported_once",

@@ -160,7 +160,7 @@ section! { "process"
 Process {
     /// Watch processes.
     enabled: bool = true,
-    /// Where events come from. `auto` takes audit, else the proc connector, else polling, and says in `defender status` why.
+    /// Where events come from. `auto` takes audit, else eBPF, else the proc connector, else polling, and says in `defender status` why.
     /// `ebpf` needs the cargo feature of that name, else it is as `auto`; events of a kernel without BTF bear `ebpf_entry`.
     source: SourceChoice = SourceChoice(defender_sensors::process::Preference::Auto),
     /// Report the end of processes too.

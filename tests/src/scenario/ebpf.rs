@@ -1,0 +1,67 @@
+//! Process events by eBPF on the image's kernel: with its BTF, and with that hidden.
+
+use std::time::Duration;
+
+use crate::device::class;
+use crate::error::Result;
+use crate::image::Flavour;
+use crate::qemu::Machine;
+
+use super::faults::source_becomes;
+use super::{configuration, expect, World};
+
+const REPORT: Duration = Duration::from_secs(15);
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// As docs/operations.md has it.
+const DROP_IN: &str =
+    "[Service]\nAmbientCapabilities=CAP_BPF CAP_PERFMON\nCapabilityBoundingSet=CAP_BPF CAP_PERFMON\n\
+                       SystemCallFilter=bpf perf_event_open\n";
+const DROP_IN_FILE: &str = "/run/systemd/system/defender.service.d/ebpf.conf";
+/// `CAP_PERFMON` and `CAP_BPF` (linux/capability.h).
+const LOADING: u64 = 1 << 38 | 1 << 39;
+
+pub(super) fn ebpf_with_and_without_btf(world: &mut World<'_>) -> Result<()> {
+    let file = "conf.d/99-validation.toml";
+    let machine = world.machine()?;
+    let systemd = machine.flavour() == Flavour::Systemd;
+    if systemd {
+        machine.ok(&format!("mkdir -p $(dirname {DROP_IN_FILE})"))?;
+        machine.write_file(DROP_IN_FILE, 0o644, DROP_IN.as_bytes())?;
+        machine.ok("systemctl daemon-reload")?;
+    }
+    configuration::with(world, file, "[process]\nsource = \"ebpf\"\n", |world| {
+        let machine = world.machine()?;
+        source_becomes(machine, &["ebpf"])?;
+        let pid = machine.agent_pid()?.unwrap_or_default();
+        let held = machine.ok(&format!("sed -n 's/^Cap\\(Eff\\|Prm\\|Amb\\):.//p' /proc/{pid}/status"))?;
+        let kept = held
+            .lines()
+            .any(|set| u64::from_str_radix(set.trim(), 16).map_or(true, |set| set & LOADING != 0));
+        expect(!kept, || format!("what loads programs is not given up: {held}"))?;
+        sees(machine, "seen-with-btf", "ebpf")?;
+        machine.ok(&format!("mount --bind /dev/null {BTF}"))?;
+        let hidden = without(machine);
+        machine.ok(&format!("umount {BTF}"))?;
+        if systemd {
+            machine.ok(&format!("rm {DROP_IN_FILE} && systemctl daemon-reload"))?;
+        }
+        hidden
+    })
+}
+
+fn without(machine: &mut Machine) -> Result<()> {
+    machine.agent_service("restart")?;
+    machine.wait_armed()?;
+    source_becomes(machine, &["ebpf_entry"])?;
+    sees(machine, "seen-without-btf", "ebpf_entry")
+}
+
+fn sees(machine: &mut Machine, marker: &str, provider: &str) -> Result<()> {
+    machine.run(&format!("busybox echo {marker}"))?;
+    let what = format!("{provider} reports a program with its arguments");
+    let event = machine.event(&what, marker, REPORT, |e| {
+        e.class() == class::PROCESS && e.at("/metadata/log_provider") == provider
+    })?;
+    let line = event.at("/process/cmd_line").as_str().unwrap_or_default();
+    expect(line == format!("busybox echo {marker}"), || event.0.to_string())
+}
