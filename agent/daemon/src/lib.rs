@@ -28,6 +28,7 @@
 //! | `small_file` | small files, read within a bound and replaced whole |
 //! | `stop` | how the agent is told to stop |
 //! | [`supply`] | which data sources of rules the sensors supply |
+//! | [`tally`] | how services are watched and what they submit, for the status |
 //! | `wire` | requests, replies and shown events from JSON |
 
 mod allocator;
@@ -58,4 +59,5 @@ pub mod services;
 mod small_file;
 mod stop;
 pub mod supply;
+pub mod tally;
 mod wire;

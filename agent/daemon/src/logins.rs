@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use defender_model::time::Timestamp;
 use defender_sensors::file::Status;
-use defender_sensors::login::report::Report;
+use defender_sensors::login::report::{Inbox, Reports};
 use defender_sensors::login::sensor;
 use defender_sensors::login::tail::Position;
 use defender_sensors::Outlet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub struct Handle {
     /// What it does.
     pub status: Arc<Mutex<Status>>,
     /// Where it takes reports from other sources.
-    pub reports: mpsc::Sender<Report>,
+    pub reports: Reports,
 }
 
 /// Reports of other sources that wait for the sensor.
@@ -41,9 +41,9 @@ const WAITING: usize = 64;
 
 /// A handle of the sensor that is to run, and what [`start`] reads the handle's reports from.
 #[must_use]
-pub fn open() -> (Handle, mpsc::Receiver<Report>) {
-    let (reports, receiver) = mpsc::channel(WAITING);
-    (Handle { status: Arc::default(), reports }, receiver)
+pub fn open() -> (Handle, Inbox) {
+    let (reports, inbox) = Reports::channel(WAITING);
+    (Handle { status: Arc::default(), reports }, inbox)
 }
 
 /// Starts the sensor and the task that keeps its positions. The sensor's task may be aborted; the other ends after it.
@@ -51,7 +51,7 @@ pub fn start(
     config: &Config,
     datagrams: Option<UnixDatagram>,
     status: Arc<Mutex<Status>>,
-    reports: mpsc::Receiver<Report>,
+    reports: Inbox,
     clock: fn() -> Timestamp,
     outlet: Outlet,
 ) -> [JoinHandle<()>; 2] {

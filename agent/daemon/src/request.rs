@@ -300,6 +300,10 @@ pub struct StatusReport {
     pub packet_filter: NetworkStatus,
     /// The watch on kernel modules.
     pub modules: NetworkStatus,
+    /// The watch on services.
+    pub services: NetworkStatus,
+    /// What other services submitted.
+    pub submissions: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -325,6 +329,8 @@ pub struct ProcessStatus {
     pub lost: u64,
     /// Processes in the table.
     pub table: u64,
+    /// What was told of, and what became of it.
+    pub counters: Vec<(String, u64)>,
 }
 
 /// One sensor.
@@ -357,8 +363,12 @@ pub struct EventCounts {
     pub remediations: u64,
     /// Statements of the agent about itself.
     pub health: u64,
-    /// Observations that found no room in the pipeline.
+    /// Statements of sensors that found no room in the pipeline. Events wait for it.
     pub dropped: u64,
+    /// Events that came from sensors and other services, of every kind.
+    pub received: u64,
+    /// Records made of them and of what the agent itself has to say: as many as sequence numbers given out since start.
+    pub emitted: u64,
 }
 
 /// Rules loaded.
@@ -397,6 +407,10 @@ pub struct SinkStatus {
     pub name: String,
     /// `ok` or `retrying`.
     pub state: String,
+    /// Records handed to it, by the pipeline or by the spool: `written`, `dropped` or `waiting`.
+    pub handed: u64,
+    /// Records in its queue, or in its hands.
+    pub waiting: u64,
     /// Records written.
     pub written: u64,
     /// Records lost.
@@ -412,14 +426,14 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, modules, events, rules, firewall, sinks, confinement }
-    ProcessStatus { source, detail, declined, lost, table }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, modules, services, submissions, events, rules, firewall, sinks, confinement }
+    ProcessStatus { source, detail, declined, lost, table, counters }
     NetworkStatus { modes, lacks, counters }
-    EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped }
+    EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped, received, emitted }
     RulesStatus { loaded, errors }
     FirewallStatus { ready, error, isolation }
     IsolationStatus { seconds_left, reason }
-    SinkStatus { name, state, written, dropped, spooled, lag_s, next_try_s, last_error }
+    SinkStatus { name, state, handed, waiting, written, dropped, spooled, lag_s, next_try_s, last_error }
 }
 
 /// Something that watchers are told at once (D-Bus signals).
@@ -535,6 +549,8 @@ mod tests {
         let sink = SinkStatus {
             name: "mqtt".into(),
             state: "ok".into(),
+            handed: 9,
+            waiting: 6,
             written: 1,
             dropped: 2,
             spooled: 3,
@@ -562,6 +578,7 @@ mod tests {
                 declined: vec!["w".into()],
                 lost: 6,
                 table: 7,
+                counters: vec![("produced".into(), 1)],
             },
             logins: part("l"),
             network: part("n"),
@@ -569,6 +586,8 @@ mod tests {
             peripherals: part("p"),
             packet_filter: part("q"),
             modules: part("m"),
+            services: part("s"),
+            submissions: part("u"),
             events: EventCounts {
                 process: 1,
                 authentication: 2,
@@ -579,6 +598,8 @@ mod tests {
                 remediations: 6,
                 health: 7,
                 dropped: 8,
+                received: 10,
+                emitted: 11,
             },
             rules: RulesStatus { loaded: 252, errors: vec!["r".into()] },
             firewall: FirewallStatus {

@@ -29,6 +29,7 @@ use crate::confinement::{self, landlock, Capability, Confinement, Setting, State
 use crate::control::{self, Operators};
 use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
+use crate::tally::Tally;
 use crate::{
     allocator, device, files, logins, network, onlooker, packet_filter, peripherals, posture, profile, rules,
     services, stop,
@@ -140,6 +141,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
+    let (watched, submissions) = (Tally::default(), Tally::default());
     let parts = Parts {
         device: device::identify(Path::new("/"), &config.device.id),
         detector,
@@ -151,6 +153,8 @@ pub fn run(options: &Options) -> ExitCode {
         logins: logins.0,
         packet_filter: packet_filter.as_ref().map(FirewallSensor::status),
         modules: modules.as_ref().map(ModuleSensor::status),
+        services: config.services.enabled.then(|| watched.status()),
+        submissions: (cfg!(feature = "dbus") && config.dbus.enabled).then(|| submissions.status()),
         disturbed: Arc::clone(&disturbed.blocks),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
         clock: wall_clock,
@@ -166,6 +170,8 @@ pub fn run(options: &Options) -> ExitCode {
         packet_filter,
         modules,
         disturbed,
+        services: watched,
+        submissions,
         syslog,
         reports: logins.1,
         control,
@@ -186,8 +192,10 @@ struct Opened {
     packet_filter: Option<FirewallSensor>,
     modules: Option<ModuleSensor>,
     disturbed: packet_filter::Disturbed,
+    services: Tally,
+    submissions: Tally,
     syslog: Option<UnixDatagram>,
-    reports: Option<tokio::sync::mpsc::Receiver<defender_sensors::login::report::Report>>,
+    reports: Option<defender_sensors::login::report::Inbox>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
 }
@@ -224,7 +232,7 @@ async fn serve(parts: Parts, opened: Opened) {
         tokio::spawn(network::run(sensor, config.clone(), outlet.clone(), disturbed, stopped));
     }
     let operators = operators(&config);
-    let mut tasks = services::start(&config, wall_clock, orders, &outlet);
+    let mut tasks = services::start(&config, wall_clock, orders, &outlet, &opened.services);
     let mut kept = None;
     if let Some(listener) = opened.control {
         let outlet = outlet.clone();
@@ -243,6 +251,7 @@ async fn serve(parts: Parts, opened: Opened) {
             operators,
             config.dbus.submissions_per_second,
             outlet.clone(),
+            opened.submissions,
         );
         tasks.push(tokio::spawn(async move {
             serving.await;

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use defender_daemon::control::Operators;
 use defender_daemon::dbus::{serve, NAME, PATH};
 use defender_daemon::request::{BlockedAddress, Desk, IsolationStatus, Notice, Reply, Request, StatusReport};
+use defender_daemon::tally::Tally;
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::service::Submitted;
 use defender_model::severity::Severity;
-use defender_sensors::{Observation, Outlet};
+use defender_sensors::{balance, Observation, Outlet};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -192,6 +193,7 @@ struct Agent {
     status: Arc<Mutex<StatusReport>>,
     blocks: Arc<Mutex<Vec<Request>>>,
     health: mpsc::Receiver<Observation>,
+    tally: Tally,
 }
 
 impl Agent {
@@ -245,8 +247,9 @@ impl Agent {
             }
         });
         let (outlet, health) = Outlet::channel(16);
-        tokio::spawn(serve(desk.clone(), Some(bus.address()), operators, SUBMISSIONS, outlet));
-        Self { desk, status, blocks, health }
+        let tally = Tally::default();
+        tokio::spawn(serve(desk.clone(), Some(bus.address()), operators, SUBMISSIONS, outlet, tally.clone()));
+        Self { desk, status, blocks, health, tally }
     }
 
     fn ours(bus: &Bus) -> Self {
@@ -657,7 +660,7 @@ async fn a_flood_of_submissions_is_bounded_told_and_leaves_others_be() {
         println!("skipped: needs root, to own the name under the image's policy and to call as another user");
         return;
     }
-    let Agent { mut health, .. } = Agent::ours(&bus);
+    let Agent { mut health, tally, .. } = Agent::ours(&bus);
     let taken = Arc::new(Mutex::new((0, 0, 0)));
     let heard = Arc::clone(&taken);
     tokio::spawn(async move {
@@ -709,6 +712,9 @@ async fn a_flood_of_submissions_is_bounded_told_and_leaves_others_be() {
     let verified: bool = operator.call("Block", &("192.0.2.9", 0u32, "")).await.unwrap();
     assert!(verified);
     let refused: u64 = timeout(PATIENCE * 4, flood).await.unwrap().unwrap();
+    let counters = tally.status().lock().unwrap().counters.clone();
+    assert_eq!(balance::sides(counters.clone()), Some((FLOOD + 3, FLOOD + 3)), "{counters:?}");
+    assert!(counters.contains(&("delivered", FLOOD + 3 - refused)), "{counters:?}");
     let most = BURST + u64::from(SUBMISSIONS) * (began.elapsed().as_secs() + 1);
     let told = Instant::now();
     loop {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use defender_daemon::clock::wall_clock;
 use defender_daemon::services::bus::{watch, Watch};
+use defender_daemon::tally::Tally;
 use defender_model::event::{Event, EventKind};
 use defender_model::health::Kind;
 use defender_model::service::{ServiceActivity, ServiceChange};
@@ -155,7 +156,13 @@ impl Sensor {
         let (outlet, heard) = Outlet::channel(64);
         let (send, orders) = mpsc::channel(4);
         let units = ["nftables.service", "absent.service"].map(str::to_owned).to_vec();
-        let asked = Watch { units, address: Some(bus.address()), clock: wall_clock, orders: Some(send) };
+        let asked = Watch {
+            units,
+            address: Some(bus.address()),
+            clock: wall_clock,
+            orders: Some(send),
+            tally: Tally::default(),
+        };
         tokio::spawn(async move {
             watch(asked, outlet).await;
         });

@@ -10,10 +10,13 @@
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //! | [`peripheral`] | kernel uevents, `/sys` | devices plugged in and pulled out |
 //!
+//! [`balance`] holds the sheet that each of them keeps of what its source produced.
+//!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
 
 mod accounts;
+pub mod balance;
 pub mod budget;
 pub mod file;
 pub mod firewall;

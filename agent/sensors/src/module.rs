@@ -17,6 +17,7 @@ use defender_model::text;
 use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::file::Status;
 use crate::{Observation, Outlet};
@@ -67,6 +68,7 @@ pub struct ModuleSensor {
     /// From audit; `None` once there is nobody.
     told: Option<mpsc::Receiver<Told>>,
     budget: Budget,
+    seen: u64,
     sent: u64,
     status: Arc<Mutex<Status>>,
 }
@@ -79,6 +81,7 @@ impl ModuleSensor {
             known: read(&settings),
             told: None,
             budget: Budget::new(EVENTS_PER_SECOND, Instant::now()),
+            seen: 0,
             sent: 0,
             status: Arc::default(),
             settings,
@@ -186,6 +189,7 @@ impl ModuleSensor {
     }
 
     fn send(&mut self, time: Timestamp, activity: ModuleActivity, out: &mut Vec<Observation>) {
+        self.seen += 1;
         if self.budget.admits(Instant::now()) {
             self.sent += 1;
             out.push(Observation::Event(Event::new(time, activity.into())));
@@ -196,8 +200,10 @@ impl ModuleSensor {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.modes = vec![self.mode()];
         let loaded = self.known.as_ref().map_or(0, HashSet::len) as u64;
-        status.counters =
-            vec![("loaded", loaded), ("sent", self.sent), ("over_bound", self.budget.refused())];
+        let (delivered, over_bound) = (self.sent, self.budget.refused());
+        let balance = Balance { produced: self.seen, delivered, over_bound, ..Balance::default() };
+        status.counters = vec![("loaded", loaded)];
+        status.counters.extend(balance.counters());
     }
 }
 

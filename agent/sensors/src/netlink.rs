@@ -174,6 +174,26 @@ impl Socket {
         }
     }
 
+    /// How many datagrams for this socket the kernel had no room for, since it was opened; `None` before Linux 4.12, which does not tell.
+    /// It is a 32-bit counter that wraps (`SK_MEMINFO_DROPS` of `SO_MEMINFO`, linux/sock_diag.h).
+    fn drops(&self) -> Option<u32> {
+        const SO_MEMINFO: libc::c_int = 55;
+        const DROPS: usize = 8;
+        let mut figures = [0u32; DROPS + 1];
+        let mut length = size_of_val(&figures) as libc::socklen_t;
+        // SAFETY: the figures live through the call, which is told how many bytes they take.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_MEMINFO,
+                figures.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        (result == 0 && length as usize == size_of_val(&figures)).then_some(figures[DROPS])
+    }
+
     /// Sends one request to the kernel and returns its sequence number.
     pub(crate) fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
@@ -347,6 +367,38 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What the kernel dropped of what was for a sensor, over all sockets that it had.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Drops {
+    /// The kernel's counter at the last look.
+    last: u32,
+    total: u64,
+}
+
+impl Drops {
+    /// Looks at the socket's counter. `overrun`: the kernel has just said that it dropped something, which is at least one where it does
+    /// not count.
+    pub(crate) fn look(&mut self, socket: &Socket, overrun: bool) {
+        match socket.drops() {
+            Some(now) => {
+                self.total += u64::from(now.wrapping_sub(self.last));
+                self.last = now;
+            }
+            None => self.total += u64::from(overrun),
+        }
+    }
+
+    /// Another socket, which counts from zero, takes the place of the last one.
+    pub(crate) fn renew(&mut self) {
+        self.last = 0;
+    }
+
+    /// Datagrams dropped.
+    pub(crate) const fn total(self) -> u64 {
+        self.total
     }
 }
 

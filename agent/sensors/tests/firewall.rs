@@ -14,6 +14,7 @@ use defender_model::event::EventKind;
 use defender_model::health::{Health, Kind};
 use defender_model::kernel::{FirewallChange, RuleChange};
 use defender_model::time::Timestamp;
+use defender_sensors::balance;
 use defender_sensors::file::Status;
 use defender_sensors::firewall::{FirewallSensor, Settings};
 use defender_sensors::process::Directory;
@@ -98,6 +99,8 @@ impl Scene {
 
     fn counter(&self, name: &str) -> u64 {
         let status = self.status.lock().unwrap();
+        let (produced, rest) = balance::sides(status.counters.iter().copied()).unwrap();
+        assert_eq!(produced, rest, "{status:?}");
         status.counters.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
@@ -259,7 +262,7 @@ fn what_was_lost_is_found_by_reading_anew() {
     };
     assert!(change.effect.contains("ruleset_flushed"), "{change:?}");
     assert!(change.summary.ends_with("told by reading everything anew"), "{}", change.summary);
-    assert!(scene.counter("overruns") > 0);
+    assert!(scene.counter("overruns") > 0 && scene.counter("dropped_kernel") > 100);
     nft("add table inet after\n");
     while scene.next().table != "after" {}
     assert!(scene.notes.iter().any(|note| note.kind == Kind::Lost), "{:?}", scene.notes);

@@ -9,6 +9,8 @@ use defender_model::severity::Severity;
 use defender_model::text::{printable, truncate};
 use defender_model::time::Timestamp;
 
+use defender_sensors::balance;
+
 use crate::request::{BlockedAddress, SinkStatus, StatusReport};
 use crate::wire::{wire, Wire as _};
 
@@ -34,6 +36,7 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     };
     row(out, "processes", &format!("{source}; {} lost, {} known", process.lost, process.table))?;
     rows(out, "  not used", &process.declined)?;
+    figures(out, &process.counters)?;
     let sensors = [
         ("logins", &report.logins),
         ("network", &report.network),
@@ -41,15 +44,13 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         ("peripherals", &report.peripherals),
         ("packet filter", &report.packet_filter),
         ("modules", &report.modules),
+        ("services", &report.services),
+        ("submitted", &report.submissions),
     ];
     for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;
         rows(out, "  missing", &sensor.lacks)?;
-        if !sensor.counters.is_empty() {
-            let counters: Vec<String> =
-                sensor.counters.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            row(out, "  counted", &counters.join(", "))?;
-        }
+        figures(out, &sensor.counters)?;
     }
     let events = &report.events;
     let counts = [
@@ -64,6 +65,7 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     ];
     let mut seen: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     seen.push(format!("{} dropped", events.dropped));
+    seen.push(format!("{} received, {} emitted", events.received, events.emitted));
     row(out, "events", &seen.join(", "))?;
     row(out, "rules", &format!("{} loaded", report.rules.loaded))?;
     rows(out, "  left out", &report.rules.errors)?;
@@ -80,13 +82,44 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
     rows(out, "confinement", &report.confinement)
 }
 
+/// A sensor's figures: its balance sheet, and what else is counted.
+fn figures(out: &mut dyn Write, counters: &[(String, u64)]) -> io::Result<()> {
+    let (mut others, mut sheet) = (String::new(), String::new());
+    let mut add = |name: &str, count: u64| {
+        let (to, mark) = match name {
+            balance::PRODUCED => return,
+            _ if balance::is_entry(name) => (&mut sheet, " + "),
+            _ => (&mut others, ", "),
+        };
+        if !to.is_empty() {
+            to.push_str(mark);
+        }
+        to.push_str(&format!("{count} {name}"));
+    };
+    counters.iter().for_each(|(name, count)| add(name, *count));
+    if !others.is_empty() {
+        row(out, "  counted", &others)?;
+    }
+    let named = counters.iter().map(|(name, count)| (name.as_str(), *count));
+    let Some((produced, rest)) = balance::sides(named) else { return Ok(()) };
+    // Either would be a defect of the agent, and is not to be hidden.
+    let difference = match produced.abs_diff(rest) {
+        0 => String::new(),
+        difference => format!("; IT DOES NOT ADD UP by {difference}"),
+    };
+    row(out, "  balance", &format!("{produced} produced = {sheet}{difference}"))
+}
+
 /// How a sink is doing, how far behind it is, and why.
 fn sink_words(sink: &SinkStatus) -> String {
     let mut words = sink.state.clone();
     if sink.next_try_s > 0 {
         words = format!("{words} in {}", duration(sink.next_try_s));
     }
-    words = format!("{words}, {} written, {} dropped", sink.written, sink.dropped);
+    words = format!(
+        "{words}, {} handed over = {} written + {} dropped + {} waiting",
+        sink.handed, sink.written, sink.dropped, sink.waiting
+    );
     if sink.spooled > 0 {
         words = format!("{words}, {} KiB wait in the spool", sink.spooled.div_ceil(1024));
     }
@@ -330,6 +363,8 @@ mod tests {
         let sink = SinkStatus {
             name: "mqtt".into(),
             state: "retrying".into(),
+            handed: 45,
+            waiting: 3,
             written: 40,
             dropped: 2,
             spooled: 2049,
@@ -339,11 +374,26 @@ mod tests {
         };
         assert_eq!(
             sink_words(&sink),
-            "retrying in 12 s, 40 written, 2 dropped, 3 KiB wait in the spool, behind by 2 h 3 min; \
+            "retrying in 12 s, 45 handed over = 40 written + 2 dropped + 3 waiting, 3 KiB wait in the spool, behind by 2 h 3 min; \
              last error: cannot connect to broker:8883: Connection refused"
         );
-        let fine = SinkStatus { state: "ok".into(), written: 1, ..SinkStatus::default() };
-        assert_eq!(sink_words(&fine), "ok, 1 written, 0 dropped");
+        let fine = SinkStatus { state: "ok".into(), handed: 1, written: 1, ..SinkStatus::default() };
+        assert_eq!(sink_words(&fine), "ok, 1 handed over = 1 written + 0 dropped + 0 waiting");
+    }
+
+    #[test]
+    fn a_sheet_that_does_not_add_up_says_so() {
+        let shown = |delivered| {
+            let counters = [("table", 9), ("produced", 12), ("delivered", delivered), ("dropped_kernel", 2)];
+            let counters = counters.map(|(name, count)| (name.to_owned(), count));
+            let mut out = Vec::new();
+            figures(&mut out, &counters).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let sheet =
+            "  counted           9 table\n  balance           12 produced = 10 delivered + 2 dropped_kernel";
+        assert_eq!(shown(10), format!("{sheet}\n"));
+        assert!(shown(9).ends_with("; IT DOES NOT ADD UP by 1\n"), "{}", shown(9));
     }
 
     fn shown(event_of_ours: &Event, colour: bool) -> String {

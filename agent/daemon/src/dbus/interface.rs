@@ -77,7 +77,10 @@ impl Agent {
                     self.senders.drop_one();
                     return Err(too_many());
                 };
-                let caller = identify(connection, header).await?;
+                let caller = identify(connection, header).await.inspect_err(|_| {
+                    // Who it is cannot be told any more.
+                    self.senders.end(|balance| balance.unreadable += 1);
+                })?;
                 self.senders.remember(&sender, &caller);
                 caller
             }
@@ -272,12 +275,19 @@ impl Agent {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<()> {
+        self.senders.begin();
         let (sender, caller) = self.submitter(&header, connection).await?;
         let draft = Draft { title, severity, category, code, message, attributes };
-        let event = draft.check(&sender, &caller).map_err(Error::InvalidArgs)?;
+        let event = draft.check(&sender, &caller).map_err(|words| {
+            self.senders.end(|balance| balance.unreadable += 1);
+            Error::InvalidArgs(words)
+        })?;
         let event = Observation::Event(Event::new(wall_clock(), event.into()));
         match timeout(ANSWER, self.senders.pass(event)).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.senders.end(|balance| balance.delivered += 1);
+                Ok(())
+            }
             Ok(false) => Err(Error::Failed("the agent is stopping".to_owned())),
             Err(_) => {
                 self.senders.drop_one();

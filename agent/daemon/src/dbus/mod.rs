@@ -36,6 +36,7 @@ use zbus::{Connection, MessageStream};
 
 use crate::control::Operators;
 use crate::request::Desk;
+use crate::tally::Tally;
 use interface::Agent;
 use standing::Standing;
 use submission::Senders;
@@ -54,15 +55,16 @@ const TOLERATED: u32 = 3;
 
 /// Offers the service for ever: on the system bus, or on the bus at `address`. What changes is told through `outlet`.
 ///
-/// Of what other services submit, `submissions` a second are taken from each user.
+/// Of what other services submit, `submissions` a second are taken from each user; `tally` has what became of it.
 pub async fn serve(
     desk: Desk,
     address: Option<String>,
     operators: Operators,
     submissions: u32,
     outlet: Outlet,
+    tally: Tally,
 ) -> Infallible {
-    let senders = Senders::new(outlet.clone(), submissions);
+    let senders = Senders::new(outlet.clone(), submissions, tally);
     let mut ledger = Ledger { outlet, failures: 0, state: State::New };
     let mut pause = PAUSE.0;
     loop {

@@ -13,10 +13,12 @@ use defender_model::process::Actor;
 use defender_model::service::Submitted;
 use defender_model::severity::Severity;
 use defender_model::text::printable;
+use defender_sensors::balance::Balance;
 use defender_sensors::budget::Budget;
 use defender_sensors::{Observation, Outlet};
 
 use super::caller::Caller;
+use crate::tally::Tally;
 
 /// Longest texts of a submission, in bytes.
 const TITLE: usize = 128;
@@ -107,6 +109,7 @@ pub(super) struct Senders {
     outlet: Outlet,
     per_second: u32,
     known: Arc<Mutex<Known>>,
+    tally: Tally,
 }
 
 #[derive(Debug, Default)]
@@ -121,8 +124,8 @@ struct Known {
 }
 
 impl Senders {
-    pub(super) fn new(outlet: Outlet, per_second: u32) -> Self {
-        Self { outlet, per_second, known: Arc::default() }
+    pub(super) fn new(outlet: Outlet, per_second: u32, tally: Tally) -> Self {
+        Self { outlet, per_second, known: Arc::default(), tally }
     }
 
     /// The same on another connection to a bus, where unique names begin anew.
@@ -162,12 +165,27 @@ impl Senders {
         if known.users.last_mut().is_some_and(|(_, budget)| budget.admits(now)) {
             return true;
         }
+        self.end(|balance| balance.over_bound += 1);
         self.refuse(&mut known);
         false
     }
 
+    /// A submission has come; it is held until it is known what becomes of it.
+    pub(super) fn begin(&self) {
+        self.tally.produced(|balance| balance.held += 1);
+    }
+
+    /// What became of a submission.
+    pub(super) fn end(&self, become_of: impl FnOnce(&mut Balance)) {
+        self.tally.count(|balance| {
+            balance.held -= 1;
+            become_of(balance);
+        });
+    }
+
     /// Counts one submission that found no room.
     pub(super) fn drop_one(&self) {
+        self.end(|balance| balance.no_room += 1);
         self.refuse(&mut self.known());
     }
 
@@ -278,13 +296,25 @@ mod tests {
     #[tokio::test]
     async fn users_do_not_share_a_budget_and_the_tables_are_bounded() {
         let (outlet, _heard) = Outlet::channel(4);
-        let senders = Senders::new(outlet, 10);
+        let tally = Tally::default();
+        let senders = Senders::new(outlet, 10, tally.clone());
         let now = Instant::now();
-        assert_eq!((0..1000).filter(|_| senders.admit(1000, now)).count(), 50);
-        assert!(senders.admit(1001, now));
+        let submit = |user| {
+            senders.begin();
+            let admitted = senders.admit(user, now);
+            if admitted {
+                senders.end(|balance| balance.delivered += 1);
+            }
+            admitted
+        };
+        assert_eq!((0..1000).filter(|_| submit(1000)).count(), 50);
+        assert!(submit(1001));
+        let counters = tally.status().lock().unwrap().counters.clone();
+        assert_eq!(defender_sensors::balance::sides(counters.clone()), Some((1001, 1001)));
+        assert!(counters.contains(&("dropped_over_bound", 950)), "{counters:?}");
         assert_eq!(senders.known().refused, 950);
         for n in 0..1000 {
-            senders.admit(2000 + n, now);
+            submit(2000 + n);
             senders.remember(&format!(":1.{n}"), &caller());
         }
         let known = senders.known();

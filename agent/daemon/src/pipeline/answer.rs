@@ -47,7 +47,7 @@ impl Pipeline {
                 let items = Items { kind, user, rhost, tty, service, pid };
                 let report = pam::report(&items).zip(self.parts.logins.as_ref());
                 // A full queue means that more sessions begin than anybody reads of.
-                let changed = report.is_some_and(|(report, logins)| logins.reports.try_send(report).is_ok());
+                let changed = report.is_some_and(|(report, logins)| logins.reports.tell(report));
                 Reply::Done { changed }
             }
             Request::AcceptBaseline { next_start } => self.accept_baseline(next_start),
@@ -91,6 +91,7 @@ impl Pipeline {
             declined: status.declined.iter().map(|(source, reason)| format!("{source}: {reason}")).collect(),
             lost: status.lost,
             table: status.table as u64,
+            counters: named(status.counters()),
         }
     }
 
@@ -116,7 +117,7 @@ impl Pipeline {
         NetworkStatus {
             modes: status.modes.clone(),
             lacks: status.lacks.clone(),
-            counters: status.counters().map(|(name, count)| (name.to_owned(), count)).to_vec(),
+            counters: named(status.counters()),
         }
     }
 
@@ -137,6 +138,8 @@ impl Pipeline {
             peripherals: self.peripherals_status(),
             packet_filter: self.packet_filter_status(),
             modules: part_status(self.parts.modules.as_ref()),
+            services: part_status(self.parts.services.as_ref()),
+            submissions: part_status(self.parts.submissions.as_ref()),
             events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,
@@ -153,6 +156,15 @@ impl Pipeline {
     }
 }
 
+/// Figures as they leave the agent.
+fn named(counters: Vec<(&'static str, u64)>) -> Vec<(String, u64)> {
+    let mut named = Vec::with_capacity(counters.len());
+    for (name, count) in counters {
+        named.push((name.to_owned(), count));
+    }
+    named
+}
+
 /// What a sensor says of itself; nothing where it is off.
 pub(super) fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> NetworkStatus {
     let Some(shared) = shared else { return NetworkStatus::default() };
@@ -160,6 +172,6 @@ pub(super) fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> NetworkS
     NetworkStatus {
         modes: status.modes.clone(),
         lacks: status.lacks.clone(),
-        counters: status.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        counters: named(status.counters.clone()),
     }
 }

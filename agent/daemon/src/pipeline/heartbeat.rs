@@ -62,6 +62,8 @@ impl Pipeline {
             .with("network", counts.network)
             .with("files", counts.files)
             .with("peripherals", counts.peripherals)
+            .with("received", counts.received)
+            .with("emitted", counts.emitted)
             .with("queue_dropped", self.drops.load(Ordering::Relaxed))
             .with("degraded", reasons.len() as u64)
             .with("uptime_s", self.parts.began.elapsed().as_secs())
@@ -72,25 +74,20 @@ impl Pipeline {
         if let Some(shared) = &self.parts.process {
             let status = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let source = status.source.map_or("none", Source::name);
-            let health = Health::new(Kind::Statistics, "process", format!("since start; source {source}"))
-                .with("execs", status.execs)
-                .with("exits", status.exits)
-                .with("lost", status.lost)
-                .with("table", status.table as u64)
-                .with("evicted", status.evicted);
-            self.say(health);
-        }
-        if let Some(shared) = &self.parts.network {
-            let counters = shared.lock().unwrap_or_else(PoisonError::into_inner).counters();
-            let mut health = Health::new(Kind::Statistics, "network", "since start");
-            health.counters = counters.map(|(name, count)| (name.to_owned(), count)).to_vec();
+            let mut health =
+                Health::new(Kind::Statistics, "process", format!("since start; source {source}"));
+            health.counters = self.process_status().counters;
             self.say(health);
         }
         let parts = [
+            ("login", self.logins_status()),
+            ("network", self.network_status()),
             ("files", self.files_status()),
             ("peripheral", self.peripherals_status()),
             ("packet_filter", self.packet_filter_status()),
             ("module", part_status(self.parts.modules.as_ref())),
+            ("services", part_status(self.parts.services.as_ref())),
+            ("submissions", part_status(self.parts.submissions.as_ref())),
         ];
         for (name, part) in parts {
             if !part.counters.is_empty() {

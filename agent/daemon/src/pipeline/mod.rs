@@ -97,6 +97,10 @@ pub struct Parts {
     pub packet_filter: Option<Arc<Mutex<file::Status>>>,
     /// What the watch on kernel modules is doing; `None` when it is off.
     pub modules: Option<Arc<Mutex<file::Status>>>,
+    /// What the watch on services is doing; `None` when it is off.
+    pub services: Option<Arc<Mutex<file::Status>>>,
+    /// What became of what other services submitted; `None` without D-Bus.
+    pub submissions: Option<Arc<Mutex<file::Status>>>,
     /// Told when another program changed a table of the agent.
     pub disturbed: Arc<Notify>,
     /// Measures of confinement, as `measure: state`.
@@ -312,6 +316,7 @@ impl Pipeline {
             self.alert(*finding);
             return;
         }
+        self.counts.received += 1;
         let mut findings = std::mem::take(&mut self.findings);
         self.parts.detector.inspect(&event, &mut findings);
         self.act_on(&mut findings);
@@ -503,6 +508,7 @@ impl Pipeline {
     /// Numbers, encodes and hands on.
     fn emit(&mut self, mut event: Event) -> Arc<str> {
         event.sequence = self.sequence.next();
+        self.counts.emitted += 1;
         self.buffer.clear();
         ocsf::encode(&event, &self.parts.device, &mut self.buffer);
         // JSON that serde wrote is UTF-8.

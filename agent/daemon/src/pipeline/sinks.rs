@@ -360,6 +360,8 @@ impl Sinks {
             SinkStatus {
                 name: sink.handle.name().to_owned(),
                 state: stats.state.name().to_owned(),
+                handed: stats.handed,
+                waiting: (stats.queued + stats.in_hand) as u64,
                 written: stats.written,
                 dropped: stats.dropped + stats.dropped_alerts,
                 spooled: self.spool.as_ref().map_or(0, |spool| spool.behind(&sink.handle)),

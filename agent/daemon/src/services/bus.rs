@@ -26,7 +26,10 @@ use super::announcement::{changed, word, LINES, PROPERTIES};
 use super::state::{Now, Service};
 use super::watched::object;
 use super::{mild, told};
+use crate::tally::Tally;
 
+/// What this is called in the status.
+const WHAT: &str = "units and announcements";
 const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: (&str, &str) = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
@@ -55,6 +58,8 @@ pub struct Watch {
     pub clock: fn() -> Timestamp,
     /// Takes what a finished update means for the file sensor.
     pub orders: Option<mpsc::Sender<Order>>,
+    /// How it goes.
+    pub tally: Tally,
 }
 
 /// One unit.
@@ -77,6 +82,7 @@ pub async fn watch(watch: Watch, outlet: Outlet) -> Infallible {
                 (pause, failures, unseen) = (PAUSE.0, TOLERATED, Kind::Degraded);
                 let words =
                     format!("services are watched on the bus: {} units, and announcements", units.len());
+                watch.tally.says(WHAT, Ok(&format!("on the bus, {} units", units.len())));
                 let kind = if std::mem::take(&mut said) { Kind::Recovered } else { Kind::Changed };
                 outlet.send(mild(kind, words)).await;
                 let mut run = Run::new(&watch, &outlet, connection, &mut units);
@@ -89,6 +95,7 @@ pub async fn watch(watch: Watch, outlet: Outlet) -> Infallible {
             Err(_) => "the bus does not answer".to_owned(),
         };
         failures += 1;
+        watch.tally.says(WHAT, Err(&format!("not on the bus, which is tried again: {why}")));
         if failures >= TOLERATED && !std::mem::replace(&mut said, true) {
             let words = format!("services are not watched on the bus, which is tried again: {why}");
             outlet.send(mild(unseen, words)).await;
@@ -180,8 +187,13 @@ impl<'a> Run<'a> {
                 Ok(Ok(Err(error))) => return Err(error.to_string()),
                 Ok(Err(_)) => return Err(format!("no answer to {member} within {} s", PATIENCE.as_secs())),
                 Err(Some(Ok(message))) => {
-                    if message.message_type() == Type::Signal && self.waiting.len() < WAITING {
+                    if message.message_type() != Type::Signal {
+                        continue;
+                    }
+                    if self.waiting.len() < WAITING {
                         self.waiting.push(message);
+                    } else {
+                        self.watch.tally.produced(|balance| balance.no_room += 1);
                     }
                 }
                 Err(Some(Err(error))) => return Err(error.to_string()),
@@ -333,7 +345,12 @@ impl<'a> Run<'a> {
 
     async fn tell(&mut self, name: &str, change: ServiceChange, detail: &str) {
         // States of units are few, and matter; whoever owns a name can announce without end.
-        if change != ServiceChange::Reported || self.budget.admits(Instant::now()) {
+        let told_of = change != ServiceChange::Reported || self.budget.admits(Instant::now());
+        self.watch.tally.produced(|balance| match told_of {
+            true => balance.delivered += 1,
+            false => balance.over_bound += 1,
+        });
+        if told_of {
             self.outlet.send(told((self.watch.clock)(), name, change, detail)).await;
         }
     }

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::tally::Tally;
 pub use watched::Watched;
 
 /// The sensor's name in health events.
@@ -42,6 +43,7 @@ pub fn start(
     clock: fn() -> Timestamp,
     orders: Option<mpsc::Sender<Order>>,
     outlet: &Outlet,
+    tally: &Tally,
 ) -> Vec<JoinHandle<()>> {
     let services = &config.services;
     let mut tasks = Vec::new();
@@ -64,11 +66,11 @@ pub fn start(
     }
     if !processes.is_empty() && !Path::new(SYSTEMD).exists() {
         let every = Duration::from_secs(services.interval_s.max(1));
-        tasks.push(tokio::spawn(process::watch(processes, every, clock, outlet.clone())));
+        tasks.push(tokio::spawn(process::watch(processes, every, clock, outlet.clone(), tally.clone())));
     }
     #[cfg(feature = "dbus")]
     {
-        let watch = bus::Watch { units, address: None, clock, orders };
+        let watch = bus::Watch { units, address: None, clock, orders, tally: tally.clone() };
         let outlet = outlet.clone();
         tasks.push(tokio::spawn(async move {
             bus::watch(watch, outlet).await;
@@ -77,6 +79,7 @@ pub fn start(
     #[cfg(not(feature = "dbus"))]
     {
         // Whether services run is then told of processes only.
+        tally.says("units and announcements", Err("this agent was built without D-Bus"));
         let _ = (units, orders);
     }
     tasks

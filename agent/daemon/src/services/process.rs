@@ -8,6 +8,7 @@ use defender_sensors::Outlet;
 
 use super::state::{Now, Service};
 use super::told;
+use crate::tally::Tally;
 
 /// Processes looked at in one round.
 const MOST: usize = 8192;
@@ -20,11 +21,20 @@ struct Watched {
 }
 
 /// Looks for ever.
-pub(super) async fn watch(names: Vec<String>, every: Duration, clock: fn() -> Timestamp, outlet: Outlet) {
+pub(super) async fn watch(
+    names: Vec<String>,
+    every: Duration,
+    clock: fn() -> Timestamp,
+    outlet: Outlet,
+    tally: Tally,
+) {
+    let words = format!("{} names looked for every {} s", names.len(), every.as_secs());
+    tally.says("processes", Ok(&words));
     let mut watched: Vec<Watched> =
         names.into_iter().map(|name| Watched { name, pid: None, service: Service::default() }).collect();
     loop {
         for (name, change, detail) in look(Path::new("/proc"), &mut watched, Instant::now()) {
+            tally.produced(|balance| balance.delivered += 1);
             if !outlet.send(told(clock(), &name, change, &detail)).await {
                 return;
             }

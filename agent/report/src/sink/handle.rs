@@ -23,6 +23,7 @@ impl SinkHandle {
         let limits = &self.shared.limits;
         let mut inner = self.shared.lock();
         let size = record.ocsf.len();
+        inner.stats.handed += 1;
         if record.alert {
             if inner.ended || !inner.alerts.has_room(limits.alerts, limits.bytes, size) {
                 inner.stats.dropped_alerts += 1;
@@ -140,9 +141,10 @@ impl SinkHandle {
         room
     }
 
-    /// Records for the sink are lost that it has not seen.
+    /// Records for the sink are lost that it has not seen; they count as handed to it.
     pub(crate) fn count_lost(&self, alerts: bool, records: u64) {
         let stats = &mut self.shared.lock().stats;
+        stats.handed += records;
         *if alerts { &mut stats.dropped_alerts } else { &mut stats.dropped } += records;
     }
 

@@ -70,6 +70,7 @@ impl Intake {
         while batch.is_empty() || (batch.len() < records && size < bytes) {
             let Some(record) = inner.pop() else { break };
             size += record.ocsf.len();
+            inner.stats.in_hand += 1;
             batch.push_back(record);
         }
         drop(inner);
@@ -167,6 +168,7 @@ impl Intake {
     fn settle(&mut self, records: usize) {
         let mut inner = self.shared.lock();
         inner.stats.written += records as u64;
+        inner.stats.in_hand -= records;
         let recovered = std::mem::take(&mut inner.stats.state) == State::Retrying;
         let dropped = (inner.stats.dropped_alerts, inner.stats.dropped);
         drop(inner);
@@ -207,14 +209,24 @@ impl Intake {
     /// These records cannot be delivered, now or ever.
     pub(crate) fn lost<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let stats = &self.shared;
-        self.give_back(records.into_iter().inspect(|record| stats.lock().stats.lose(record)));
+        self.give_back(records.into_iter().inspect(|record| {
+            let stats = &mut stats.lock().stats;
+            stats.in_hand -= 1;
+            stats.lose(record);
+        }));
     }
 
     /// The sink ends before it delivered these. What came from a spool is still there.
     pub(crate) fn unsent<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let mut inner = self.shared.lock();
-        for record in records.into_iter().filter(|record| record.ticket.is_none()) {
-            inner.stats.lose(record);
+        for record in records {
+            inner.stats.in_hand -= 1;
+            if record.ticket.is_none() {
+                inner.stats.lose(record);
+            } else {
+                // It will be handed over again.
+                inner.stats.handed -= 1;
+            }
         }
     }
 
@@ -233,6 +245,8 @@ impl Drop for Intake {
             // What came from a spool is still there.
             if record.ticket.is_none() {
                 inner.stats.lose(&record);
+            } else {
+                inner.stats.handed -= 1;
             }
         }
         drop(inner);

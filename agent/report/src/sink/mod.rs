@@ -78,6 +78,10 @@ impl State {
 /// A sink's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
+    /// Records handed to it: by now written, lost, queued or in hand.
+    pub handed: u64,
+    /// Records that the sink's task has taken and not settled.
+    pub in_hand: usize,
     /// Records delivered: written, sent, or acknowledged where the protocol has that.
     pub written: u64,
     /// Alerts lost.
@@ -283,6 +287,12 @@ pub(crate) mod tests {
         let stats = handle.stats();
         assert_eq!((stats.queued, stats.dropped_alerts, stats.dropped), (5, 3, 2));
         assert_eq!(sequences(&mut intake), [0, 2, 5, 7, 9]);
+        intake.delivered([&record(0, true), &record(2, true)]);
+        intake.lost([&record(5, false)]);
+        intake.unsent([&record(7, false)]);
+        let stats = handle.stats();
+        assert_eq!((stats.handed, stats.written, stats.queued, stats.in_hand), (10, 2, 0, 1));
+        assert_eq!((stats.dropped_alerts, stats.dropped), (3, 4));
     }
 
     #[tokio::test(flavor = "current_thread")]

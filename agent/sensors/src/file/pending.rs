@@ -51,6 +51,11 @@ impl Pending {
         false
     }
 
+    /// Files with news.
+    pub(super) fn len(&self) -> usize {
+        self.news.len()
+    }
+
     /// The news of one file.
     pub(super) fn take(&mut self, path: &Path) -> Option<News> {
         self.news.remove(path).map(|(_, news)| news)

@@ -501,14 +501,10 @@ impl Run {
         status.counters = vec![
             ("watches", self.watcher.watches() as u64),
             ("files", self.watcher.files.len() as u64),
-            ("seen", counts.seen),
-            ("sent", counts.sent),
-            ("joined", counts.joined),
-            ("unchanged", counts.unchanged),
-            ("over_bound", counts.over_bound),
             ("overflows", counts.overflows),
             ("unrecorded", counts.unrecorded),
         ];
+        status.counters.extend(self.watcher.balance().counters());
         let baseline = match (&self.pass, settings.hash_limit) {
             (Some(_), _) => "baseline: files are being looked at",
             (None, 0) => "baseline without digests (files.hash_max_kib is 0)",

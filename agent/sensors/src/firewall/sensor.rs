@@ -17,9 +17,10 @@ use super::message::{self, parse, Message, Object, What};
 use super::reading;
 use super::ruleset::{Ruleset, Table};
 use super::transaction::Transaction;
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::file::Status;
-use crate::netlink::{Batch, Socket};
+use crate::netlink::{Batch, Drops, Socket};
 use crate::process::Directory;
 use crate::{Observation, Outlet};
 
@@ -87,6 +88,10 @@ struct Counters {
     own: u64,
     sent: u64,
     aggregated: u64,
+    /// Changes of elements by more programs at once than are told apart.
+    crowded: u64,
+    /// Changes found by reading everything anew.
+    found: u64,
     overruns: u64,
 }
 
@@ -107,6 +112,7 @@ pub struct FirewallSensor {
     ordinary: Budget,
     grave: Budget,
     counters: Counters,
+    drops: Drops,
     reread: Option<Instant>,
     reported: Option<(Instant, u64)>,
     lack: Option<String>,
@@ -131,6 +137,7 @@ impl FirewallSensor {
             ordinary: Budget::new(settings.events_per_second, now),
             grave: Budget::new(settings.events_per_second, now),
             counters: Counters::default(),
+            drops: Drops::default(),
             reread: None,
             reported: None,
             lack: None,
@@ -185,6 +192,7 @@ impl FirewallSensor {
             Ok((socket, (ruleset, generation))) => {
                 (self.ruleset, self.generation) = (ruleset, generation);
                 (self.socket, self.lack) = (Some(socket), None);
+                self.drops.renew();
             }
             Err(lack) => self.lack = Some(lack),
         }
@@ -252,6 +260,7 @@ impl FirewallSensor {
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.counters.overruns += 1;
+                    self.drops.look(&socket, true);
                     self.transaction = Transaction::default();
                     self.reread.get_or_insert_with(Instant::now);
                 }
@@ -407,7 +416,7 @@ impl FirewallSensor {
         if self.elements.len() == ELEMENTS {
             self.elements[0].until = now;
             // More programs at once than are told apart: the rest is a number.
-            self.counters.aggregated += 1;
+            self.counters.crowded += 1;
             return;
         }
         self.elements.push(Elements {
@@ -468,6 +477,7 @@ impl FirewallSensor {
         let Some(first) = differs(&self.ruleset, &old).or_else(|| differs(&old, &self.ruleset)) else {
             return;
         };
+        self.counters.found += 1;
         effect.summary.push_str("; told by reading everything anew");
         let (family, table) = effect.table.unwrap_or(first);
         let change = FirewallChange {
@@ -485,7 +495,8 @@ impl FirewallSensor {
     }
 
     fn report_loss(&mut self, out: &mut Vec<Observation>) {
-        let lost = self.counters.overruns + self.ordinary.refused() + self.grave.refused();
+        let refused = self.ordinary.refused() + self.grave.refused() + self.counters.crowded;
+        let lost = self.counters.overruns + refused;
         let due = match self.reported {
             None => lost > 0,
             Some((at, before)) => lost != before && at.elapsed() >= LOSS_REPORT,
@@ -497,7 +508,7 @@ impl FirewallSensor {
         let words = "changes of the packet filter were not reported one by one: there were more of them than \
                      `firewall.events_per_second` allows, or than the kernel's buffer could hold; what they came to was read anew";
         let health = Health::new(Kind::Lost, COMPONENT, words)
-            .with("over_bound", self.ordinary.refused() + self.grave.refused())
+            .with("over_bound", refused)
             .with("overruns", self.counters.overruns);
         out.push(Observation::Health(health));
     }
@@ -511,14 +522,23 @@ impl FirewallSensor {
             Some(lack) => status.lacks.push(lack.clone()),
         }
         let counters = &self.counters;
+        let balance = Balance {
+            produced: counters.transactions + counters.found + self.drops.total(),
+            delivered: counters.sent,
+            aggregated: counters.aggregated,
+            unchanged: counters.own,
+            held: (self.waiting.len() + self.elements.len()) as u64,
+            over_bound: self.ordinary.refused() + self.grave.refused(),
+            kernel: self.drops.total(),
+            unreadable: 0,
+            no_room: counters.crowded,
+        };
         status.counters.clear();
         status.counters.extend([
             ("transactions", counters.transactions),
             ("own", counters.own),
-            ("sent", counters.sent),
-            ("aggregated", counters.aggregated),
-            ("over_bound", self.ordinary.refused() + self.grave.refused()),
             ("overruns", counters.overruns),
         ]);
+        status.counters.extend(balance.counters());
     }
 }

@@ -51,6 +51,23 @@ pub struct Merger {
     sessions: VecDeque<Session>,
     opened: u64,
     merged: u64,
+    aggregated: u64,
+    unchanged: u64,
+}
+
+/// What became of reports. All but the first two count attempts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    /// Reports that were merged into events of others.
+    pub merged: u64,
+    /// Sessions that are open.
+    pub sessions: u64,
+    /// Attempts that another source had told of.
+    pub aggregated: u64,
+    /// The end of a session at a terminal where nobody was seen.
+    pub unchanged: u64,
+    /// Attempts that wait for a log line.
+    pub held: u64,
 }
 
 /// An event, sent or held.
@@ -118,7 +135,10 @@ impl Merger {
                     child = child.or(ended.child);
                 }
                 // A terminal that nobody was seen at.
-                None if child.is_some() || login.user.is_none() => return,
+                None if child.is_some() || login.user.is_none() => {
+                    self.unchanged += u64::from(left);
+                    return;
+                }
                 None => {}
             }
         } else if login.outcome == Outcome::Success && login.service != "sudo" {
@@ -154,10 +174,17 @@ impl Merger {
         self.told.iter().find(|told| told.held).map(|told| told.at + HOLD)
     }
 
-    /// Reports that were merged into events of others, and sessions that are open.
+    /// What became of what was told.
     #[must_use]
-    pub fn counters(&self) -> (u64, usize) {
-        (self.merged, self.sessions.len())
+    pub fn figures(&self) -> Figures {
+        let held = self.told.iter().filter(|told| told.held).map(|told| u64::from(told.login.count)).sum();
+        Figures {
+            merged: self.merged,
+            sessions: self.sessions.len() as u64,
+            aggregated: self.aggregated,
+            unchanged: self.unchanged,
+            held,
+        }
     }
 
     /// An event has been told of by one more source.
@@ -171,6 +198,7 @@ impl Merger {
         out: &mut Vec<Event>,
     ) {
         self.merged += 1;
+        self.aggregated += u64::from(attempts);
         let told = &mut self.told[at];
         told.by[teller.index()] += attempts;
         if told.held && teller == Teller::Log {

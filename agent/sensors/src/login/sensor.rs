@@ -2,21 +2,23 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use defender_model::authentication::Activity;
-use defender_model::event::Event;
+use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::accounting::Accounting;
 use super::datagram::{Datagram, Receiver};
 use super::interpreter::Interpreter;
-use super::merger::Merger;
-use super::report::{Report, Teller};
+use super::merger::{Figures, Merger};
+use super::report::{Inbox, Report, Teller};
 use super::tail::{Item, Position, Tail, INOTIFY};
+use crate::balance::Balance;
 use crate::file::Status;
 use crate::{Observation, Outlet};
 
@@ -37,14 +39,13 @@ pub struct Config {
     /// utmp, wtmp and btmp, by whatever names; those that do not exist (yet) are waited for.
     pub accounting: Vec<PathBuf>,
     /// What others tell: the audit stream, PAM.
-    pub reports: Option<mpsc::Receiver<Report>>,
+    pub reports: Option<Inbox>,
     /// Kept up to date.
     pub status: Arc<Mutex<Status>>,
 }
 
-/// Names of [`Status::counters`]: [`Teller`]s first.
-const COUNTERS: [&str; Teller::COUNT + 2] =
-    ["log", "utmp", "wtmp", "btmp", "audit", "pam", "merged", "sessions"];
+/// Names of counters by [`Teller`].
+const TELLERS: [&str; Teller::COUNT] = ["log", "utmp", "wtmp", "btmp", "audit", "pam"];
 
 /// Reads until the pipeline is gone (or there is nothing to read from, which it reports).
 ///
@@ -80,6 +81,9 @@ pub async fn run(
             .ok()
     });
     let mut others = config.reports;
+    let refused = others.as_ref().map(|inbox| Arc::clone(&inbox.refused));
+    let mut told_by = [0; Teller::COUNT];
+    let mut balance = Balance::default();
     let mut reports = Vec::new();
     if let Some(accounting) = &mut accounting {
         accounting.read(&mut reports);
@@ -88,7 +92,7 @@ pub async fn run(
     let mut nothing_read = start.kind == Kind::Degraded;
     show(&config.status, |status| {
         status.modes = vec![start.message.clone()];
-        status.counters = COUNTERS.map(|name| (name, 0)).to_vec();
+        status.counters = counters(&[0; Teller::COUNT], &Merger::default(), Balance::default());
     });
     notes.push(start);
     for note in notes {
@@ -101,21 +105,20 @@ pub async fn run(
     let mut events = Vec::new();
     loop {
         let monotonic = Instant::now();
-        let told = !reports.is_empty();
         for report in reports.drain(..) {
-            show(&config.status, |status| {
-                status.counters[report.teller.index()].1 += u64::from(report.login.count);
-            });
+            let attempts = u64::from(report.login.count.max(1));
+            told_by[report.teller.index()] += attempts;
+            // Sessions that were there before the agent are no news.
+            balance.produced += if report.since.is_none() { attempts } else { 0 };
             merger.take(report, now(), monotonic, &mut events);
         }
         merger.expire(monotonic, &mut events);
-        if told {
-            let (merged, sessions) = merger.counters();
-            show(&config.status, |status| {
-                status.counters[Teller::COUNT].1 = merged;
-                status.counters[Teller::COUNT + 1].1 = sessions as u64;
-            });
-        }
+        balance.delivered += events.iter().map(attempts).sum::<u64>();
+        balance.no_room = refused.as_ref().map_or(0, |refused| refused.load(Ordering::Relaxed));
+        show(&config.status, |status| {
+            let produced = balance.produced + balance.no_room;
+            status.counters = counters(&told_by, &merger, Balance { produced, ..balance });
+        });
         for event in events.drain(..) {
             if !outlet.send(Observation::Event(event)).await {
                 return;
@@ -143,6 +146,8 @@ pub async fn run(
                 if let Some(login) = reader.read(&bytes, whole, uid, monotonic) {
                     if uid.is_some_and(|uid| uid != 0) && login.activity != Activity::Logoff {
                         // Anybody can send this. It is an event of its own and takes nothing of what others tell.
+                        told_by[Teller::Log.index()] += u64::from(login.count);
+                        balance.produced += u64::from(login.count);
                         events.push(Event::new(now(), login.into()));
                     } else {
                         reports.push(Report::new(Teller::Log, login));
@@ -181,6 +186,25 @@ pub async fn run(
 
 fn show(status: &Mutex<Status>, change: impl FnOnce(&mut Status)) {
     change(&mut status.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The figures: what each source told of, what the merger did with it, and the sheet.
+fn counters(told_by: &[u64; Teller::COUNT], merger: &Merger, balance: Balance) -> Vec<(&'static str, u64)> {
+    let mut counters = Vec::with_capacity(16);
+    counters.extend(TELLERS.into_iter().zip(told_by.iter().copied()));
+    let figures = merger.figures();
+    counters.extend([("merged", figures.merged), ("sessions", figures.sessions)]);
+    let Figures { aggregated, unchanged, held, .. } = figures;
+    counters.extend(Balance { aggregated, unchanged, held, ..balance }.counters());
+    counters
+}
+
+/// How many attempts an event is about.
+fn attempts(event: &Event) -> u64 {
+    match &event.kind {
+        EventKind::Authentication(login) => u64::from(login.count),
+        _ => 0,
+    }
 }
 
 enum Source {
@@ -222,9 +246,9 @@ async fn changed(accounting: &mut Option<Accounting>) {
     }
 }
 
-async fn next_report(reports: &mut Option<mpsc::Receiver<Report>>) -> Option<Report> {
-    match reports {
-        Some(reports) => reports.recv().await,
+async fn next_report(inbox: &mut Option<Inbox>) -> Option<Report> {
+    match inbox {
+        Some(inbox) => inbox.receiver.recv().await,
         None => std::future::pending().await,
     }
 }

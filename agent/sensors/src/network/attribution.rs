@@ -66,6 +66,11 @@ impl Attribution {
         !self.waiting.is_empty()
     }
 
+    /// Events that wait.
+    pub(super) fn held(&self) -> u64 {
+        self.waiting.iter().map(|waiting| waiting.events.len() as u64).sum()
+    }
+
     /// Ready when there may be answers.
     pub(super) async fn readable(&self) {
         match &self.onlooker {

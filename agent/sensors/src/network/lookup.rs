@@ -22,8 +22,19 @@ pub(super) struct Key {
     pub(super) id: u16,
 }
 
+/// What a question is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is remembered until its answer comes.
+    First,
+    /// The same is waiting for its answer.
+    Again,
+    /// It will be known by its answer alone.
+    NoRoom,
+}
+
 #[derive(Debug)]
-struct Asked {
+struct Waiting {
     at: Instant,
     process: Option<Actor>,
     name: String,
@@ -33,7 +44,7 @@ struct Asked {
 /// Questions without an answer so far, at most a given number.
 #[derive(Debug)]
 pub(super) struct Lookups {
-    asked: HashMap<Key, Asked>,
+    asked: HashMap<Key, Waiting>,
     capacity: usize,
 }
 
@@ -42,14 +53,22 @@ impl Lookups {
         Self { asked: HashMap::new(), capacity }
     }
 
-    /// A question. True when it is a new one and is remembered; what finds no room is known by its answer alone.
-    pub(super) fn question(&mut self, key: Key, message: Message, now: Instant) -> bool {
-        if self.asked.len() >= self.capacity || self.asked.contains_key(&key) {
-            return false;
+    /// Questions that wait.
+    pub(super) fn len(&self) -> u64 {
+        self.asked.len() as u64
+    }
+
+    /// A question.
+    pub(super) fn question(&mut self, key: Key, message: Message, now: Instant) -> Asked {
+        if self.asked.contains_key(&key) {
+            return Asked::Again;
         }
-        let asked = Asked { at: now, process: None, name: message.name, record_type: message.record_type };
+        if self.asked.len() >= self.capacity {
+            return Asked::NoRoom;
+        }
+        let asked = Waiting { at: now, process: None, name: message.name, record_type: message.record_type };
         self.asked.insert(key, asked);
-        true
+        Asked::First
     }
 
     /// Notes who asked.
@@ -75,7 +94,7 @@ impl Lookups {
 
     /// Takes out the questions that were not answered in time.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<Dns> {
-        let late = |asked: &Asked| now.saturating_duration_since(asked.at) >= PATIENCE;
+        let late = |asked: &Waiting| now.saturating_duration_since(asked.at) >= PATIENCE;
         let keys: Vec<Key> =
             self.asked.iter().filter(|(_, asked)| late(asked)).map(|(key, _)| *key).collect();
         let take = |key: &Key| {
@@ -121,8 +140,8 @@ mod tests {
     #[test]
     fn an_answer_has_who_asked() {
         let (mut lookups, now) = (Lookups::new(9), Instant::now());
-        assert!(lookups.question(key(1), message(1, false, "a.example"), now));
-        assert!(!lookups.question(key(1), message(1, false, "a.example"), now), "sent again");
+        assert_eq!(lookups.question(key(1), message(1, false, "a.example"), now), Asked::First);
+        assert_eq!(lookups.question(key(1), message(1, false, "a.example"), now), Asked::Again);
         lookups.attribute(&key(1), &Actor { pid: 7, ..Actor::default() });
         let forged = lookups.answer(&key(1), message(1, true, "b.example"));
         assert_eq!((forged.name.as_str(), forged.process), ("b.example", None));
@@ -137,7 +156,7 @@ mod tests {
         let (mut lookups, now) = (Lookups::new(2), Instant::now());
         lookups.question(key(1), message(1, false, "a.example"), now);
         lookups.question(key(2), message(2, false, "b.example"), now + PATIENCE);
-        assert!(!lookups.question(key(3), message(3, false, "c.example"), now), "no room");
+        assert_eq!(lookups.question(key(3), message(3, false, "c.example"), now), Asked::NoRoom);
         assert!(lookups.overdue(now).is_empty());
         let late = lookups.overdue(now + PATIENCE);
         assert_eq!(

@@ -14,14 +14,14 @@ use super::attribution::{self, Attribution, Subject};
 use super::flow::{self, Flows};
 use super::interface::Locals;
 use super::listener::{listener, Change, Listeners};
-use super::lookup::{self, Lookups};
+use super::lookup::{self, Asked, Lookups};
 use super::names::Names;
 use super::nflog::Logged;
 use super::onlooker::Question;
 use super::settings::{Settings, Status};
 use super::{conntrack, dns, nflog, packet, socket, source};
 use crate::budget::Budget;
-use crate::netlink::{Batch, Message, Socket};
+use crate::netlink::{Batch, Drops, Message, Socket};
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
@@ -47,6 +47,8 @@ pub struct NetworkSensor {
     budgets: Budgets,
     status: Arc<Mutex<Status>>,
     overruns: u64,
+    /// Of connection tracking, and of packets.
+    drops: [Drops; 2],
     reported: Option<(Instant, u64, u64)>,
 }
 
@@ -90,6 +92,7 @@ impl NetworkSensor {
             attribution: Attribution::new(settings.passwd.clone()),
             status: Arc::new(Mutex::new(status)),
             overruns: 0,
+            drops: [Drops::default(); 2],
             reported: None,
             settings,
         }
@@ -146,11 +149,14 @@ impl NetworkSensor {
         self.locals.refresh(false);
         // An answer of the domain name system comes before the connection that is made by it.
         if let Some(socket) = self.packets.take() {
-            self.drain(&socket, Self::logged, out);
+            let lost = self.drain(&socket, Self::logged, out);
+            self.drops[1].look(&socket, lost);
             self.packets = Some(socket);
         }
         if let Some(socket) = self.conntrack.take() {
-            if self.drain(&socket, Self::tracked, out) {
+            let lost = self.drain(&socket, Self::tracked, out);
+            self.drops[0].look(&socket, lost);
+            if lost {
                 self.flows.forget();
             }
             self.conntrack = Some(socket);
@@ -160,7 +166,10 @@ impl NetworkSensor {
         self.read_answers(out);
         self.report_loss(out);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.over_bound = self.budgets.refused();
+        let balance = &mut status.balance;
+        balance.over_bound = self.budgets.refused();
+        balance.kernel = self.drops.iter().map(|drops| drops.total()).sum();
+        balance.held = self.attribution.held() + self.lookups.len();
         status.listening = self.listeners.len();
         status.names = self.names.len();
         status.overruns = self.overruns;
@@ -220,7 +229,7 @@ impl NetworkSensor {
     fn logged(&mut self, message: Message<'_>, out: &mut Vec<Observation>) {
         let Some(logged) = nflog::parse(message.kind, message.payload) else { return };
         if self.settings.dns_group == Some(logged.group) && self.name_looked_up(&logged, out).is_none() {
-            self.update(|status| status.unreadable += 1);
+            self.update(|status| status.balance.unreadable += 1);
         }
         if self.settings.denied_group == Some(logged.group) {
             self.denied(&logged, out);
@@ -229,7 +238,7 @@ impl NetworkSensor {
 
     fn denied(&mut self, logged: &Logged<'_>, out: &mut Vec<Observation>) {
         let Some(packet) = packet::parse(logged.packet) else {
-            return self.update(|status| status.unreadable += 1);
+            return self.update(|status| status.balance.unreadable += 1);
         };
         if !self.locals.admits(&self.settings.interfaces, [packet.source, packet.destination]) {
             return;
@@ -265,7 +274,14 @@ impl NetworkSensor {
         let key = lookup::Key { protocol: packet.protocol, client, server, id: message.id };
         let now = Instant::now();
         if !answered {
-            if self.lookups.question(key, message, now) {
+            let asked = self.lookups.question(key, message, now);
+            self.update(|status| match asked {
+                // It waits for its answer.
+                Asked::First => {}
+                Asked::Again => status.balance.aggregated += 1,
+                Asked::NoRoom => status.balance.no_room += 1,
+            });
+            if asked == Asked::First {
                 let remote = (server, destination);
                 let question = Question { ticket: 0, protocol: packet.protocol, local: client, remote };
                 self.attributed(Subject::Lookup(key), Some(question), None, out);
@@ -275,7 +291,10 @@ impl NetworkSensor {
         if message.rcode == 0 {
             self.names.learn(&message.name, &message.addresses, now);
         }
+        let waiting = self.lookups.len();
         let dns = self.lookups.answer(&key, message);
+        let answered = waiting - self.lookups.len();
+        self.update(|status| status.balance.aggregated += answered);
         if self.budgets.dns.admits(now) {
             let event = Event::new((self.settings.clock)(), dns.into());
             self.attributed(Subject::Lookup(key), None, Some(event), out);
@@ -339,7 +358,7 @@ impl NetworkSensor {
             _ => false,
         };
         self.update(|status| {
-            status.sent += 1;
+            status.balance.delivered += 1;
             status.unattributed += u64::from(unattributed);
         });
         out.push(Observation::Event(event));
@@ -368,6 +387,8 @@ impl NetworkSensor {
         self.listeners.compare(&sockets, &mut changes);
         let time = (self.settings.clock)();
         for change in changes {
+            let news = !matches!(change, Change::Found(_));
+            self.update(|status| status.listeners_seen += u64::from(news));
             let (key, event) = match change {
                 Change::Found(key) => (key, None),
                 Change::Opened(key) => (key, Some(Event::new(time, listener(true, &key, None).into()))),
@@ -404,8 +425,10 @@ impl NetworkSensor {
         self.reported = Some((Instant::now(), overruns, refused));
         let words = "events were not reported: there were more of them than `network.events_per_second` allows, or than the \
                      kernel's buffer (`network.receive_buffer_kib`) could hold";
-        let health =
-            Health::new(Kind::Lost, COMPONENT, words).with("over_bound", refused).with("overruns", overruns);
+        let health = Health::new(Kind::Lost, COMPONENT, words)
+            .with("over_bound", refused)
+            .with("kernel", self.drops.iter().map(|drops| drops.total()).sum())
+            .with("overruns", overruns);
         out.push(Observation::Health(health));
     }
 }

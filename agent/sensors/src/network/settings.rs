@@ -8,6 +8,7 @@ use std::time::Duration;
 use defender_model::time::Timestamp;
 
 use super::interface::Selection;
+use crate::balance::Balance;
 
 /// What the sensor needs to know.
 #[derive(Debug, Clone)]
@@ -55,12 +56,11 @@ pub struct Status {
     pub dns_seen: u64,
     /// Dropped packets read.
     pub denied_seen: u64,
-    /// Packets of which no sense could be made: hostile, cut, or encrypted.
-    pub unreadable: u64,
-    /// Events sent.
-    pub sent: u64,
-    /// Events that went over the bound of a second.
-    pub over_bound: u64,
+    /// Sockets found to listen, or no longer to.
+    pub listeners_seen: u64,
+    /// What became of all these. Without sense are packets that are hostile, cut, or encrypted. Questions are told with their answers,
+    /// and what the kernel drops are messages about connections and packets.
+    pub balance: Balance,
     /// Times that the kernel had to drop messages.
     pub overruns: u64,
     /// Connections open.
@@ -78,20 +78,22 @@ pub struct Status {
 impl Status {
     /// The figures, with the names they have in statistics.
     #[must_use]
-    pub const fn counters(&self) -> [(&'static str, u64); 12] {
-        [
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut counters = vec![
             ("flows_seen", self.flows_seen),
             ("dns_seen", self.dns_seen),
             ("denied_seen", self.denied_seen),
-            ("unreadable", self.unreadable),
-            ("sent", self.sent),
-            ("over_bound", self.over_bound),
+            ("listeners_seen", self.listeners_seen),
             ("overruns", self.overruns),
             ("open", self.open as u64),
             ("listening", self.listening as u64),
             ("names", self.names as u64),
             ("untracked", self.untracked),
             ("unattributed", self.unattributed),
-        ]
+        ];
+        let kinds = self.flows_seen + self.dns_seen + self.denied_seen + self.listeners_seen;
+        let produced = kinds + self.balance.unreadable + self.balance.kernel;
+        counters.extend(Balance { produced, ..self.balance }.counters());
+        counters
     }
 }

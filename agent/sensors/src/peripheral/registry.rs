@@ -46,12 +46,27 @@ pub(super) struct Registry {
     sysfs: Sysfs,
     allow: Vec<Entry>,
     devices: Vec<Device>,
-    untracked: u64,
+    tally: Tally,
+}
+
+/// What messages and looks at everything came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// A device came, went, or turned out to be more than it said: told when it has settled.
+    pub(super) news: u64,
+    /// Messages about parts, which are told with their device.
+    pub(super) joined: u64,
+    /// News that the end of the device came before.
+    pub(super) superseded: u64,
+    /// Messages about what is no device, or is known.
+    pub(super) idle: u64,
+    /// Devices that found no room.
+    pub(super) untracked: u64,
 }
 
 impl Registry {
     pub(super) fn new(sys: &Path, allow: Vec<Entry>) -> Self {
-        Self { sysfs: Sysfs::new(sys), allow, devices: Vec::new(), untracked: 0 }
+        Self { sysfs: Sysfs::new(sys), allow, devices: Vec::new(), tally: Tally::default() }
     }
 
     /// Takes over what is there. Only what is not on the product's list is told of it.
@@ -65,11 +80,18 @@ impl Registry {
         all.retain(|(_, device)| {
             device.allowed == Some(false) && device.bus == "usb" && device.parent.is_none()
         });
+        self.tally = Tally { news: all.len() as u64, ..Tally::default() };
         all
     }
 
-    /// Compares with what there is, after messages were lost.
+    /// Compares with what there is, after messages were lost. Only what that brings to light is counted.
     pub(super) fn rescan(&mut self, now: Instant, time: Timestamp, out: &mut Vec<Told>) {
+        let Tally { joined, idle, .. } = self.tally;
+        self.find_again(now, time, out);
+        self.tally = Tally { joined, idle, ..self.tally };
+    }
+
+    fn find_again(&mut self, now: Instant, time: Timestamp, out: &mut Vec<Told>) {
         for device in &mut self.devices {
             device.found = false;
         }
@@ -95,6 +117,12 @@ impl Registry {
 
     /// Takes note of one message.
     pub(super) fn handle(&mut self, event: &Uevent<'_>, now: Instant, time: Timestamp, out: &mut Vec<Told>) {
+        let before = self.tally;
+        self.take(event, now, time, out);
+        self.tally.idle += u64::from(self.tally == before);
+    }
+
+    fn take(&mut self, event: &Uevent<'_>, now: Instant, time: Timestamp, out: &mut Vec<Told>) {
         match event.action {
             "add" => self.add(event, now, time, out),
             "remove" => {
@@ -145,6 +173,7 @@ impl Registry {
                 if let Some(at) = disk {
                     note(&mut self.devices[at].activity.nodes, event.name(), ' ');
                     self.devices[at].renew(now);
+                    self.tally.joined += 1;
                 }
             }
             ("net", _) => {
@@ -192,9 +221,10 @@ impl Registry {
             return;
         }
         if self.devices.len() >= MOST {
-            self.untracked += 1;
+            self.tally.untracked += 1;
             return;
         }
+        self.tally.news += 1;
         self.devices.push(Device {
             activity,
             functions,
@@ -218,10 +248,15 @@ impl Registry {
         }
         if device.told && new && !matches!(part, Part::Node(_)) {
             // It turns out to be more than it said: that is told.
+            match device.due {
+                None => self.tally.news += 1,
+                Some(_) => self.tally.joined += 1,
+            }
             device.due = Some(now + SETTLE);
             device.latest = now + LONGEST;
         } else {
             device.renew(now);
+            self.tally.joined += 1;
         }
     }
 
@@ -263,7 +298,11 @@ impl Registry {
         if !self.devices[at].told {
             self.tell(at, out);
         }
-        let mut gone = self.devices.swap_remove(at).activity;
+        let gone = self.devices.swap_remove(at);
+        // That it was more than it said is told by its end.
+        self.tally.superseded += u64::from(gone.due.is_some());
+        self.tally.news += 1;
+        let mut gone = gone.activity;
         gone.connected = false;
         out.push((time, gone));
     }
@@ -272,9 +311,14 @@ impl Registry {
         self.devices.len()
     }
 
-    /// Devices that found no room.
-    pub(super) const fn untracked(&self) -> u64 {
-        self.untracked
+    /// What messages came to.
+    pub(super) const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Devices that have not settled.
+    pub(super) fn held(&self) -> u64 {
+        self.devices.iter().filter(|device| device.due.is_some()).count() as u64
     }
 
     fn usb(&self, event: &Uevent<'_>) -> (PeripheralActivity, Functions) {

@@ -223,7 +223,7 @@ fn a_thousand_plugs_leave_nothing_behind() {
         count += told(&mut registry, STICK).len();
         count += told(&mut registry, STICK_GONE).len();
     }
-    assert_eq!((count, registry.len(), registry.untracked()), (4000, before, 0));
+    assert_eq!((count, registry.len(), registry.tally().untracked), (4000, before, 0));
     // So fast that nothing settles: each is told nevertheless.
     let now = Instant::now();
     let mut out = Vec::new();
@@ -233,6 +233,8 @@ fn a_thousand_plugs_leave_nothing_behind() {
         }
     }
     assert_eq!((out.len(), registry.len()), (4000, before));
+    let tally = registry.tally();
+    assert_eq!((tally.news, tally.superseded), (8000, 0), "{tally:?}");
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn more_than_can_be_remembered_are_counted() {
         registry.handle(&Uevent::parse(message.as_bytes()).unwrap(), Instant::now(), Timestamp(2), &mut out);
     }
     assert_eq!(registry.len(), 1024);
-    assert_eq!(registry.untracked(), 3000 - 1021);
+    assert_eq!(registry.tally().untracked, 3000 - 1021);
 }
 
 #[test]
@@ -276,7 +278,13 @@ proptest! {
             let message = format!("{action}@{path}\0SUBSYSTEM={subsystem}\0DEVTYPE={devtype}\0PRODUCT={value}\0INTERFACE={value}\0TYPE={value}\0DEVPATH_OLD={path}\0KEY={value}\0");
             registry.handle(&Uevent::parse(message.as_bytes()).unwrap(), now, Timestamp(1), &mut out);
         }
+        let told = |registry: &Registry, out: &[Told]| {
+            let tally = registry.tally();
+            tally.news == out.len() as u64 + registry.held() + tally.superseded
+        };
+        prop_assert!(told(&registry, &out), "{:?}", registry.tally());
         registry.settle(now + Duration::from_secs(3), &mut out);
+        prop_assert!(told(&registry, &out) && registry.held() == 0, "{:?}", registry.tally());
         prop_assert_eq!(registry.next(), None);
         let (came, went): (Vec<_>, Vec<_>) = out.iter().partition(|(_, device)| device.connected);
         prop_assert!(went.len() <= came.len());

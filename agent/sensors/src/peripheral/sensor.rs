@@ -13,9 +13,10 @@ use defender_model::time::Timestamp;
 use super::allow::Entry;
 use super::registry::{Registry, Told};
 use super::uevent::Uevent;
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::file::Status;
-use crate::netlink::{Batch, Socket, KOBJECT_UEVENT};
+use crate::netlink::{Batch, Drops, Socket, KOBJECT_UEVENT};
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
@@ -59,6 +60,7 @@ pub struct PeripheralSensor {
     seen: u64,
     unreadable: u64,
     overruns: u64,
+    drops: Drops,
     sent: u64,
     reported: Option<(Instant, u64)>,
 }
@@ -103,6 +105,7 @@ impl PeripheralSensor {
             seen: 0,
             unreadable: 0,
             overruns: 0,
+            drops: Drops::default(),
             sent: 0,
             reported: None,
         }
@@ -165,8 +168,10 @@ impl PeripheralSensor {
             Some(socket) => {
                 let before = self.overruns;
                 self.drain(&socket, now, time, &mut told);
+                let lost = self.overruns > before;
+                self.drops.look(&socket, lost);
                 self.socket = Some(socket);
-                self.overruns > before
+                lost
             }
             None => true,
         };
@@ -212,7 +217,7 @@ impl PeripheralSensor {
 
     /// Events that were not sent.
     const fn refused(&self) -> u64 {
-        self.budget.refused() + self.registry.untracked()
+        self.budget.refused() + self.registry.tally().untracked
     }
 
     fn report_loss(&mut self, out: &mut Vec<Observation>) {
@@ -229,19 +234,32 @@ impl PeripheralSensor {
                      allows, or than the kernel's buffer (`peripheral.receive_buffer_kib`) could hold; what is there was read again";
         let health = Health::new(Kind::Lost, COMPONENT, words)
             .with("over_bound", self.refused())
+            .with("kernel", self.drops.total())
             .with("overruns", self.overruns);
         out.push(Observation::Health(health));
     }
 
     fn count(&self) {
-        let counters = [
-            ("seen", self.seen),
-            ("unreadable", self.unreadable),
-            ("sent", self.sent),
-            ("over_bound", self.refused()),
-            ("overruns", self.overruns),
-            ("present", self.registry.len() as u64),
-        ];
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).counters = counters.to_vec();
+        let tally = self.registry.tally();
+        let balance = Balance {
+            produced: tally.news
+                + tally.joined
+                + tally.idle
+                + tally.untracked
+                + self.unreadable
+                + self.drops.total(),
+            delivered: self.sent,
+            aggregated: tally.joined + tally.superseded,
+            unchanged: tally.idle,
+            held: self.registry.held(),
+            over_bound: self.budget.refused(),
+            kernel: self.drops.total(),
+            unreadable: self.unreadable,
+            no_room: tally.untracked,
+        };
+        let present = self.registry.len() as u64;
+        let mut counters = vec![("messages", self.seen), ("overruns", self.overruns), ("present", present)];
+        counters.extend(balance.counters());
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).counters = counters;
     }
 }

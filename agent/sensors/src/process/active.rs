@@ -56,7 +56,8 @@ impl Active {
             Self::Audit(stream) => stream.lost(),
             #[cfg(feature = "ebpf")]
             Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.lost(),
-            _ => 0,
+            Self::Connector(connector) => connector.lost(),
+            Self::Poll(_) => 0,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use defender_model::process::ExitReason;
 
-use crate::netlink::{Batch, Socket, CONNECTOR};
+use crate::netlink::{Batch, Drops, Socket, CONNECTOR};
 use crate::process::Unavailable;
 
 const CN_IDX_PROC: u32 = 1;
@@ -68,6 +68,7 @@ pub(crate) fn wait_status(status: u32) -> ExitReason {
 pub(crate) struct Connector {
     socket: Socket,
     batch: Batch,
+    drops: Drops,
 }
 
 impl Connector {
@@ -79,7 +80,7 @@ impl Connector {
         let mut socket = Socket::open(CONNECTOR, CN_IDX_PROC).map_err(|error| explain(&error))?;
         socket.set_receive_buffer(receive_buffer);
         socket.send(DONE, 0, &operation(PROC_CN_MCAST_LISTEN)).map_err(|error| explain(&error))?;
-        let mut this = Self { socket, batch: Batch::new() };
+        let mut this = Self { socket, batch: Batch::new(), drops: Drops::default() };
         this.confirm()?;
         Ok(this)
     }
@@ -121,11 +122,19 @@ impl Connector {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    overrun = true;
+                    self.drops.look(&self.socket, true);
+                }
                 Err(error) => return Err(explain(&error)),
             }
         }
         Ok(overrun)
+    }
+
+    /// Announcements that the kernel had no room for.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.drops.total()
     }
 
     /// Unsubscribes, so that the kernel stops making announcements for nobody.

@@ -12,7 +12,6 @@ use defender_model::event::Event;
 use defender_model::health::{Health, Kind};
 use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
-
 use tokio::sync::mpsc;
 
 use super::active::{open, open_best, Active};
@@ -31,8 +30,9 @@ use super::table::ProcessTable;
 use super::writers::Writers;
 use super::Unavailable;
 use crate::accounts::Accounts;
+use crate::balance::Balance;
 use crate::login::audit::Records;
-use crate::login::report::Report;
+use crate::login::report::Reports;
 use crate::module::Told;
 use crate::{Observation, Outlet};
 
@@ -95,6 +95,25 @@ pub struct Status {
     pub table: usize,
     /// Processes that left the table for want of room.
     pub evicted: u64,
+    /// What the source told of starts and ends. What it lost is the kernel's drops: records of audit, announcements of others. The end
+    /// of a process whose start was no event is not counted, as it says nothing.
+    pub balance: Balance,
+}
+
+impl Status {
+    /// The figures, with the names they have in statistics.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut counters = vec![
+            ("execs", self.execs),
+            ("exits", self.exits),
+            ("lost", self.lost),
+            ("table", self.table as u64),
+            ("evicted", self.evicted),
+        ];
+        counters.extend(self.balance.counters());
+        counters
+    }
 }
 
 /// The sensor, opened but not running.
@@ -109,7 +128,7 @@ pub struct ProcessSensor {
     next_upgrade: Option<Instant>,
     lost_before: u64,
     /// Who is told of logins in the audit stream.
-    logins: Option<(mpsc::Sender<Report>, Records)>,
+    logins: Option<(Reports, Records)>,
     /// Who is told of kernel modules in the audit stream.
     modules: Option<mpsc::Sender<Told>>,
     module_files: ModuleFiles,
@@ -155,7 +174,7 @@ impl ProcessSensor {
     }
 
     /// Hands what the audit stream tells of logins to the login sensor.
-    pub fn tell_logins(&mut self, logins: mpsc::Sender<Report>) {
+    pub fn tell_logins(&mut self, logins: Reports) {
         self.logins = Some((logins, Records::default()));
     }
 
@@ -246,8 +265,8 @@ impl ProcessSensor {
                 Audited::Login { record, fields, .. } => {
                     if let Some((logins, records)) = &mut self.logins {
                         if let Some(report) = records.read(record, &fields, Instant::now()) {
-                            // A full queue is counted as a loss; the process sensor waits for nobody.
-                            self.lost_before += u64::from(logins.try_send(report).is_err());
+                            // The process sensor waits for nobody.
+                            logins.tell(report);
                         }
                     }
                 }
@@ -312,7 +331,6 @@ impl ProcessSensor {
             }
         }
         if overrun {
-            self.lost_before += 1;
             let words =
                 "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
             out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
@@ -351,7 +369,12 @@ impl ProcessSensor {
         truncated: bool,
         out: &mut Vec<Observation>,
     ) {
-        if self.table().was_found(&process) {
+        let found = self.table().was_found(&process);
+        self.tally(|status| {
+            status.balance.produced += 1;
+            status.balance.aggregated += u64::from(found);
+        });
+        if found {
             return;
         }
         process.user = process.uid.and_then(|uid| self.accounts.name(uid));
@@ -364,7 +387,10 @@ impl ProcessSensor {
         self.suspects.remove(&process.pid);
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
         out.push(Observation::Event(Event::new(time, activity.into())));
-        self.update_status(|status| status.execs += 1);
+        self.tally(|status| {
+            status.execs += 1;
+            status.balance.delivered += 1;
+        });
     }
 
     /// Takes a running process into the table that is not there: one that forked and has not become another program since.
@@ -409,6 +435,7 @@ impl ProcessSensor {
         if !self.settings.exits {
             return;
         }
+        self.tally(|status| status.balance.produced += 1);
         let process = Process {
             pid,
             executable: Arc::clone(&known.image.executable),
@@ -418,7 +445,10 @@ impl ProcessSensor {
         let activity =
             ProcessActivity { process, change: Change::Exit(reason), source, started: known.started };
         out.push(Observation::Event(Event::new(time, activity.into())));
-        self.update_status(|status| status.exits += 1);
+        self.tally(|status| {
+            status.exits += 1;
+            status.balance.delivered += 1;
+        });
     }
 
     /// Finds processes that ended without a record (killed by a signal, say). One that is missing twice in a row is gone: its
@@ -513,7 +543,16 @@ impl ProcessSensor {
         status.detail.push_str(self.active.detail());
         status.table = self.table().len();
         status.evicted = self.table().evicted();
-        status.lost = self.lost_before + self.active.lost();
+        let lost = self.lost_before + self.active.lost();
+        let more = lost.saturating_sub(status.lost);
+        status.balance.produced += more;
+        status.balance.kernel += more;
+        status.lost += more;
         change(&mut status);
+    }
+
+    /// Counts.
+    fn tally(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

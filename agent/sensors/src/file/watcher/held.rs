@@ -55,6 +55,11 @@ impl Held {
         self.changes.push_back(Change { path, time, activity, since: now, perhaps: None });
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     /// When there is to be asked again.
     pub(super) fn wake(&self) -> Option<Instant> {
         (!self.changes.is_empty()).then(|| Instant::now() + AGAIN)

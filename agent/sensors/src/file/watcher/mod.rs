@@ -34,6 +34,7 @@ use super::pending::{Moves, News, Pending};
 use super::selection::{Place, Selection};
 use super::sensor::{Settings, COMPONENT};
 use super::tree::Tree;
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::Observation;
 use held::Held;
@@ -134,6 +135,20 @@ impl Watcher {
         let activity = self.activity(change, path, None, entry.as_ref());
         self.held.push(None, activity, Instant::now());
         self.held.release(Instant::now(), &mut self.out);
+    }
+
+    /// What became of what was seen.
+    pub(super) fn balance(&self) -> Balance {
+        let Counts { seen, sent, joined, unchanged, over_bound, .. } = self.counts;
+        Balance {
+            produced: seen,
+            delivered: sent - self.held.len() as u64,
+            aggregated: joined,
+            unchanged,
+            held: (self.pending.len() + self.held.len()) as u64,
+            over_bound,
+            ..Balance::default()
+        }
     }
 
     /// How many directories are watched.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::login::accounting::record::Layout;
+use crate::login::report::Reports;
 
 fn clock() -> Timestamp {
     Timestamp(42)
@@ -141,7 +142,7 @@ async fn one_login_in_log_wtmp_and_by_report_is_one_event_and_its_end_has_a_dura
     std::fs::write(&log, "").expect("write");
     std::fs::write(&wtmp, "").expect("write");
     let status = Arc::<Mutex<Status>>::default();
-    let (sender, reports) = mpsc::channel(4);
+    let (sender, reports) = Reports::channel(4);
     let config = Config {
         files: vec![log.clone()],
         accounting: vec![wtmp.clone(), btmp.clone()],
@@ -159,10 +160,7 @@ async fn one_login_in_log_wtmp_and_by_report_is_one_event_and_its_end_has_a_dura
     append(&wtmp, &record(7, 30, "pts/0", "root", [192, 0, 2, 7]));
     let first = authentication(&mut observations).await;
     assert_eq!((first.activity, first.pid), (Activity::Logon, Some(8)));
-    sender
-        .send(Report::new(Teller::Pam, Authentication { pid: None, tty: None, ..first }))
-        .await
-        .expect("room");
+    assert!(sender.tell(Report::new(Teller::Pam, Authentication { pid: None, tty: None, ..first })));
     // What became of the others shows in the counters; nothing else tells that they came.
     let counted = |name: &str| {
         let status = status.lock().expect("whole");
@@ -186,4 +184,10 @@ async fn one_login_in_log_wtmp_and_by_report_is_one_event_and_its_end_has_a_dura
         (Activity::Logoff, Some("root"), "sshd")
     );
     assert!(last.duration_ms.is_some() && last.source == "192.0.2.7".parse().ok(), "{last:?}");
+    // Told by log, wtmp, PAM, btmp, wtmp; three events.
+    while counted("delivered") < 3 {
+        assert!(Instant::now() < patience, "{:?}", status.lock());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((counted("produced"), counted("aggregated"), counted("held")), (5, 2, 0));
 }

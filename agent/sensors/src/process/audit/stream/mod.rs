@@ -202,9 +202,13 @@ impl AuditStream {
         self.streams.last().map_or(Role::Listener, |stream| stream.role)
     }
 
-    /// Events known to be lost: dropped by the kernel, or missing from the serial numbers.
+    /// Events known to be lost: dropped by the kernel, missing from the serial numbers, or without records that belong to them.
     pub(crate) fn lost(&self) -> u64 {
-        self.lost_by_kernel + self.tracker.lost()
+        self.lost_by_kernel + self.tracker.lost() + self.incomplete()
+    }
+
+    fn incomplete(&self) -> u64 {
+        self.incomplete_before + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>()
     }
 
     /// Waits for records, at most a second, and appends the events they complete.

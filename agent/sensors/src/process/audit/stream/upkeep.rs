@@ -29,8 +29,7 @@ impl AuditStream {
             self.check(turn)?;
         }
         let on_the_way = self.tracker.lost();
-        let incomplete = self.incomplete_before
-            + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>();
+        let incomplete = self.incomplete();
         if on_the_way > self.lost_on_the_way
             || self.overruns > self.reported_overruns
             || incomplete > self.reported_incomplete
