@@ -15,6 +15,7 @@
 //! | [`demo`] | the same as a narrated show |
 //! | [`bench`] | what watching costs, beside peers on the same machine |
 //! | [`servers`], [`faults`] | servers a device reports to; what arrives there when everything is taken away in turn |
+//! | [`fleet`] | many devices into a database |
 //!
 //! `main.rs` is the command line; `src/bin/` holds the programs that run inside a guest.
 
@@ -27,6 +28,7 @@ pub mod demo;
 pub mod device;
 pub mod error;
 pub mod faults;
+pub mod fleet;
 pub mod image;
 pub mod lab;
 pub mod netns;

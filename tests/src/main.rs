@@ -25,7 +25,7 @@ Commands (all need root: they make network namespaces, and files that belong to 
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
-  bench WHAT       measure: exec, size, start, latency, block, posture or all of them; footprint; faults
+  bench WHAT       measure: exec, size, start, latency, block, posture or all of them; footprint; faults; fleet
 
 Options
   --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
@@ -36,8 +36,8 @@ Options
   --only WORD      run only scenarios, and of bench only arms of exec and runs of faults, with WORD in their name; may be repeated
   --jobs N         run: machines at once (default: one for each processor)
   --list           list the scenarios
-  --rounds N       bench: rounds of exec, starts, repetitions of block
-  --count N        bench: executions per arm and round, alerts of each part of latency, events of each part of faults
+  --rounds N       bench: rounds of exec, starts, repetitions of block, devices of fleet
+  --count N        bench: executions per arm and round, alerts of each part of latency, events of each part of faults, of each device of fleet
   --kills N        bench faults: how often servers and the agent are killed
   --features-matrix  bench size: one build for each cargo feature left out (slow)
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::faults;
+use crate::fleet;
 use crate::progress;
 use crate::workspace::Workspace;
 
@@ -48,7 +49,7 @@ pub mod tail;
 pub struct Options {
     /// The agent's release binary.
     pub agent: PathBuf,
-    /// Rounds of `exec`, starts of `start`, repetitions of `block`; `None` for each one's default.
+    /// Rounds of `exec`, starts of `start`, repetitions of `block`, devices of `fleet`; `None` for each one's default.
     pub rounds: Option<u32>,
     /// Executions per arm and round of `exec`, alerts of each part of `latency`; `None` for each one's default.
     pub count: Option<u64>,
@@ -77,12 +78,13 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`.
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
-    let known = ["exec", "size", "start", "latency", "block", "posture", "all", "footprint", "faults"];
+    let known =
+        ["exec", "size", "start", "latency", "block", "posture", "all", "footprint", "faults", "fleet"];
     if !known.contains(&what) {
         return Err(Error::Usage(format!("no benchmark `{what}`")));
     }
@@ -90,6 +92,17 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
         return Err(Error::Missing {
             what: options.agent.display().to_string(),
             next: "build it with `cargo build --release -p defender`, or name one with --agent".into(),
+        });
+    }
+    if what == "fleet" {
+        machine::print(&options.agent);
+        return fleet::run(&fleet::Plan {
+            agent: options.agent,
+            devices_program: workspace.target().join("release/examples/fleet"),
+            files: workspace.tests("fleet"),
+            directory: directory(),
+            devices: options.rounds.unwrap_or(200),
+            count: options.count.unwrap_or(100),
         });
     }
     if what == "faults" {

@@ -17,7 +17,7 @@ use crate::servers::arrivals::ByPriority;
 use crate::servers::{broker, collector};
 
 /// Name of the servers, which the device's own `hosts` file knows.
-pub(super) const SERVER: &str = "collector.fault.test";
+pub(crate) const SERVER: &str = "collector.fault.test";
 /// The user the agent becomes; every Debian system has it.
 const USER: (&str, u32, u32) = ("nobody", 65534, 65534);
 const READY: Duration = Duration::from_secs(60);
@@ -30,13 +30,13 @@ const RULE: &str = "title: Fault run\nid: 3f0f6a52-8c39-4a7b-9a61-5f3f6f1f2b70\n
 
 /// A device and its files.
 #[derive(Debug)]
-pub(super) struct Device {
+pub(crate) struct Device {
     netns: Arc<Netns>,
     agent: PathBuf,
     directory: PathBuf,
     log: File,
     /// Logins that were written to the log.
-    pub(super) logins: u64,
+    pub(crate) logins: u64,
     running: Option<Child>,
     /// What agents that are gone have handed to the spool.
     handed: ByPriority,
@@ -46,7 +46,7 @@ pub(super) struct Device {
 
 impl Device {
     /// One that has not been started. `tls` holds `ca.pem`, `device.pem` and `device.key`.
-    pub(super) fn new(
+    pub(crate) fn new(
         netns: &Arc<Netns>,
         agent: &Path,
         directory: &Path,
@@ -82,7 +82,7 @@ impl Device {
     }
 
     /// Starts the agent, without waiting for anything.
-    pub(super) fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self) -> Result<()> {
         let at = self.directory.display();
         // A mount namespace, in which the names of servers are the device's own.
         let script = format!(
@@ -101,7 +101,7 @@ impl Device {
     }
 
     /// Waits until the agent says that it is armed.
-    pub(super) fn armed(&mut self) -> Result<()> {
+    pub(crate) fn armed(&mut self) -> Result<()> {
         let events = self.directory.join("log/events.jsonl");
         let start = Instant::now();
         while tail::find(&fs::read(&events).unwrap_or_default(), b"\"kind\":\"armed\"").is_none() {
@@ -120,7 +120,7 @@ impl Device {
     }
 
     /// SIGKILL.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let Some(mut child) = self.running.take() else { return };
         let _ = child.kill();
         let _ = child.wait();
@@ -129,7 +129,7 @@ impl Device {
     }
 
     /// So many failed logins more.
-    pub(super) fn log_in(&mut self, count: u64) -> Result<()> {
+    pub(crate) fn log_in(&mut self, count: u64) -> Result<()> {
         let mut text = String::new();
         for _ in 0..count {
             let number = self.logins;
@@ -145,7 +145,7 @@ impl Device {
     }
 
     /// Alerts and other records that the agents of this device have numbered and handed to the spool so far.
-    pub(super) fn produced(&self) -> ByPriority {
+    pub(crate) fn produced(&self) -> ByPriority {
         if self.running.is_none() {
             return self.handed;
         }
@@ -172,7 +172,7 @@ impl Device {
     }
 
     /// Whether the device finds the servers by name.
-    pub(super) fn names(&self, known: bool) -> Result<()> {
+    pub(crate) fn names(&self, known: bool) -> Result<()> {
         let text =
             if known { format!("127.0.0.1 localhost {SERVER}\n") } else { "127.0.0.1 localhost\n".into() };
         // Not replaced: what is mounted is this file.
@@ -180,7 +180,7 @@ impl Device {
     }
 
     /// What `defender status` says, as one line.
-    pub(super) fn status(&self) -> String {
+    pub(crate) fn status(&self) -> String {
         let mut command = Command::new(&self.agent);
         command.args(["status", "--json", "--socket"]).arg(self.directory.join("run/control.sock"));
         let said = command::output(&mut command, READY).map(|output| output.stdout).unwrap_or_default();

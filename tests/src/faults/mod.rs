@@ -9,7 +9,7 @@
 //! boot and sequence once. Lost is what the agent's own health events say. At the end produced is delivered and lost, to the record, for
 //! alerts and for everything else, and at each server.
 
-mod device;
+pub(crate) mod device;
 
 use std::fs;
 use std::path::{Path, PathBuf};

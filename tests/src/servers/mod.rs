@@ -28,7 +28,7 @@ use crate::netns::Netns;
 pub const READY: Duration = Duration::from_secs(60);
 
 /// Starts a server whose output goes to `log`.
-fn spawn(mut command: Command, log: &Path) -> Result<Child> {
+pub(crate) fn spawn(mut command: Command, log: &Path) -> Result<Child> {
     let file = fs::File::options().create(true).append(true).open(log);
     let file = file.map_err(Error::io(format!("cannot write to {}", log.display())))?;
     let copy = file.try_clone().map_err(Error::io("cannot duplicate a file descriptor"))?;
@@ -37,7 +37,7 @@ fn spawn(mut command: Command, log: &Path) -> Result<Child> {
 }
 
 /// Waits until somebody listens at a port of the namespace's loopback.
-fn listening(netns: &Netns, child: &mut Child, port: u16, log: &Path) -> Result<()> {
+pub(crate) fn listening(netns: &Netns, child: &mut Child, port: u16, log: &Path) -> Result<()> {
     let start = Instant::now();
     while netns.within(|| Ok(TcpStream::connect(("127.0.0.1", port)).is_err()))? {
         let ended = child.try_wait().ok().flatten();
