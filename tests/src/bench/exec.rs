@@ -13,6 +13,7 @@ use crate::progress;
 
 use super::audit::{Audit, EXCLUDE, EXEC, EXIT, NEVER};
 use super::monitor::{self, Monitor};
+use super::programs::Clock;
 use super::spawn::{self, Arguments};
 use super::table::{self, budget, median, percentile, spread};
 use super::{machine, tail, Bench};
@@ -105,6 +106,8 @@ struct Figures {
     microseconds: Vec<f64>,
     cpu: Vec<f64>,
     kauditd: Vec<f64>,
+    /// In eBPF programs, of all who run into them.
+    programs: Vec<f64>,
     user_share: Vec<f64>,
     pss_before: Vec<f64>,
     pss_peak: Vec<f64>,
@@ -200,6 +203,10 @@ fn measure(
     if let Some(tail) = &mut tail {
         tail.lines(|_| ())?;
     }
+    // It costs a little itself, so only where there is something to measure.
+    let clock = arm.is_ebpf().then(Clock::start);
+    let ran = || clock.as_ref().and_then(Clock::nanoseconds);
+    let ran_before = ran();
     let before = (usage(pid), usage(kauditd), pid.map(monitor::pss), size());
 
     let mut child = spawn::start(&bench.noop, Arguments::Serial, first, count, 0)?;
@@ -219,6 +226,7 @@ fn measure(
         }
     }
     let after = (usage(pid), usage(kauditd), pid.map(monitor::pss), size());
+    let ran_after = ran();
     figures.microseconds.push(took.as_secs_f64() * 1e6 / count as f64);
     let Some(mut tail) = tail else { return Ok(()) };
 
@@ -278,6 +286,9 @@ fn measure(
     if let (Some(old), Some(new)) = (before.1, after.1) {
         figures.kauditd.push(per(new.cpu - old.cpu));
     }
+    if let (Some(old), Some(new)) = (ran_before, ran_after) {
+        figures.programs.push(per(new.saturating_sub(old)));
+    }
     figures.bytes.push((after.3 - before.3) as f64 / executions.max(1) as f64);
     for (kib, into) in [
         (before.2.unwrap_or(0), &mut figures.pss_before),
@@ -335,6 +346,7 @@ fn report(arms: &[Arm], all: &[Figures], rounds: u32, count: u64) -> Result<()> 
         "CPU µs per exec",
         "in user mode",
         "kauditd µs per exec",
+        "eBPF programs µs per exec",
         "PSS before",
         "peak",
         "after",
@@ -347,6 +359,7 @@ fn report(arms: &[Arm], all: &[Figures], rounds: u32, count: u64) -> Result<()> 
             spread(&figures.cpu, 1),
             format!("{:.0} %", median(&figures.user_share)),
             spread(&figures.kauditd, 1),
+            if figures.programs.is_empty() { "-".into() } else { spread(&figures.programs, 1) },
             spread(&figures.pss_before, 1),
             spread(&figures.pss_peak, 1),
             spread(&figures.pss_after, 1),
@@ -392,6 +405,7 @@ fn report(arms: &[Arm], all: &[Figures], rounds: u32, count: u64) -> Result<()> 
     }
     if arms.contains(&Arm::Ebpf) {
         budget("time added per exec by eBPF", added(of(Arm::Ebpf)), 10.0, "µs");
+        budget("of it in the programs", median(&of(Arm::Ebpf).programs), 10.0, "µs");
         budget("CPU per exec by eBPF", median(&of(Arm::Ebpf).cpu), 10.0, "µs");
     }
     let agents = || arms.iter().zip(all).filter(|(arm, _)| arm.settings().is_some());

@@ -10,6 +10,7 @@
 //! | [`scan`] | a scan of the posture, beside Lynis |
 //! | [`spawn`] | the program that starts programs |
 //! | [`monitor`], [`audit`] | the agent and auditd as measured processes; the kernel's audit state |
+//! | [`programs`] | what eBPF programs cost those who run into them |
 //! | [`drain`] | the least an audit daemon can do, for the kernel's own part |
 //! | [`tail`] | a log file as it grows |
 //! | [`machine`], [`table`] | what the figures were measured on; medians, budgets, rows |
@@ -37,6 +38,7 @@ pub mod footprint;
 pub mod latency;
 pub mod machine;
 pub mod monitor;
+pub mod programs;
 pub mod scan;
 pub mod size;
 pub mod spawn;
