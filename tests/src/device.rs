@@ -23,6 +23,8 @@ pub mod class {
     pub const PROCESS: u64 = 1007;
     /// Detection Finding: an alert.
     pub const FINDING: u64 = 2004;
+    /// Kernel Extension Activity: a module was loaded or removed.
+    pub const KERNEL_EXTENSION: u64 = 1002;
     /// Peripheral Device Activity.
     pub const PERIPHERAL: u64 = 1010;
     /// Compliance Finding: the verdict of a posture check.

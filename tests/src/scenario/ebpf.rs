@@ -39,6 +39,13 @@ pub(super) fn ebpf_with_and_without_btf(world: &mut World<'_>) -> Result<()> {
             .any(|set| u64::from_str_radix(set.trim(), 16).map_or(true, |set| set & LOADING != 0));
         expect(!kept, || format!("what loads programs is not given up: {held}"))?;
         sees(machine, "seen-with-btf", "ebpf")?;
+        machine.ok("modprobe raw_diag")?;
+        machine.event("a module is told with who loaded it", "raw_diag", REPORT, |e| {
+            e.class() == class::KERNEL_EXTENSION
+                && e.at("/actor/process/cmd_line")
+                    .as_str()
+                    .is_some_and(|line| line.contains("modprobe raw_diag"))
+        })?;
         machine.ok(&format!("mount --bind /dev/null {BTF}"))?;
         let hidden = without(machine);
         machine.ok(&format!("umount {BTF}"))?;

@@ -7,7 +7,7 @@ use defender_model::process::{Actor, Ancestor};
 use defender_model::text;
 
 use super::procfs;
-use super::table::ProcessTable;
+use super::table::{Known, ProcessTable};
 
 /// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
 const SHORT_NAME: usize = 15;
@@ -40,15 +40,18 @@ impl Directory {
         if name.is_empty() || program[..program.len().min(SHORT_NAME)] != *name {
             return None;
         }
-        Some(Actor {
-            pid,
-            executable: Arc::clone(&known.image.executable),
-            command_line: Arc::clone(&known.image.command_line),
-            uid: known.uid,
-            auid: known.auid,
-            user: known.user.clone(),
-            parent: known.image.parent.clone(),
-        })
+        Some(actor(pid, known))
+    }
+
+    /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn of_stream(&self, pid: u32, name: &[u8]) -> Actor {
+        let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(known) = table.as_ref().and_then(|table| table.get(pid)) {
+            return actor(pid, known);
+        }
+        drop(table);
+        self.likely(pid, name)
     }
 
     /// The same, and where nothing certain is known what `/proc` shows, and at last the short name alone.
@@ -80,6 +83,18 @@ impl Directory {
             }),
             ..actor
         }
+    }
+}
+
+fn actor(pid: u32, known: &Known) -> Actor {
+    Actor {
+        pid,
+        executable: Arc::clone(&known.image.executable),
+        command_line: Arc::clone(&known.image.command_line),
+        uid: known.uid,
+        auid: known.auid,
+        user: known.user.clone(),
+        parent: known.image.parent.clone(),
     }
 }
 

@@ -6,8 +6,6 @@ use std::path::{Component, Path, PathBuf};
 
 use defender_model::text;
 
-use super::audit::assembly::Exec;
-
 /// Files remembered.
 const FILES: usize = 16;
 
@@ -17,12 +15,12 @@ pub(super) struct ModuleFiles(VecDeque<(u32, String)>);
 
 impl ModuleFiles {
     /// Looks at the arguments of a program that was started.
-    pub(super) fn note(&mut self, exec: &Exec) {
-        for argument in exec.argv.iter().skip(1).filter(|argument| argument.contains(".ko")).take(FILES) {
+    pub(super) fn note(&mut self, pid: u32, cwd: &str, argv: &[String]) {
+        for argument in argv.iter().skip(1).filter(|argument| argument.contains(".ko")).take(FILES) {
             if self.0.len() >= FILES {
                 self.0.pop_front();
             }
-            self.0.push_back((exec.pid, plain(&Path::new(&exec.cwd).join(argument))));
+            self.0.push_back((pid, plain(&Path::new(cwd).join(argument))));
         }
     }
 

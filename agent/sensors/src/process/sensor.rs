@@ -256,7 +256,7 @@ impl ProcessSensor {
             match event {
                 Audited::Exec(exec) => {
                     let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
-                    self.module_files.note(&exec);
+                    self.module_files.note(exec.pid, &exec.cwd, &exec.argv);
                     self.exec(into_process(*exec), ppid, time, Source::Audit, truncated, out);
                 }
                 Audited::Exit { stamp, pid, reason } => {
@@ -295,11 +295,16 @@ impl ProcessSensor {
         for event in told {
             match event {
                 ebpf::Told::Exec { time, process, ppid, truncated } => {
+                    self.module_files.note(process.pid, &process.cwd, &process.argv);
                     self.exec(*process, ppid, when(time), source, truncated, out);
                 }
                 ebpf::Told::Entered { time, mut process, mut ppid, truncated, called } => {
                     let known = ebpf::entry::complete(&self.settings.proc, called, &mut process, &mut ppid);
                     self.exec(*process, ppid, when(time), source, truncated || !known, out);
+                }
+                ebpf::Told::Module { time, pid, loaded, command, name } => {
+                    let process = self.directory().of_stream(pid, &command);
+                    self.told_module(when(time), loaded, name, process);
                 }
                 ebpf::Told::Exit { time, pid, reason } => {
                     self.exit(pid, reason, when(time), source, out);

@@ -14,7 +14,7 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
 /// Structure, member, and whether there are kernels to do without it. In the order of `struct offsets` in `programs.c`.
-pub(crate) const MEMBERS: [(&str, &str, bool); 35] = [
+pub(crate) const MEMBERS: [(&str, &str, bool); 36] = [
     ("task_struct", "real_parent", true),
     ("task_struct", "tgid", true),
     ("task_struct", "mm", true),
@@ -50,6 +50,7 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 35] = [
     ("tty_struct", "name", true),
     ("task_struct", "loginuid", false),
     ("task_struct", "sessionid", false),
+    ("module", "name", false),
 ];
 
 /// Byte offsets of [`MEMBERS`], [`ABSENT`] where one may be missing and is.

@@ -84,10 +84,17 @@ impl Stream {
     pub(crate) fn open(proc: &Path, exits: bool, btf: &Path) -> Result<Self, Unavailable> {
         // First what costs nothing where it is refused.
         let events = ring(proc)?;
-        let maps = Maps::new(events, &offsets(btf)?)?;
+        let offsets = offsets(btf)?;
+        let maps = Maps::new(events, &offsets)?;
         let mut links = vec![maps.attach(object::OBJECT, "exec", Point::Raw(c"sched_process_exec"))?];
         if exits {
             links.push(maps.attach(object::OBJECT, "exit", Point::Raw(c"sched_process_exit"))?);
+        }
+        // The last member, where the kernel loads modules. Without, /proc/modules tells.
+        if offsets[btf::MEMBERS.len() - 1] != btf::ABSENT {
+            for (section, point) in [("module_load", c"module_load"), ("module_free", c"module_free")] {
+                links.extend(maps.attach(object::OBJECT, section, Point::Raw(point)).ok());
+            }
         }
         Self::new(maps, links)
     }

@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn all_programs_are_found_and_name_known_maps() {
-        let mut sections = vec![(OBJECT, "exec"), (OBJECT, "exit")];
+        let mut sections =
+            vec![(OBJECT, "exec"), (OBJECT, "exit"), (OBJECT, "module_load"), (OBJECT, "module_free")];
         sections.extend(super::super::ENTRY.map(|(section, _)| (ENTRY, section)));
         for (object, section) in sections {
             let asked = std::cell::RefCell::new(Vec::new());

@@ -22,6 +22,8 @@ struct offsets {
     u32 signal_live, signal_code, signal_flags, signal_tty, tty_name;
     /* Without CONFIG_AUDIT these two are ABSENT. */
     u32 task_loginuid, task_sessionid;
+    /* Nor is this where the kernel loads no modules. */
+    u32 module_name;
     /* Bytes in `events`, from the loader. */
     u32 ring;
 };
@@ -177,4 +179,36 @@ int on_exit(u64 *context)
         exit.status = half(word(task, at->task_leader), at->task_exit_code);
     put(at->ring, &exit, sizeof(exit));
     return 0;
+}
+
+struct module {
+    u32 kind, pid, loaded, zero;
+    u64 time;
+    u8 command[16], name[64];
+};
+
+INLINE int on_module(u64 module, u32 loaded)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at)
+        return 0;
+    struct module record = {.kind = MODULE, .loaded = loaded, .time = boot_time()};
+    record.pid = current_ids() >> 32;
+    current_name(record.command, sizeof(record.command));
+    read_kernel_text(record.name, sizeof(record.name), module + at->module_name);
+    put(at->ring, &record, sizeof(record));
+    return 0;
+}
+
+SECTION("module_load")
+int on_module_load(u64 *context)
+{
+    return on_module(context[0], 1);
+}
+
+SECTION("module_free")
+int on_module_free(u64 *context)
+{
+    return on_module(context[0], 0);
 }

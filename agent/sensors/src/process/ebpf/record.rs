@@ -15,6 +15,7 @@ const EXIT: u32 = 5;
 const ENTERED: u32 = 6;
 const CONFIRMED: u32 = 7;
 const FAILED: u32 = 8;
+const MODULE: u32 = 9;
 
 const DELETED: u32 = 1;
 const PSEUDO: u32 = 2;
@@ -26,6 +27,9 @@ const PART: usize = 16;
 const TERMINAL: usize = 56;
 /// Offset of the file's name in the confirmation of an exec, after which nothing comes.
 const FILE: usize = 32;
+/// Offset of the short name of the process in the record of a module, and of the module's name, after which nothing comes.
+const COMMAND: usize = 24;
+const MODULE_NAME: usize = 40;
 /// "Unset" of `auid` and `ses`, and of both where the kernel has no audit.
 const UNSET: u32 = u32::MAX;
 /// Processes whose head has not come. There are as many as processors, but for those whose head found no room.
@@ -56,6 +60,14 @@ pub(crate) enum Told {
         time: u64,
         pid: u32,
         reason: ExitReason,
+    },
+    /// A kernel module was loaded or removed by the process that goes by the short name `command`.
+    Module {
+        time: u64,
+        pid: u32,
+        loaded: bool,
+        command: Vec<u8>,
+        name: String,
     },
 }
 
@@ -95,6 +107,13 @@ impl Assembler {
             }
             EXEC => self.exec(pid, record),
             CONFIRMED => self.confirmed(pid, record),
+            MODULE => Some(Told::Module {
+                time: long(record, 16)?,
+                pid,
+                loaded: half(record, 8)? != 0,
+                command: until_nul(record.get(COMMAND..MODULE_NAME)?).to_vec(),
+                name: text::from_bytes(until_nul(record.get(MODULE_NAME..)?)),
+            }),
             FAILED => {
                 self.take(pid);
                 None
@@ -147,8 +166,7 @@ impl Assembler {
         let called = entered.is_some();
         let entered = entered.unwrap_or_default();
         let (argv, more) = arguments(&entered.arguments);
-        let file = record.get(FILE..)?;
-        let file = &file[..file.iter().position(|byte| *byte == 0).unwrap_or(file.len())];
+        let file = until_nul(record.get(FILE..)?);
         let process = Process {
             pid,
             executable: text::from_bytes(file).into(),
@@ -169,8 +187,7 @@ impl Assembler {
     fn exec(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
         let pending = self.take(pid).unwrap_or_default();
         let id = |at: usize| half(record, at).filter(|id| *id != UNSET);
-        let terminal = record.get(TERMINAL..)?;
-        let terminal = &terminal[..terminal.iter().position(|byte| *byte == 0).unwrap_or(terminal.len())];
+        let terminal = until_nul(record.get(TERMINAL..)?);
         let (argv, more) = arguments(&pending.arguments);
         let sent = long(record, 24)?;
         let process = Process {
@@ -195,6 +212,10 @@ impl Assembler {
             truncated,
         })
     }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
 }
 
 /// The names from the file up to the root, each with its NUL, as a path. One whose beginning is not known begins with `.../`.
@@ -331,6 +352,17 @@ mod tests {
     }
 
     #[test]
+    fn a_module_has_its_process() {
+        let mut record = part(MODULE, 40, 1, &99u64.to_ne_bytes());
+        record.extend_from_slice(b"kmod\0\0\0\0\0\0\0\0\0\0\0\0dummy\0\0");
+        let told = Assembler::default().push(&record);
+        let Some(Told::Module { time: 99, pid: 40, loaded: true, command, name }) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!((&command[..], name.as_str()), (&b"kmod"[..], "dummy"));
+    }
+
+    #[test]
     fn an_end_has_its_status() {
         let mut record = part(EXIT, 40, 5, &[]);
         record.extend_from_slice(&(7u32 << 8).to_ne_bytes());
@@ -344,7 +376,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..10, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
+        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..11, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
             let mut assembler = Assembler::default();
             for (kind, pid, content) in records {
                 let mut record = part(kind, pid, 0, &[]);

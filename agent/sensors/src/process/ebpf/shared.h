@@ -22,6 +22,7 @@ static long (*update)(void *map, const void *key, const void *value, u64 flags) 
 static long (*tail_call)(void *context, void *programs, u32 index) = (void *)12;
 static u64 (*current_ids)(void) = (void *)14;
 static u64 (*current_user)(void) = (void *)15;
+static long (*current_name)(void *to, u32 size) = (void *)16;
 static u64 (*current_task)(void) = (void *)35;
 static long (*read_user)(void *to, u32 size, u64 from) = (void *)112;
 static long (*read_kernel)(void *to, u32 size, u64 from) = (void *)113;
@@ -46,6 +47,7 @@ static u64 (*query)(void *ring, u64 flags) = (void *)134;
 #define ENTERED 6
 #define CONFIRMED 7
 #define FAILED 8
+#define MODULE 9
 
 #define CHUNK 16384
 #define CHUNKS 12

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use defender_model::process::Actor;
+use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{ProcessSensor, ANCESTORS};
@@ -38,9 +39,13 @@ impl ProcessSensor {
 
     pub(super) fn module(&mut self, loaded: bool, name: String, by: &Exec) {
         let process = self.doer(by);
-        let path = if loaded { self.module_files.of(by.pid, &name) } else { None };
+        self.told_module(by.stamp.time, loaded, name, process);
+    }
+
+    pub(super) fn told_module(&mut self, time: Timestamp, loaded: bool, name: String, process: Actor) {
+        let path = if loaded { self.module_files.of(process.pid, &name) } else { None };
         if let Some(modules) = &self.modules {
-            let told = Told { time: by.stamp.time, loaded, name, path, process };
+            let told = Told { time, loaded, name, path, process };
             // What finds no room is found by comparing.
             let _ = modules.try_send(told);
         }
