@@ -31,6 +31,8 @@ pub(crate) mod table;
 mod writers;
 
 pub use directory::Directory;
+#[cfg(feature = "ebpf")]
+pub use ebpf::decode_ring;
 pub use preference::Preference;
 pub use recording::AuditLog;
 pub use sensor::{ProcessSensor, Settings, Status};

@@ -1,5 +1,7 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
+#[cfg(feature = "ebpf")]
+mod ebpf;
 mod told;
 
 use std::collections::HashSet;
@@ -19,8 +21,6 @@ use super::audit::assembly::Audited;
 use super::audit::stream::Turn;
 use super::connector::Announced;
 use super::directory::Directory;
-#[cfg(feature = "ebpf")]
-use super::ebpf;
 use super::module_file::ModuleFiles;
 use super::poll::Found;
 use super::preference::Preference;
@@ -284,41 +284,6 @@ impl ProcessSensor {
         result
     }
 
-    #[cfg(feature = "ebpf")]
-    async fn ebpf_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
-        let source = self.active.source();
-        let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return Ok(()) };
-        let mut told = Vec::new();
-        let lost = stream.read(&mut told).await?;
-        let (now, up) = ((self.settings.clock)(), ebpf::since_boot());
-        let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
-        for event in told {
-            match event {
-                ebpf::Told::Exec { time, process, ppid, truncated } => {
-                    self.module_files.note(process.pid, &process.cwd, &process.argv);
-                    self.exec(*process, ppid, when(time), source, truncated, out);
-                }
-                ebpf::Told::Entered { time, mut process, mut ppid, truncated, called } => {
-                    let known = ebpf::entry::complete(&self.settings.proc, called, &mut process, &mut ppid);
-                    self.exec(*process, ppid, when(time), source, truncated || !known, out);
-                }
-                ebpf::Told::Module { time, pid, loaded, command, name } => {
-                    let process = self.directory().of_stream(pid, &command);
-                    self.told_module(when(time), loaded, name, process);
-                }
-                ebpf::Told::Exit { time, pid, reason } => {
-                    self.exit(pid, reason, when(time), source, out);
-                }
-            }
-        }
-        if lost > 0 {
-            let words = "the ring buffer was full, records of processes were dropped; what still runs is found by comparing /proc";
-            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("records", lost)));
-            self.resynchronise(out);
-        }
-        Ok(())
-    }
-
     async fn connector_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
         let Active::Connector(connector) = &mut self.active else { return Ok(()) };
         connector.readable(Duration::from_secs(1)).await?;
@@ -505,7 +470,7 @@ impl ProcessSensor {
             words.push_str("; paths of programs cannot be read, rules about them are blind");
         }
         out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
-        self.retain_lost();
+        self.leave(out);
         std::mem::replace(&mut self.active, next).close();
         self.next_upgrade = Some(Instant::now() + UPGRADE);
         self.update_status(|status| status.declined = declined);
@@ -524,7 +489,7 @@ impl ProcessSensor {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
-                    self.retain_lost();
+                    self.leave(out);
                     std::mem::replace(&mut self.active, active).close();
                     self.resynchronise(out);
                     break;
@@ -537,7 +502,10 @@ impl ProcessSensor {
         self.update_status(|status| status.declined = declined);
     }
 
-    fn retain_lost(&mut self) {
+    /// Takes from the source in force what it has not told yet: another one is open by now.
+    fn leave(&mut self, _out: &mut Vec<Observation>) {
+        #[cfg(feature = "ebpf")]
+        self.drain_ring(_out);
         self.lost_before += self.active.lost();
     }
 

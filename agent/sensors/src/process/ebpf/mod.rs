@@ -159,10 +159,15 @@ impl Stream {
         if !self.ring.half_full() {
             tokio::time::sleep(PAUSE).await;
         }
-        let assembler = &mut self.assembler;
-        self.ring.drain(|record| out.extend(assembler.push(record)));
+        self.drain(out);
         let lost = self.lost();
         Ok(lost - std::mem::replace(&mut self.told, lost))
+    }
+
+    /// Appends what the records say that are there by now.
+    pub(crate) fn drain(&mut self, out: &mut Vec<Told>) {
+        let assembler = &mut self.assembler;
+        self.ring.drain(|record| out.extend(assembler.push(record)));
     }
 
     /// Records dropped since the programs were loaded.
@@ -251,6 +256,12 @@ impl Maps {
         };
         attached.map_err(|error| explain(&format!("attaching the program for {section}"), &error))
     }
+}
+
+/// Decodes records as the programs write them, oldest first; returns how many events they come to.
+pub fn decode_ring<'a>(records: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut assembler = Assembler::default();
+    records.filter_map(|record| assembler.push(record)).count()
 }
 
 /// Nanoseconds since boot, time asleep included: the clock of the programs.

@@ -1,0 +1,61 @@
+//! A turn of the eBPF sources.
+
+use defender_model::health::{Health, Kind};
+use defender_model::time::Timestamp;
+
+use super::ProcessSensor;
+use crate::process::active::Active;
+use crate::process::ebpf::{entry, since_boot, Told};
+use crate::process::Unavailable;
+use crate::Observation;
+
+impl ProcessSensor {
+    pub(super) async fn ebpf_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
+        let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return Ok(()) };
+        let mut told = Vec::new();
+        let lost = stream.read(&mut told).await?;
+        self.hear(told, u64::MAX, out);
+        if lost > 0 {
+            let words = "the ring buffer was full, records of processes were dropped; what still runs is found by comparing /proc";
+            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("records", lost)));
+            self.resynchronise(out);
+        }
+        Ok(())
+    }
+
+    /// What is left in the ring when another source has taken over: that one tells of all that happens from now on.
+    pub(super) fn drain_ring(&mut self, out: &mut Vec<Observation>) {
+        let until = since_boot();
+        let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return };
+        let mut told = Vec::new();
+        stream.drain(&mut told);
+        self.hear(told, until, out);
+    }
+
+    /// Takes what happened before that time, in nanoseconds since boot.
+    fn hear(&mut self, told: Vec<Told>, until: u64, out: &mut Vec<Observation>) {
+        let source = self.active.source();
+        let (now, up) = ((self.settings.clock)(), since_boot());
+        let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
+        for event in told {
+            match event {
+                Told::Exec { time, process, ppid, truncated } if time < until => {
+                    self.module_files.note(process.pid, &process.cwd, &process.argv);
+                    self.exec(*process, ppid, when(time), source, truncated, out);
+                }
+                Told::Entered { time, mut process, mut ppid, truncated, called } if time < until => {
+                    let known = entry::complete(&self.settings.proc, called, &mut process, &mut ppid);
+                    self.exec(*process, ppid, when(time), source, truncated || !known, out);
+                }
+                Told::Module { time, pid, loaded, command, name } if time < until => {
+                    let process = self.directory().of_stream(pid, &command);
+                    self.told_module(when(time), loaded, name, process);
+                }
+                Told::Exit { time, pid, reason } if time < until => {
+                    self.exit(pid, reason, when(time), source, out);
+                }
+                _ => {}
+            }
+        }
+    }
+}
