@@ -11,6 +11,7 @@
 //! | [`device`] | who the device is |
 //! | `dbus` | the service org.defender.Agent1 |
 //! | [`feeds`] | files of threat feeds, read again when they change |
+//! | `inventory` | hardware, system, network interfaces and packages |
 //! | [`logins`] | the login sensor with its remembered positions |
 //! | [`network`] | the network sensor and the rules that feed it |
 //! | [`peripherals`] | the peripheral sensor |
@@ -42,6 +43,7 @@ pub mod dbus;
 pub mod device;
 pub mod feeds;
 pub mod files;
+mod inventory;
 pub mod logins;
 pub mod network;
 pub mod onlooker;

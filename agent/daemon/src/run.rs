@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use defender_detect::{Detector, Limits};
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
+use defender_sensors::account::AccountSensor;
 use defender_sensors::file::FileSensor;
 use defender_sensors::firewall::FirewallSensor;
 use defender_sensors::module::ModuleSensor;
@@ -31,8 +32,8 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::request::Desk;
 use crate::tally::Tally;
 use crate::{
-    allocator, device, files, logins, network, onlooker, packet_filter, peripherals, posture, profile, rules,
-    services, stop,
+    allocator, device, files, inventory, logins, network, onlooker, packet_filter, peripherals, posture,
+    profile, rules, services, stop,
 };
 
 /// What the command line says.
@@ -94,6 +95,14 @@ pub fn run(options: &Options) -> ExitCode {
     let mut process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
     let network = network::open(&config, onlooker);
     let writers = process.as_ref().map(ProcessSensor::writers).unwrap_or_default();
+    let accounts = config.accounts.enabled.then(|| {
+        AccountSensor::new(defender_sensors::account::Settings {
+            etc: "/etc".into(),
+            state_dir: config.agent.state_dir.clone(),
+            writers: writers.clone(),
+            clock: wall_clock,
+        })
+    });
     let files = files::open(&config, writers).unzip();
     let peripherals = peripherals::open(&config);
     let logins = config.login.enabled.then(logins::open).unzip();
@@ -165,6 +174,7 @@ pub fn run(options: &Options) -> ExitCode {
     let opened = Opened {
         process,
         network,
+        accounts,
         files: files.0,
         peripherals,
         packet_filter,
@@ -188,6 +198,7 @@ struct Opened {
     process: Option<ProcessSensor>,
     network: Option<NetworkSensor>,
     files: Option<FileSensor>,
+    accounts: Option<AccountSensor>,
     peripherals: Option<PeripheralSensor>,
     packet_filter: Option<FirewallSensor>,
     modules: Option<ModuleSensor>,
@@ -218,6 +229,9 @@ async fn serve(parts: Parts, opened: Opened) {
     if let Some(sensor) = opened.files {
         tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
+    if let Some(sensor) = opened.accounts {
+        tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
+    }
     if let Some(sensor) = opened.peripherals {
         tokio::spawn(sensor.run(outlet.clone(), stop::told(stopped.clone())));
     }
@@ -233,6 +247,9 @@ async fn serve(parts: Parts, opened: Opened) {
     }
     let operators = operators(&config);
     let mut tasks = services::start(&config, wall_clock, orders, &outlet, &opened.services);
+    if config.inventory.enabled {
+        tasks.push(tokio::spawn(inventory::watch(config.clone(), outlet.clone())));
+    }
     let mut kept = None;
     if let Some(listener) = opened.control {
         let outlet = outlet.clone();
@@ -369,7 +386,7 @@ fn process_settings(config: &Config) -> Settings {
 }
 
 /// What uname(2) calls the machine, by way of procfs where the kernel offers it.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let arch = fs::read_to_string("/proc/sys/kernel/arch").unwrap_or_default();
     if !arch.trim().is_empty() {
         return arch.trim().to_owned();
@@ -471,6 +488,7 @@ fn confine(config: &Config, foreign_proc: bool, news: &mut Vec<Health>) -> confi
     if config.login.enabled
         || config.posture.enabled
         || config.files.enabled
+        || config.accounts.enabled
         || !credentials(config).is_empty()
     {
         capabilities.push(Capability::CAP_DAC_READ_SEARCH);

@@ -22,6 +22,7 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
         DataSource::Submitted => (!config.dbus.enabled || !cfg!(feature = "dbus"))
             .then_some("`dbus.enabled` is false, or the agent was built without D-Bus"),
         DataSource::Firewall => (!config.firewall.monitor).then_some("`firewall.monitor` is false"),
+        DataSource::Account => (!config.accounts.enabled).then_some("`accounts.enabled` is false"),
         DataSource::Service => (!config.services.enabled).then_some("`services.enabled` is false"),
         DataSource::Module => (!config.module.enabled).then_some("`module.enabled` is false"),
         DataSource::FileRead => Some("no sensor of this version supplies them"),

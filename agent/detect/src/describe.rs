@@ -179,11 +179,13 @@ fn finding(rule: &Rule, number: u64, event: &Event, message: &str, count: u32, f
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
         | EventKind::Firewall(_)
+        | EventKind::Account(_)
         | EventKind::Service(_)
         | EventKind::Submitted(_) => vec![Evidence::Observed(Box::new(event.kind.clone()))],
         EventKind::Compliance(_)
         | EventKind::Finding(_)
         | EventKind::Remediation(_)
+        | EventKind::Inventory(_)
         | EventKind::Health(_) => Vec::new(),
     };
     Finding {
@@ -247,11 +249,13 @@ fn particulars(event: &Event, out: &mut String) {
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
         | EventKind::Firewall(_)
+        | EventKind::Account(_)
         | EventKind::Service(_)
         | EventKind::Submitted(_) => write!(out, "{event}"),
         EventKind::Compliance(_)
         | EventKind::Finding(_)
         | EventKind::Remediation(_)
+        | EventKind::Inventory(_)
         | EventKind::Health(_) => Ok(()),
     };
 }

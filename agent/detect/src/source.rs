@@ -26,6 +26,8 @@ pub enum DataSource {
     Module,
     /// Changes of the packet filter.
     Firewall,
+    /// Local users and groups.
+    Account,
     /// The state of services.
     Service,
     /// Events that services submit.
@@ -34,7 +36,7 @@ pub enum DataSource {
 
 impl DataSource {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Process,
         Self::Login,
         Self::Flow,
@@ -45,6 +47,7 @@ impl DataSource {
         Self::Peripheral,
         Self::Module,
         Self::Firewall,
+        Self::Account,
         Self::Service,
         Self::Submitted,
     ];
@@ -63,6 +66,7 @@ impl DataSource {
             Self::Peripheral => "peripheral",
             Self::Module => "module",
             Self::Firewall => "firewall",
+            Self::Account => "account",
             Self::Service => "service",
             Self::Submitted => "submitted",
         }
@@ -83,6 +87,7 @@ impl fmt::Display for DataSource {
             Self::Peripheral => "peripherals",
             Self::Module => "kernel modules",
             Self::Firewall => "changes of the packet filter",
+            Self::Account => "changes of accounts",
             Self::Service => "states of services",
             Self::Submitted => "events that services submit",
         })

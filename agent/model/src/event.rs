@@ -1,11 +1,13 @@
 //! One thing that happened.
 
+use crate::account::AccountActivity;
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::compliance::Compliance;
 use crate::dns::Dns;
 use crate::file::FileActivity;
 use crate::finding::Finding;
 use crate::health::Health;
+use crate::inventory::Inventory;
 use crate::kernel::{FirewallChange, ModuleActivity};
 use crate::network::{Direction, Flow, FlowChange, Listener};
 use crate::peripheral::PeripheralActivity;
@@ -55,6 +57,10 @@ pub enum EventKind {
     Module(Box<ModuleActivity>),
     /// Somebody changed the packet filter.
     Firewall(Box<FirewallChange>),
+    /// A local account or group is another.
+    Account(Box<AccountActivity>),
+    /// What the device consists of.
+    Inventory(Box<Inventory>),
     /// Something became of a service.
     Service(Box<ServiceActivity>),
     /// A service handed in a security event of its own.
@@ -88,6 +94,8 @@ impl Event {
             | EventKind::Peripheral(_)
             | EventKind::Module(_)
             | EventKind::Firewall(_)
+            | EventKind::Account(_)
+            | EventKind::Inventory(_)
             | EventKind::Service(_) => Severity::Informational,
             EventKind::Submitted(s) => s.severity,
             EventKind::Authentication(a) => a.severity(),
@@ -245,6 +253,54 @@ impl core::fmt::Display for Event {
                 }
                 by(f, done.process.as_ref())
             }
+            EventKind::Account(account) => {
+                write!(f, "account {}", account.change.name())?;
+                if !account.user.is_empty() {
+                    write!(f, " user={}", safe(&account.user))?;
+                    if let Some(uid) = account.uid {
+                        write!(f, " uid={uid}")?;
+                    }
+                }
+                if !account.group.is_empty() {
+                    write!(f, " group={}", safe(&account.group))?;
+                }
+                if !account.detail.is_empty() {
+                    write!(f, " ({})", safe(&account.detail))?;
+                }
+                by(f, account.process.as_ref())
+            }
+            EventKind::Inventory(inventory) => match &**inventory {
+                Inventory::Device(info) => {
+                    let (os, version) = &info.os;
+                    write!(
+                        f,
+                        "inventory device {} {}, {} {}, kernel {}, {} interfaces",
+                        safe(&info.vendor),
+                        safe(&info.model),
+                        safe(os),
+                        safe(version),
+                        safe(&info.kernel),
+                        info.interfaces.len()
+                    )
+                }
+                Inventory::Interface { interface, detail } => {
+                    write!(f, "inventory interface {}: {}", safe(&interface.name), safe(detail))
+                }
+                Inventory::Software { packages, .. } => write!(f, "inventory software: {packages} packages"),
+                Inventory::Package { package, change, before } => {
+                    write!(
+                        f,
+                        "package {} {} {}",
+                        change.name(),
+                        safe(&package.name),
+                        safe(&package.version)
+                    )?;
+                    match before.as_str() {
+                        "" => Ok(()),
+                        before => write!(f, " (was {})", safe(before)),
+                    }
+                }
+            },
             EventKind::Service(service) => {
                 write!(f, "service {} {}", safe(&service.name), service.change.name())?;
                 match service.detail.as_str() {
@@ -333,7 +389,9 @@ impl EventKind {
             Self::Module(activity) => activity.process.as_ref(),
             Self::Firewall(change) => change.process.as_ref(),
             Self::Submitted(said) => said.process.as_ref(),
-            Self::Peripheral(_)
+            Self::Account(activity) => activity.process.as_ref(),
+            Self::Inventory(_)
+            | Self::Peripheral(_)
             | Self::Service(_)
             | Self::Process(_)
             | Self::Authentication(_)
@@ -450,5 +508,17 @@ impl From<ModuleActivity> for EventKind {
 impl From<FirewallChange> for EventKind {
     fn from(value: FirewallChange) -> Self {
         Self::Firewall(Box::new(value))
+    }
+}
+
+impl From<AccountActivity> for EventKind {
+    fn from(value: AccountActivity) -> Self {
+        Self::Account(Box::new(value))
+    }
+}
+
+impl From<Inventory> for EventKind {
+    fn from(value: Inventory) -> Self {
+        Self::Inventory(Box::new(value))
     }
 }

@@ -10,6 +10,8 @@
 //! | [`network`], [`dns`] | connections, listening sockets, names looked up |
 //! | [`file`] | files created, changed, removed |
 //! | [`peripheral`] | hardware plugged in and pulled out |
+//! | [`account`] | local users and groups |
+//! | [`inventory`] | what the device consists of |
 //! | [`kernel`] | kernel modules, changes to the packet filter |
 //! | [`service`] | the device's services: what becomes of them, what they report themselves |
 //! | [`compliance`] | what posture checks concluded |
@@ -22,6 +24,7 @@
 //! | [`text`] | bytes from outside to text, and text to a terminal |
 //! | [`ocsf`] | the JSON encoding, both ways |
 
+pub mod account;
 pub mod authentication;
 pub mod compliance;
 pub mod dns;
@@ -30,6 +33,7 @@ pub mod file;
 pub mod finding;
 pub mod health;
 pub mod identity;
+pub mod inventory;
 pub mod kernel;
 pub mod network;
 pub mod ocsf;

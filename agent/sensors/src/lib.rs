@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`process`] | audit netlink, proc connector, `/proc` | exec and exit of processes |
 //! | [`login`] | log files, `/dev/log` datagrams | logins, failed or not |
+//! | [`account`] | `/etc/passwd` and its siblings | local users and groups |
 //! | [`file`] | inotify, a baseline of digests | files created, changed, removed |
 //! | [`firewall`] | nf_tables | changes of the packet filter by others |
 //! | [`module`] | `/proc/modules` | kernel modules loaded and removed |
@@ -15,6 +16,7 @@
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
 
+pub mod account;
 mod accounts;
 pub mod balance;
 pub mod budget;

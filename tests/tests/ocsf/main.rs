@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use defender_model::account::{AccountActivity, AccountChange};
 use defender_model::authentication::{Activity, Authentication, Outcome};
 use defender_model::compliance::{Compliance, Verdict};
 use defender_model::dns::{Answer, Dns};
@@ -18,6 +19,7 @@ use defender_model::file::{FileActivity, FileChange, FileType, Sha256};
 use defender_model::finding::{Evidence, Finding, Response, Responses, RuleInfo};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
+use defender_model::inventory::{DeviceInfo, Interface, Inventory, Package, PackageChange};
 use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use defender_model::ocsf;
@@ -260,6 +262,75 @@ fn service_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
     }
 }
 
+/// Accounts, and what the device consists of.
+fn inventory_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
+    for change in AccountChange::ALL {
+        let group = if change.concerns_group() { "wheel".to_owned() } else { String::new() };
+        let user = if matches!(change, AccountChange::GroupCreated | AccountChange::GroupDeleted) {
+            ""
+        } else {
+            "toor"
+        };
+        kinds.push(
+            AccountActivity {
+                change,
+                user: user.into(),
+                uid: (!user.is_empty()).then_some(0),
+                group,
+                gid: Some(10),
+                shell: "/bin/sh".into(),
+                detail: "uid 1000 -> 0".into(),
+                process: process.clone(),
+            }
+            .into(),
+        );
+    }
+    let interface = |kind: &str, addresses: &[&str]| Interface {
+        name: "eth0.5".into(),
+        kind: kind.into(),
+        mac: "52:54:00:77:00:02".into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        vlan: (kind == "vlan").then(|| (5, "eth0".into())),
+    };
+    let os = ("Poky".to_owned(), "5.1".to_owned());
+    let interfaces = vec![interface("wired", &["192.0.2.7", "2001:db8::7"]), interface("vlan", &[])];
+    let full = DeviceInfo {
+        vendor: "Example".into(),
+        model: "Gateway 3".into(),
+        serial: "SN-1".into(),
+        firmware: ["Example".into(), "1.2".into(), "2026-01-02".into()],
+        os: os.clone(),
+        kernel: "6.12.1".into(),
+        machine: "aarch64".into(),
+        processors: 4,
+        memory_mb: 512,
+        booted: Some(Timestamp(1_700_000_000_000)),
+        interfaces,
+    };
+    let package = Package {
+        name: "busybox".into(),
+        version: "1.36.1".into(),
+        architecture: "arm64".into(),
+        purl: "pkg:deb/debian/busybox@1.36.1".into(),
+    };
+    let kept = [
+        Inventory::Device(Box::new(full)),
+        Inventory::Device(Box::default()),
+        Inventory::Interface {
+            interface: interface("wireless", &["192.0.2.9"]),
+            detail: "192.0.2.9 added".into(),
+        },
+        Inventory::Software { packages: 214, sha256: Some(Sha256([7; 32])), os },
+        Inventory::Package {
+            package: package.clone(),
+            change: PackageChange::Updated,
+            before: "1.36.0".into(),
+        },
+        Inventory::Package { package, change: PackageChange::Removed, before: String::new() },
+    ];
+    kinds.extend(kept.map(EventKind::from));
+}
+
 fn compliance(verdict: Verdict) -> Compliance {
     Compliance {
         policy: "firmware".into(),
@@ -284,6 +355,7 @@ fn samples() -> Vec<EventKind> {
         network_samples(&process, &mut observed);
         system_samples(&process, &mut observed);
         service_samples(&process, &mut observed);
+        inventory_samples(&process, &mut observed);
     }
     let mut kinds = vec![
         activity(process(), Change::Exec { truncated: true }),
@@ -316,7 +388,9 @@ fn samples() -> Vec<EventKind> {
         kinds.push(compliance(verdict).into());
     }
     kinds.push(finding(Vec::new(), &[], &[]).into());
-    let evidence = observed.iter().map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
+    // No rule is about what the device consists of.
+    let judged = observed.iter().filter(|kind| !matches!(kind, EventKind::Inventory(_)));
+    let evidence = judged.map(|kind| Evidence::Observed(Box::new(kind.clone()))).collect();
     kinds.push(finding(evidence, &["T1071"], &[]).into());
     kinds.extend(observed);
     for action in [
@@ -395,7 +469,9 @@ fn every_kind_of_event_is_valid_ocsf() {
     let output = Command::new(python).arg(script).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    for class in [1001, 1002, 1007, 1010, 2004, 3002, 3004, 4001, 4003, 6002, 6008, 7004] {
+    for class in
+        [1001, 1002, 1007, 1010, 2004, 3001, 3002, 3004, 3006, 5001, 5020, 4001, 4003, 6002, 6008, 7004]
+    {
         assert!(said.contains(&format!("class {class} ")), "no event of class {class}: {said}");
     }
 }

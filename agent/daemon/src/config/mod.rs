@@ -56,6 +56,10 @@ pub struct Config {
     pub firewall: Firewall,
     /// Section `module`.
     pub module: Module,
+    /// Section `accounts`.
+    pub accounts: Accounts,
+    /// Section `inventory`.
+    pub inventory: Inventory,
     /// Section `rules`.
     pub rules: Rules,
     /// Sections `[[rule]]`.
@@ -107,6 +111,8 @@ impl Config {
                 ("peripheral", &mut read.peripheral),
                 ("firewall", &mut read.firewall),
                 ("module", &mut read.module),
+                ("accounts", &mut read.accounts),
+                ("inventory", &mut read.inventory),
                 ("rules", &mut read.rules),
                 ("rule", &mut read.rule),
                 ("exception", &mut read.exception),
@@ -284,6 +290,22 @@ Module {
     enabled: bool = true,
     /// Seconds between two looks at `/proc/modules`, at least 1.
     interval_s: u64 = 10,
+} }
+
+section! { "accounts"
+/// Local users and groups: who came, went, or is another (docs/events.md).
+Accounts {
+    /// Watch `/etc/passwd`, `/etc/group` and `/etc/shadow`.
+    enabled: bool = true,
+} }
+
+section! { "inventory"
+/// What the device consists of, told when the agent starts and when it changes.
+Inventory {
+    /// Tell of hardware, system, network interfaces and packages.
+    enabled: bool = true,
+    /// Seconds between two looks at network interfaces and package databases, at least 1.
+    interval_s: u64 = 30,
 } }
 
 section! { "rules"

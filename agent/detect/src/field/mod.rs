@@ -9,10 +9,12 @@
 //! | `network` | connections, listening sockets, names looked up |
 //! | `file` | files |
 //! | `system` | peripherals, kernel modules, the packet filter |
+//! | `account` | local users and groups |
 //! | `service` | services and what they submit |
 //! | `audit` | the same events as the audit records they would be in `audit.log` |
 //! | `log` | what sudo and cron would write into the system log |
 
+mod account;
 mod audit;
 mod authentication;
 mod file;
@@ -69,6 +71,8 @@ pub(crate) enum Class {
     DriverUnload,
     /// The packet filter was changed.
     FirewallChange,
+    /// A local account or group is another.
+    AccountChange,
     /// Something became of a service.
     ServiceChange,
     /// A service submitted an event.
@@ -81,7 +85,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// How many there are.
-    pub(crate) const COUNT: usize = 20;
+    pub(crate) const COUNT: usize = 21;
 
     /// Every class, in the order of their numbers.
     pub(crate) const ALL: [Self; Self::COUNT] = [
@@ -101,6 +105,7 @@ impl Class {
         Self::DriverLoad,
         Self::DriverUnload,
         Self::FirewallChange,
+        Self::AccountChange,
         Self::ServiceChange,
         Self::SubmittedEvent,
         Self::Audit,
@@ -121,6 +126,7 @@ impl Class {
             Self::DeviceConnection | Self::DeviceDisconnection => DataSource::Peripheral,
             Self::DriverLoad | Self::DriverUnload => DataSource::Module,
             Self::FirewallChange => DataSource::Firewall,
+            Self::AccountChange => DataSource::Account,
             Self::ServiceChange => DataSource::Service,
             Self::SubmittedEvent => DataSource::Submitted,
         }
@@ -139,6 +145,7 @@ impl Class {
             Self::DeviceConnection | Self::DeviceDisconnection => system::PERIPHERAL,
             Self::DriverLoad | Self::DriverUnload => system::MODULE,
             Self::FirewallChange => system::FIREWALL,
+            Self::AccountChange => account::FIELDS,
             Self::ServiceChange => service::CHANGE,
             Self::SubmittedEvent => service::SUBMITTED,
             Self::Audit => audit::FIELDS,
@@ -335,12 +342,14 @@ pub(crate) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Rea
             (class, system::module(module, scratch))
         }
         EventKind::Firewall(change) => (&[Class::FirewallChange], system::firewall(change)),
+        EventKind::Account(activity) => (&[Class::AccountChange], account::read(activity)),
         EventKind::Service(activity) => (&[Class::ServiceChange], service::change(activity)),
         EventKind::Submitted(said) => (&[Class::SubmittedEvent], service::submitted(said, scratch)),
         EventKind::Listener(_)
         | EventKind::Finding(_)
         | EventKind::Compliance(_)
         | EventKind::Remediation(_)
+        | EventKind::Inventory(_)
         | EventKind::Health(_) => return None,
     };
     Some(Reading { classes, values })

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use defender_model::account::{AccountActivity, AccountChange};
 use defender_model::dns::{Answer, Dns};
 use defender_model::event::EventKind;
 use defender_model::file::{FileActivity, FileChange, FileType};
@@ -33,6 +34,7 @@ pub(super) fn event(node: &Node, entries: &[(String, Node)]) -> Option<Result<Ev
             "device" => Some(device as _),
             "module" => Some(module as _),
             "firewall" => Some(firewall as _),
+            "account" => Some(account as _),
             "service" => Some(service as _),
             "submitted" => Some(submitted as _),
             _ => None,
@@ -312,6 +314,22 @@ fn firewall(keys: &mut Keys<'_>) -> Result<EventKind, At> {
         entries: keys.number("entries")?,
         effect: keys.text("effect")?.unwrap_or_default(),
         summary: keys.text("summary")?.unwrap_or_default(),
+        process: keys.actor()?,
+    }
+    .into())
+}
+
+fn account(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let words = AccountChange::ALL.map(AccountChange::name).join(", ");
+    let change = keys.read("account", &words, AccountChange::from_name)?;
+    Ok(AccountActivity {
+        change: change.unwrap_or(AccountChange::UserChanged),
+        user: keys.text("name")?.unwrap_or_default(),
+        uid: keys.number("id")?,
+        group: keys.text("group")?.unwrap_or_default(),
+        gid: keys.number("gid")?,
+        shell: keys.text("shell")?.unwrap_or_default(),
+        detail: keys.text("detail")?.unwrap_or_default(),
         process: keys.actor()?,
     }
     .into())

@@ -20,7 +20,7 @@ pub(crate) struct LogSource {
 const LOGIN_SERVICES: [&str; 4] = ["sshd", "dropbear", "login", "su"];
 
 /// Categories, and the class of events each names.
-const CATEGORIES: [(&str, Class); 19] = [
+const CATEGORIES: [(&str, Class); 20] = [
     ("process_creation", Class::ProcessCreation),
     ("authentication", Class::Authentication),
     ("network_connection", Class::NetworkConnection),
@@ -38,6 +38,7 @@ const CATEGORIES: [(&str, Class); 19] = [
     ("driver_load", Class::DriverLoad),
     ("driver_unload", Class::DriverUnload),
     ("firewall_change", Class::FirewallChange),
+    ("account_change", Class::AccountChange),
     ("service_change", Class::ServiceChange),
     ("submitted_event", Class::SubmittedEvent),
 ];

@@ -72,6 +72,10 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
         Some(class::APPLICATION_LIFECYCLE) if record.unmapped.kind == wire::SERVICE => {
             observed::service(record)?.into()
         }
+        Some(class::ACCOUNT_CHANGE | class::GROUP_MANAGEMENT) => match observed::account(record) {
+            Some(activity) => activity.into(),
+            None => return Ok(None),
+        },
         Some(class::BASE_EVENT) if record.unmapped.kind == wire::SUBMITTED => {
             observed::submitted(record)?.into()
         }
@@ -95,6 +99,7 @@ objects! {
         actor: ActorObject,
         process: Option<ProcessObject>,
         user: Named,
+        group: Named,
         service: Named,
         app: Named,
         session: Session,
@@ -236,6 +241,8 @@ objects! {
         attributes: BTreeMap<String, String>,
         effect: String,
         summary: String,
+        shell: String,
+        gid: Option<u32>,
     }
 }
 

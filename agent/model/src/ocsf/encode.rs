@@ -1,6 +1,7 @@
 //! Events to JSON lines.
 
 mod compliance;
+mod inventory;
 mod observed;
 
 use super::wire::{
@@ -51,6 +52,8 @@ pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
         | EventKind::Peripheral(_)
         | EventKind::Module(_)
         | EventKind::Firewall(_)
+        | EventKind::Account(_)
+        | EventKind::Inventory(_)
         | EventKind::Service(_)
         | EventKind::Submitted(_) => observed::record(&event.kind).unwrap_or_default(),
     };
@@ -69,14 +72,12 @@ fn write<'a>(event: &Event, device: &'a DeviceIdentity, mut record: Record<'a>, 
     metadata.profiles = Some(PROFILES);
     metadata.sequence = Some(event.sequence);
     metadata.product = Some(product(device));
-    record.device = Some(Device {
-        // 7: IOT.
-        type_id: Some(7),
-        uid: Some(device.uid.as_str()),
-        hostname: Some(device.hostname.as_str()),
-        boot_uid: Some(device.boot_id.as_str()),
-        ..Device::default()
-    });
+    let described = record.device.get_or_insert_with(Device::default);
+    // 7: IOT.
+    described.type_id = Some(7);
+    described.uid = Some(device.uid.as_str());
+    described.hostname = Some(device.hostname.as_str());
+    described.boot_uid = Some(device.boot_id.as_str());
     // Writing maps with string keys to a Vec cannot fail: no I/O, and no value of ours refuses to be serialized.
     let _ = serde_json::to_writer(out, &record);
 }

@@ -12,6 +12,10 @@
 //! | hardware plugged in, pulled out | Peripheral Activity, 1010 |
 //! | kernel module loaded, removed | Kernel Extension Activity, 1002 |
 //! | packet filter changed | Entity Management, 3004 |
+//! | account created, deleted, changed, locked | Account Change, 3001 |
+//! | group created, deleted, its members changed | Group Management, 3006 |
+//! | hardware, system, network interfaces | Device Inventory Info, 5001 |
+//! | packages | Software Inventory Info, 5020 |
 //! | something became of a service | Application Lifecycle, 6002 |
 //! | event that a service submitted | Base Event, 0 |
 //! | posture check | Compliance Finding, 2003 |
@@ -46,10 +50,14 @@ pub(crate) mod class {
     pub(crate) const PERIPHERAL_ACTIVITY: u32 = 1010;
     pub(crate) const COMPLIANCE_FINDING: u32 = 2003;
     pub(crate) const DETECTION_FINDING: u32 = 2004;
+    pub(crate) const ACCOUNT_CHANGE: u32 = 3001;
     pub(crate) const AUTHENTICATION: u32 = 3002;
     pub(crate) const ENTITY_MANAGEMENT: u32 = 3004;
+    pub(crate) const GROUP_MANAGEMENT: u32 = 3006;
     pub(crate) const NETWORK_ACTIVITY: u32 = 4001;
     pub(crate) const DNS_ACTIVITY: u32 = 4003;
+    pub(crate) const DEVICE_INVENTORY: u32 = 5001;
+    pub(crate) const SOFTWARE_INVENTORY: u32 = 5020;
     pub(crate) const APPLICATION_LIFECYCLE: u32 = 6002;
     pub(crate) const APPLICATION_ERROR: u32 = 6008;
     pub(crate) const REMEDIATION: u32 = 7001;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::decode;
+use crate::account::{AccountActivity, AccountChange};
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::{Event, EventKind};
 use crate::identity::DeviceIdentity;
@@ -93,6 +94,19 @@ proptest! {
             process: pid.map(|pid| Actor { pid, uid: Some(7), ..Actor::default() }),
         };
         let event = Event { time: Timestamp(5), sequence: 1, kind: said.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn accounts_survive_the_round_trip(
+        index in 0usize..AccountChange::ALL.len(), user in "[ -~]{1,9}", group in "[ -~]{1,9}", uid in any::<Option<u32>>(),
+        gid in any::<Option<u32>>(), shell in text(), detail in text(), pid in prop::option::of(any::<u32>()),
+    ) {
+        let change = AccountChange::ALL[index];
+        let group = if change.concerns_group() { group } else { String::new() };
+        let process = pid.map(|pid| Actor { pid, uid: Some(7), ..Actor::default() });
+        let activity = AccountActivity { change, user, uid, group, gid, shell, detail, process };
+        let event = Event { time: Timestamp(5), sequence: 1, kind: activity.into() };
         prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
     }
 

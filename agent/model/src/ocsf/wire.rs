@@ -37,7 +37,7 @@ object!(
         class_uid: u32, category_uid: u32, activity_id: u32, type_uid: u32, severity_id: u8, time: i64,
         message: &'a str, count: u32, is_alert: bool, status_id: u8, status_code: &'a str, status_detail: &'a str,
         exit_code: i32, logon_type_id: u8, is_remote: bool, command_uid: &'a str,
-        actor: Actor<'a>, process: Process<'a>, user: User<'a>, service: Named<'a>, session: Session<'a>,
+        actor: Actor<'a>, process: Process<'a>, user: User<'a>, group: Named<'a>, service: Named<'a>, session: Session<'a>, package: Package<'a>,
         start_time: i64, end_time: i64, duration: u64, src_endpoint: Endpoint<'a>, dst_endpoint: Endpoint<'a>,
         connection_info: ConnectionInfo<'a>, traffic: Traffic<'a>, query: Query<'a>, rcode_id: u16, answers: Vec<Answer<'a>>,
         file: File<'a>, file_result: File<'a>, peripheral_device: Peripheral<'a>, driver: Driver<'a>, entity: Entity<'a>, finding_info: FindingInfo<'a>, compliance: Compliance<'a>, remediation: Remediation<'a>,
@@ -48,7 +48,13 @@ object!(
 object!(Metadata { version: &'a str, profiles: &'a [&'a str], sequence: u64, log_provider: &'a str, event_code: &'a str, is_truncated: bool, untruncated_size: u64,
     product: Product<'a> });
 object!(Product { name: &'a str, vendor_name: &'a str, version: &'a str });
-object!(Device { type_id: u8, uid: &'a str, hostname: &'a str, boot_uid: &'a str });
+object!(Device { type_id: u8, uid: &'a str, hostname: &'a str, boot_uid: &'a str, vendor_name: &'a str, model: &'a str, boot_time: i64,
+    os: OperatingSystem<'a>, hw_info: HardwareInfo<'a>, network_interfaces: Vec<Interface<'a>> });
+object!(OperatingSystem { name: &'a str, type_id: u16, version: &'a str, kernel_release: &'a str });
+object!(HardwareInfo { vendor_name: &'a str, serial_number: &'a str, bios_manufacturer: &'a str, bios_ver: &'a str, bios_date: &'a str,
+    cpu_architecture: &'a str, cpu_count: u32, ram_size: u64 });
+object!(Interface { name: &'a str, #[serde(rename = "type")] kind: &'a str, type_id: u8, mac: &'a str, ip: IpAddr });
+object!(Package { name: &'a str, version: &'a str, architecture: &'a str, purl: &'a str, hash: Fingerprint<'a> });
 object!(Actor { process: Process<'a>, user: User<'a>, app_name: &'a str });
 object!(Process { pid: u32, name: &'a str, file: File<'a>, cmd_line: &'a str, working_directory: &'a str, user: User<'a>,
     euid: u32, group: Named<'a>, auid: u32, session: Session<'a>, created_time: i64, parent_process: Box<Process<'a>> });
@@ -89,6 +95,7 @@ object!(
         family: &'a str, operation: &'a str, entries: u32, effect: &'a str, summary: &'a str, rule: &'a str,
         functions: &'a str, interfaces: &'a str, nodes: &'a str, parent: &'a str, allowed: bool,
         title: &'a str, category: &'a str, sender: &'a str, attributes: Pairs<'a, String>,
+        shell: &'a str, gid: u32, vlans: Vec<String>, packages: u64, before: &'a str,
     }
 );
 

@@ -69,7 +69,7 @@ pub(super) fn read(file: &Path, max: usize) -> Result<Files, Unusable> {
 }
 
 /// Writes it, safe against a loss of power.
-pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(file: &Path, text: &str) -> io::Result<()> {
     let new = file.with_extension("new");
     let mut out = File::create(&new)?;
     out.write_all(text.as_bytes())?;
@@ -131,7 +131,7 @@ fn push_hex(out: &mut String, byte: u8) {
 }
 
 /// FNV-1a: against accidents, not against people.
-fn check(bytes: &[u8]) -> u64 {
+pub(crate) fn check(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -36,6 +36,12 @@ pub(super) fn sha256(
     }
 }
 
+/// SHA-256 of bytes in memory; `None` where digests are not to be had.
+#[must_use]
+pub fn of(bytes: &[u8]) -> Option<Sha256> {
+    sha256(&mut &bytes[..], u64::MAX, |_| {}).ok().flatten()
+}
+
 /// Whether digests are to be had.
 pub(super) fn is_available() -> bool {
     Hasher::new().is_some()

@@ -27,4 +27,6 @@ pub mod sensor;
 mod tree;
 mod watcher;
 
+pub(crate) use baseline::{check, write};
+pub use digest::of as digest;
 pub use sensor::{FileSensor, Order, Settings, Status};

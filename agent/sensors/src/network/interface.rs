@@ -96,6 +96,21 @@ impl Locals {
     }
 }
 
+/// The device's addresses, each with the name of its interface.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let (addresses, names) = dump()?;
+    let mut found = Vec::with_capacity(addresses.len());
+    for (address, index) in addresses {
+        if let Some((_, name)) = names.iter().find(|(at, _)| *at == index) {
+            found.push((name.clone(), address));
+        }
+    }
+    Ok(found)
+}
+
 type Dump = (Vec<(IpAddr, u32)>, Vec<(u32, String)>);
 
 fn dump() -> io::Result<Dump> {

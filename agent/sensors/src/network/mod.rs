@@ -35,6 +35,6 @@ mod settings;
 mod socket;
 mod source;
 
-pub use interface::Selection;
+pub use interface::{addresses, Selection};
 pub use sensor::NetworkSensor;
 pub use settings::{Settings, Status};

@@ -20,6 +20,9 @@ const CALLS: usize = 256;
 /// How far a call and the change it made may be apart.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// The same for a file that is looked at now and then.
+const LATELY: Duration = Duration::from_secs(4);
+
 #[derive(Debug)]
 struct Call {
     watch: usize,
@@ -93,6 +96,22 @@ impl Writers {
         } else {
             0
         }
+    }
+
+    /// The one program that touched a file in the last seconds; `None` where there were several, or nobody tells.
+    pub(crate) fn lately(&self, path: &Path, now: Instant) -> Option<Actor> {
+        let log = self.log();
+        let mut latest: Option<&Actor> = None;
+        for call in log.calls.iter().filter(|call| {
+            now.saturating_duration_since(call.at) <= LATELY
+                && log.paths.get(call.watch).is_some_and(|rule| path.starts_with(rule))
+        }) {
+            if latest.is_some_and(|other| other.executable != call.by.executable) {
+                return None;
+            }
+            latest = Some(&call.by);
+        }
+        latest.cloned()
     }
 
     /// It may be told who writes to this file.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{ActorObject, DecodeError, Endpoint, FileObject, ProcessObject, Record};
+use crate::account::{AccountActivity, AccountChange};
 use crate::dns::{Answer, Dns};
 use crate::file::{FileActivity, FileChange, FileType, Sha256};
 use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
@@ -234,6 +235,21 @@ pub(super) fn firewall(record: Record) -> Result<Option<FirewallChange>, DecodeE
         summary: record.unmapped.summary,
         process: actor(record.actor),
     }))
+}
+
+/// A change of an account; `None` where it is one that other programs tell of.
+pub(super) fn account(record: Record) -> Option<AccountActivity> {
+    let change = AccountChange::from_name(&record.unmapped.kind)?;
+    Some(AccountActivity {
+        change,
+        uid: record.user.id(),
+        user: record.user.name.unwrap_or_default(),
+        gid: record.group.id().or(record.unmapped.gid),
+        group: record.group.name.unwrap_or_default(),
+        shell: record.unmapped.shell,
+        detail: record.message,
+        process: actor(record.actor),
+    })
 }
 
 pub(super) fn service(record: Record) -> Result<ServiceActivity, DecodeError> {

@@ -1,6 +1,7 @@
 //! Connections, names, files, devices, modules and the packet filter to OCSF.
 
 use super::{file, lineage, parent, some};
+use crate::account::{AccountActivity, AccountChange};
 use crate::dns::Dns;
 use crate::event::EventKind;
 use crate::file::{FileActivity, FileChange, FileType, Sha256};
@@ -8,8 +9,8 @@ use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
 use crate::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use crate::ocsf::class;
 use crate::ocsf::wire::{
-    self, Actor, ConnectionInfo, Decimal, Driver, Entity, Fingerprint, Metadata, Octal, Pairs, Peripheral,
-    Product, Query, Record, Traffic, Unmapped, User,
+    self, Actor, ConnectionInfo, Decimal, Driver, Entity, Fingerprint, Metadata, Named, Octal, Pairs,
+    Peripheral, Product, Query, Record, Traffic, Unmapped, User,
 };
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
 use crate::process;
@@ -26,6 +27,8 @@ pub(super) fn record(kind: &EventKind) -> Option<Record<'_>> {
         EventKind::Peripheral(activity) => peripheral(activity),
         EventKind::Module(activity) => module(activity),
         EventKind::Firewall(change) => firewall(change),
+        EventKind::Account(activity) => account(activity),
+        EventKind::Inventory(inventory) => super::inventory::record(inventory),
         EventKind::Service(activity) => service(activity),
         EventKind::Submitted(said) => submitted(said),
         EventKind::Process(_)
@@ -310,6 +313,38 @@ fn firewall(done: &FirewallChange) -> Record<'_> {
     }
 }
 
+fn account(done: &AccountActivity) -> Record<'_> {
+    let group = done.change.concerns_group();
+    let named = |name| Named { name, uid: done.gid.map(Decimal), ..Named::default() };
+    let user = User { uid: done.uid.map(Decimal), name: some(&done.user), ..User::default() };
+    Record {
+        class_uid: Some(if group { class::GROUP_MANAGEMENT } else { class::ACCOUNT_CHANGE }),
+        activity_id: Some(match done.change {
+            AccountChange::UserCreated => 1,
+            AccountChange::UserDeleted => 6,
+            AccountChange::PasswordChanged => 3,
+            AccountChange::UserLocked => 9,
+            AccountChange::UserUnlocked => 12,
+            AccountChange::UserChanged => 99,
+            AccountChange::GroupCreated => 6,
+            AccountChange::GroupDeleted => 5,
+            AccountChange::MemberAdded => 3,
+            AccountChange::MemberRemoved => 4,
+        }),
+        message: some(&done.detail),
+        actor: actor(done.process.as_ref()),
+        user: (!done.user.is_empty()).then_some(user),
+        group: group.then(|| named(some(&done.group))),
+        unmapped: Some(Unmapped {
+            kind: Some(done.change.name()),
+            shell: some(&done.shell),
+            gid: done.gid.filter(|_| !group),
+            ..Unmapped::default()
+        }),
+        ..Record::default()
+    }
+}
+
 fn service(activity: &ServiceActivity) -> Record<'_> {
     Record {
         class_uid: Some(class::APPLICATION_LIFECYCLE),
@@ -377,6 +412,7 @@ pub(super) fn evidence(kind: &EventKind) -> wire::Evidence<'_> {
     };
     wire::Evidence {
         actor: record.actor,
+        user: record.user,
         src_endpoint: record.src_endpoint,
         dst_endpoint: record.dst_endpoint,
         connection_info: record.connection_info,

@@ -1,0 +1,15 @@
+//! Local users and groups: what is another since the last look, also since the last run.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `database` | `/etc/passwd`, `/etc/group`, `/etc/shadow` |
+//! | `difference` | from two states to what became of whom |
+//! | `baseline` | the state as it was last, kept over restarts |
+//! | [`sensor`] | settings, the task |
+
+mod baseline;
+mod database;
+mod difference;
+pub mod sensor;
+
+pub use sensor::{AccountSensor, Settings};
