@@ -19,6 +19,14 @@ const ARMED: Duration = Duration::from_secs(60);
 
 /// OCSF class ids, as documented in `docs/` and in crate `defender-model`.
 pub mod class {
+    /// File System Activity.
+    pub const FILE: u64 = 1001;
+    /// Kernel Extension Activity: a module was loaded or removed.
+    pub const KERNEL_EXTENSION: u64 = 1002;
+    /// Account Change.
+    pub const ACCOUNT: u64 = 3001;
+    /// Device Inventory Info.
+    pub const DEVICE_INVENTORY: u64 = 5001;
     /// Process Activity.
     pub const PROCESS: u64 = 1007;
     /// Detection Finding: an alert.

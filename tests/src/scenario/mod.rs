@@ -5,6 +5,7 @@ mod attack;
 mod benign;
 mod configuration;
 mod ebpf;
+mod doer;
 mod faults;
 mod harness;
 mod intrusion;
@@ -92,6 +93,7 @@ const SCENARIOS: &[Scenario] = &[
         agent: true,
         run: packet_filter::packet_filter_is_watched,
     },
+    Scenario { name: "deeds_have_a_doer", on: BOTH, agent: true, run: doer::deeds_have_a_doer },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
     Scenario { name: "second_agent_refuses", on: BUSYBOX, agent: true, run: life::second_agent_refuses },
     Scenario {
