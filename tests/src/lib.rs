@@ -12,6 +12,7 @@
 //! | [`netns`], [`lab`], [`attack`] | the network: a switch, hosts with addresses of their own, what an attacker does |
 //! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
 //! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
+//! | [`samples`] | a page with one event of every kind, from a run |
 //! | [`demo`] | the same as a narrated show |
 //! | [`bench`] | what watching costs, beside peers on the same machine |
 //! | [`servers`], [`faults`] | servers a device reports to; what arrives there when everything is taken away in turn |
@@ -36,6 +37,7 @@ pub mod packages;
 pub mod progress;
 pub mod python;
 pub mod qemu;
+pub mod samples;
 pub mod scenario;
 pub mod servers;
 pub mod workspace;

@@ -14,6 +14,7 @@ use defender_validation::image::{self, Flavour, Image};
 use defender_validation::lab::Lab;
 use defender_validation::progress;
 use defender_validation::qemu::{Machine, Setup};
+use defender_validation::samples;
 use defender_validation::scenario::{self, Tally};
 use defender_validation::workspace::Workspace;
 
@@ -35,6 +36,7 @@ Options
                    docs/testing.md. --kernel FILE --rootfs FILE is the same
   --only WORD      run only scenarios, and of bench only arms of exec and runs of faults, with WORD in their name; may be repeated
   --jobs N         run: machines at once (default: one for each processor)
+  --samples FILE   run: write a page with one event of every kind, as docs/samples.md is
   --list           list the scenarios
   --rounds N       bench: rounds of exec, starts, repetitions of block, devices of fleet
   --count N        bench: executions per arm and round, alerts of each part of latency, events of each part of faults, of each device of fleet
@@ -55,6 +57,7 @@ struct Options {
     rootfs: Option<PathBuf>,
     only: Vec<String>,
     list: bool,
+    samples: Option<PathBuf>,
     jobs: Option<NonZeroUsize>,
     guest_commands: Vec<String>,
     bench_words: Vec<String>,
@@ -123,10 +126,15 @@ fn start() -> Result<ExitCode> {
             }
             let mut total = Tally::default();
             let images = options.images(&workspace, &flavours)?;
-            for tally in scenario::run(&workspace, &images, &options.only, options.jobs())? {
+            for tally in
+                scenario::run(&workspace, &images, &options.only, options.jobs(), options.samples.is_some())?
+            {
                 total.passed += tally.passed;
                 total.failed += tally.failed;
                 total.skipped += tally.skipped;
+            }
+            if let Some(page) = &options.samples {
+                samples::write(&workspace, &flavours, page)?;
             }
             if total.skipped > 0 {
                 progress::say(format_args!("{} skipped, for the reasons given above", total.skipped));
@@ -209,6 +217,7 @@ fn parse() -> Result<(String, Options)> {
                 options.rootfs = Some(parser.value().map_err(usage)?.into());
             }
             Long("only") => options.only.push(parser.value().and_then(ValueExt::string).map_err(usage)?),
+            Long("samples") => options.samples = Some(parser.value().map_err(usage)?.into()),
             Long("list") => options.list = true,
             Long("jobs") => options.jobs = Some(parser.value().and_then(|v| v.parse()).map_err(usage)?),
             Long("rounds") => {

@@ -26,6 +26,7 @@ use crate::image::{Flavour, Image};
 use crate::lab::{Lab, Node};
 use crate::progress;
 use crate::qemu::{Accelerator, Machine, Setup};
+use crate::samples;
 use crate::workspace::Workspace;
 
 /// Network and machine a scenario works on.
@@ -155,6 +156,7 @@ pub fn run(
     images: &[Image],
     only: &[String],
     jobs: NonZeroUsize,
+    samples: bool,
 ) -> Result<Vec<Tally>> {
     for image in images {
         // What it finds out is kept; two that find it out at once would disturb each other.
@@ -168,7 +170,7 @@ pub fn run(
                 .map(|image| {
                     scope.spawn(|| {
                         progress::about(image.flavour.name());
-                        run_one(workspace, image, only)
+                        run_one(workspace, image, only, samples)
                     })
                 })
                 .collect();
@@ -182,7 +184,7 @@ pub fn run(
     Ok(tallies)
 }
 
-fn run_one(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tally> {
+fn run_one(workspace: &Workspace, image: &Image, only: &[String], samples: bool) -> Result<Tally> {
     let lab = Lab::new()?;
     let mut world = World { lab: &lab, workspace, image, machine: None, next_node: 20 };
     let mut tally = Tally::default();
@@ -210,7 +212,10 @@ fn run_one(workspace: &Workspace, image: &Image, only: &[String]) -> Result<Tall
             }
         }
     }
-    if let Some(machine) = world.machine.take() {
+    if let Some(mut machine) = world.machine.take() {
+        if samples {
+            samples::keep(workspace, &mut machine)?;
+        }
         // A shutdown that hangs is a fault of the product's init scripts.
         if let Err(error) = machine.shut_down() {
             tally.failed += 1;
