@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use defender_model::file::FileType;
@@ -71,7 +72,7 @@ pub(super) fn read(file: &Path, max: usize) -> Result<Files, Unusable> {
 /// Writes it, safe against a loss of power.
 pub(crate) fn write(file: &Path, text: &str) -> io::Result<()> {
     let new = file.with_extension("new");
-    let mut out = File::create(&new)?;
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     fs::rename(&new, file)?;
