@@ -4,8 +4,8 @@
 mod attack;
 mod benign;
 mod configuration;
-mod ebpf;
 mod doer;
+mod ebpf;
 mod faults;
 mod harness;
 mod intrusion;
