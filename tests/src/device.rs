@@ -21,8 +21,6 @@ const ARMED: Duration = Duration::from_secs(60);
 pub mod class {
     /// File System Activity.
     pub const FILE: u64 = 1001;
-    /// Kernel Extension Activity: a module was loaded or removed.
-    pub const KERNEL_EXTENSION: u64 = 1002;
     /// Account Change.
     pub const ACCOUNT: u64 = 3001;
     /// Device Inventory Info.
