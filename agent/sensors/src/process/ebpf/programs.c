@@ -177,7 +177,7 @@ int on_exit(u64 *context)
         exit.status = half(signal, at->signal_code);
     else
         exit.status = half(word(task, at->task_leader), at->task_exit_code);
-    put(at->ring, &exit, sizeof(exit));
+    put_cheap(at->ring, &exit, sizeof(exit));
     return 0;
 }
 
