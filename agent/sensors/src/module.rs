@@ -139,7 +139,7 @@ impl ModuleSensor {
     fn mode(&self) -> String {
         match &self.known {
             Some(_) => format!("/proc/modules, every {} s", self.settings.interval.as_secs()),
-            None => "none: the kernel loads no modules".to_owned(),
+            None => "none: the kernel loads no modules (CONFIG_MODULES)".to_owned(),
         }
     }
 
@@ -319,7 +319,10 @@ mod tests {
         let settings =
             Settings { interval: Duration::from_secs(1), proc: proc.path().into(), clock: || Timestamp(1) };
         let sensor = ModuleSensor::open(settings);
-        assert_eq!(sensor.status().lock().unwrap().modes, ["none: the kernel loads no modules"]);
+        assert_eq!(
+            sensor.status().lock().unwrap().modes,
+            ["none: the kernel loads no modules (CONFIG_MODULES)"]
+        );
     }
 
     proptest! {

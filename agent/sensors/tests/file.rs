@@ -77,7 +77,7 @@ impl Running {
         loop {
             said.extend(running.for_a_while(50).await);
             let status = running.status.lock().expect("status").clone();
-            if status.modes.last().is_some_and(|mode| mode.starts_with("baseline with")) {
+            if status.modes.iter().any(|mode| mode.starts_with("baseline with")) {
                 said.extend(running.for_a_while(50).await);
                 return (running, said);
             }

@@ -77,8 +77,12 @@ impl PeripheralSensor {
             }
             Err(error) => {
                 status.lacks.push(format!(
-                    "devices are looked for every {} s only, and shorter visits are not seen: no messages of the kernel: {error}",
-                    POLL.as_secs()
+                    "devices are looked for every {} s only, and shorter visits are not seen: no messages of the kernel: {error}{}",
+                    POLL.as_secs(),
+                    match error.raw_os_error() {
+                        Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => ": the kernel lacks CONFIG_NET",
+                        _ => "",
+                    }
                 ));
                 None
             }
