@@ -133,6 +133,8 @@ pub fn run(options: &Options) -> ExitCode {
     news.extend(profile::enforce(&config, &mut detector));
     allocator::give_back();
 
+    #[cfg(feature = "tls")]
+    hold_keys(&config, &mut news);
     let foreign_proc = process.as_ref().is_some_and(ProcessSensor::reads_foreign_proc);
     let confined = confine(&config, foreign_proc, &mut news);
     for entry in confined.shortfalls() {
@@ -471,7 +473,26 @@ fn credentials(config: &Config) -> Vec<PathBuf> {
             &mqtt.dps_key_file,
         ]);
     }
-    files.into_iter().filter(|file| !file.as_os_str().is_empty()).cloned().collect()
+    // A key in a token is no file.
+    files.into_iter().filter(|file| file.is_absolute()).cloned().collect()
+}
+
+/// Finds keys that lie in tokens, while the agent may still open what their libraries need.
+#[cfg(feature = "tls")]
+fn hold_keys(config: &Config, news: &mut Vec<Health>) {
+    let (syslog, mqtt) = (&config.sink.remote_syslog, &config.sink.mqtt);
+    let used = [
+        ("remote_syslog", syslog.enabled && syslog.transport == Transport::Tls, &syslog.key_file),
+        ("mqtt", mqtt.enabled && mqtt.tls, &mqtt.key_file),
+    ];
+    for (sink, _, key) in used.into_iter().filter(|(_, enabled, _)| *enabled) {
+        if let Err(error) = defender_report::tls::hold(key) {
+            let words = format!(
+                "the key in the token is not found: {error}; it is looked for again at each connection"
+            );
+            news.push(Health::new(Kind::Degraded, format!("sink.{sink}.key"), words));
+        }
+    }
 }
 
 /// Gives up what is not needed from here on.

@@ -1,5 +1,7 @@
 //! TLS by OpenSSL: version 1.2 at least, the server's certificate and name always verified.
 
+mod token;
+
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersi
 use openssl::x509::store::{X509Lookup, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509VerifyResult, X509};
+pub use token::hold;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -37,7 +40,7 @@ pub struct Tls {
 pub struct Client {
     /// Certificate, and those between it and the authority, PEM.
     pub certificate_file: PathBuf,
-    /// Private key, PEM, not encrypted.
+    /// Private key, PEM, not encrypted; or the URI of one in a PKCS#11 token, `pkcs11:...`.
     pub key_file: PathBuf,
 }
 
@@ -85,6 +88,10 @@ pub(crate) async fn connect(
         }
         Ok(Ok(())) => refused_afterwards(stream, tls, target).await,
         Ok(Err(error)) => {
+            if let Some(client) = &tls.client {
+                // A token may have been taken out and put in again.
+                token::forget(&client.key_file);
+            }
             let verdict = stream.ssl().verify_result();
             let detail = if verdict == X509VerifyResult::OK {
                 // An alert of the server's is about us.
@@ -146,13 +153,15 @@ fn configure(tls: &Tls) -> Result<SslConnector, String> {
         builder
             .set_certificate_chain_file(certificate)
             .map_err(|e| format!("cannot use the client certificate {}: {e}", certificate.display()))?;
-        builder
-            .set_private_key_file(key, SslFiletype::PEM)
-            .map_err(|e| format!("cannot use the client key {}: {e}", key.display()))?;
+        let used = match token::uri(key) {
+            Some(uri) => token::use_key(&mut builder, uri),
+            None => builder.set_private_key_file(key, SslFiletype::PEM).map_err(|e| e.to_string()),
+        };
+        used.map_err(|e| format!("cannot use the client key {}: {e}", token::shown(key)))?;
         builder.check_private_key().map_err(|e| {
             format!(
                 "client key {} and certificate {} do not belong together: {e}",
-                key.display(),
+                token::shown(key),
                 certificate.display()
             )
         })?;

@@ -107,7 +107,7 @@ RemoteSyslogSink {
     crl_file: PathBuf = PathBuf::new(),
     /// Certificate the agent shows, PEM; empty for none.
     certificate_file: PathBuf = PathBuf::new(),
-    /// Key of that certificate, PEM.
+    /// Key of that certificate, PEM; or where it is in a PKCS#11 token, `pkcs11:...`.
     key_file: PathBuf = PathBuf::new(),
     /// Days before the end of that certificate from which on health warns of it.
     expiry_warning_days: u32 = 30,
@@ -161,7 +161,7 @@ MqttSink {
     crl_file: PathBuf = PathBuf::new(),
     /// Certificate the agent shows, PEM; empty for none.
     certificate_file: PathBuf = PathBuf::new(),
-    /// Key of that certificate, PEM.
+    /// Key of that certificate, PEM; or where it is in a PKCS#11 token, `pkcs11:...`.
     key_file: PathBuf = PathBuf::new(),
     /// Days before the end of that certificate from which on health warns of it.
     expiry_warning_days: u32 = 30,

@@ -89,14 +89,14 @@ impl Authority {
 
 /// What a server does besides having a certificate.
 #[derive(Default)]
-struct Server<'a> {
-    wants_clients_of: Option<&'a Path>,
-    oldest_only: bool,
+pub(super) struct Server<'a> {
+    pub(super) wants_clients_of: Option<&'a Path>,
+    pub(super) oldest_only: bool,
 }
 
 impl Server<'_> {
     /// Accepts one connection and gives what it read of it.
-    async fn accept(&self, listener: &TcpListener, own: &Client) -> Result<Vec<u8>, String> {
+    pub(super) async fn accept(&self, listener: &TcpListener, own: &Client) -> Result<Vec<u8>, String> {
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a server");
         builder.set_certificate_chain_file(&own.certificate_file).expect("a certificate");
         builder.set_private_key_file(&own.key_file, SslFiletype::PEM).expect("a key");
