@@ -10,7 +10,6 @@ mod hardware;
 mod interfaces;
 mod software;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,9 +25,9 @@ use software::Software;
 pub(crate) async fn watch(config: Config, outlet: Outlet) {
     let every = Duration::from_secs(config.inventory.interval_s.max(1));
     let tell = |inventory: Inventory| Observation::Event(Event::new(wall_clock(), inventory.into()));
-    let mut known = by_name(interfaces::read(Path::new("/")));
+    let mut known = interfaces::read(Path::new("/"));
     let mut info = hardware::read(Path::new("/"));
-    info.interfaces = known.values().cloned().collect();
+    info.interfaces.clone_from(&known);
     if !outlet.send(tell(Inventory::Device(Box::new(info)))).await {
         return;
     }
@@ -40,7 +39,7 @@ pub(crate) async fn watch(config: Config, outlet: Outlet) {
             }
         }
         tokio::time::sleep(every).await;
-        let now = by_name(interfaces::read(Path::new("/")));
+        let now = interfaces::read(Path::new("/"));
         for (interface, detail) in differences(&known, &now) {
             if !outlet.send(tell(Inventory::Interface { interface, detail })).await {
                 return;
@@ -50,23 +49,13 @@ pub(crate) async fn watch(config: Config, outlet: Outlet) {
     }
 }
 
-fn by_name(list: Vec<Interface>) -> BTreeMap<String, Interface> {
-    let mut map = BTreeMap::new();
-    for interface in list {
-        map.insert(interface.name.clone(), interface);
-    }
-    map
-}
-
 /// The interfaces that are others, and in words how.
-fn differences(
-    before: &BTreeMap<String, Interface>,
-    now: &BTreeMap<String, Interface>,
-) -> Vec<(Interface, String)> {
+fn differences(before: &[Interface], now: &[Interface]) -> Vec<(Interface, String)> {
     let mut told = Vec::new();
-    for (name, interface) in now {
+    let named = |list: &'_ [Interface], name: &str| list.iter().position(|interface| interface.name == name);
+    for interface in now {
         let mut words: Vec<String> = Vec::new();
-        match before.get(name) {
+        match named(before, &interface.name).map(|at| &before[at]) {
             Some(old) if old == interface => continue,
             None => words.push("appeared".to_owned()),
             Some(old) => {
@@ -84,7 +73,7 @@ fn differences(
         }
         told.push((interface.clone(), words.join(", ")));
     }
-    for interface in before.iter().filter(|(name, _)| !now.contains_key(*name)).map(|(_, old)| old) {
+    for interface in before.iter().filter(|old| named(now, &old.name).is_none()) {
         told.push((interface.clone(), "vanished".to_owned()));
     }
     told
@@ -102,8 +91,8 @@ mod tests {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ..Interface::default()
         };
-        let before = by_name(vec![interface("eth0", &["192.0.2.1"]), interface("wlan0", &[])]);
-        let now = by_name(vec![interface("eth0", &["192.0.2.2", "2001:db8::2"]), interface("eth0.5", &[])]);
+        let before = vec![interface("eth0", &["192.0.2.1"]), interface("wlan0", &[])];
+        let now = vec![interface("eth0", &["192.0.2.2", "2001:db8::2"]), interface("eth0.5", &[])];
         let told: Vec<String> = differences(&before, &now)
             .into_iter()
             .map(|(it, detail)| format!("{} {detail}", it.name))

@@ -42,8 +42,8 @@ pub(super) struct Software {
     stamp: Option<Vec<Option<(i64, i64, u64)>>>,
 }
 
-/// A package without its name: version, architecture, type of its package URL.
-type Known = (String, String, String);
+/// Packages by name: version, architecture and type of the package URL, between tabs.
+type Packages = BTreeMap<String, String>;
 
 impl Software {
     pub(super) fn new(config: &Config) -> Self {
@@ -93,7 +93,7 @@ fn compare(file: &Path, manifest: &Path, first: bool) -> Vec<Observation> {
     };
     let mut now = BTreeMap::new();
     for Component { name, version, architecture, kind, .. } in found.components {
-        now.insert(name, (version, architecture, kind));
+        now.insert(plain(&name), [version, architecture, kind].map(|part| plain(&part)).join("\t"));
     }
     let mut out = Vec::new();
     let list = text(&now);
@@ -115,14 +115,17 @@ fn compare(file: &Path, manifest: &Path, first: bool) -> Vec<Observation> {
     out
 }
 
-fn changes(before: &BTreeMap<String, Known>, now: &BTreeMap<String, Known>, out: &mut Vec<Observation>) {
+fn changes(before: &Packages, now: &Packages, out: &mut Vec<Observation>) {
     let mut beyond = 0;
-    let mut tell = |name: &str, known: &Known, change: PackageChange, was: &str| {
+    let version = |known: &str| known.split('\t').next().unwrap_or_default().to_owned();
+    let mut tell = |name: &str, known: &str, change: PackageChange, was: &str| {
         if out.len() >= MOST {
             beyond += 1;
             return;
         }
-        let (version, architecture, kind) = known.clone();
+        let mut parts = known.split('\t').map(str::to_owned);
+        let mut part = || parts.next().unwrap_or_default();
+        let (version, architecture, kind) = (part(), part(), part());
         let component =
             Component { name: name.to_owned(), version, architecture, kind, ..Component::default() };
         let purl = cyclonedx::purl(&component);
@@ -133,7 +136,9 @@ fn changes(before: &BTreeMap<String, Known>, now: &BTreeMap<String, Known>, out:
     for (name, known) in now {
         match before.get(name) {
             None => tell(name, known, PackageChange::Installed, ""),
-            Some((version, ..)) if *version != known.0 => tell(name, known, PackageChange::Updated, version),
+            Some(old) if version(old) != version(known) => {
+                tell(name, known, PackageChange::Updated, &version(old));
+            }
             Some(_) => {}
         }
     }
@@ -148,28 +153,26 @@ fn changes(before: &BTreeMap<String, Known>, now: &BTreeMap<String, Known>, out:
     }
 }
 
+/// What would end a field or a line ends nothing.
+fn plain(part: &str) -> String {
+    part.replace(['\t', '\n'], " ")
+}
+
 /// A line for each: name, version, architecture and type, between tabs.
-fn text(packages: &BTreeMap<String, Known>) -> String {
+fn text(packages: &Packages) -> String {
     let mut out = String::new();
-    for (name, (version, architecture, kind)) in packages {
-        for (part, end) in [(name, '\t'), (version, '\t'), (architecture, '\t'), (kind, '\n')] {
-            // What would end a field or a line ends nothing.
-            out.extend(part.chars().map(|c| if matches!(c, '\t' | '\n') { ' ' } else { c }));
-            out.push(end);
+    for (name, known) in packages {
+        for part in [name, "\t", known, "\n"] {
+            out.push_str(part);
         }
     }
     out
 }
 
-fn parse(list: &str) -> BTreeMap<String, Known> {
-    let mut packages = BTreeMap::new();
-    for line in list.lines() {
-        let mut parts = line.split('\t').map(str::to_owned);
-        if let (Some(name), Some(version), Some(architecture), Some(kind)) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        {
-            packages.insert(name, (version, architecture, kind));
-        }
+fn parse(list: &str) -> Packages {
+    let mut packages = Packages::new();
+    for (name, known) in list.lines().filter_map(|line| line.split_once('\t')) {
+        packages.insert(name.to_owned(), known.to_owned());
     }
     packages
 }
@@ -185,10 +188,7 @@ mod tests {
         let map = |list: &[(&str, &str)]| {
             let mut map = BTreeMap::new();
             for (name, version) in list {
-                map.insert(
-                    (*name).to_owned(),
-                    ((*version).to_owned(), "arm64".to_owned(), "deb/debian".to_owned()),
-                );
+                map.insert((*name).to_owned(), format!("{version}\tarm64\tdeb/debian"));
             }
             map
         };

@@ -3,7 +3,6 @@
 //! Text: a line that names the format, a line for each user and group with its fields between colons as in the system's own files, and a
 //! last line with a check sum. Of passwords it has whether there is one and a number that changes with it, no hash.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::database::{Accounts, Group, Password, User};
@@ -44,7 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Accounts> {
     if u64::from_str_radix(sum, 16).ok()? != check(body.as_bytes()) {
         return None;
     }
-    let mut accounts = Accounts { users: BTreeMap::new(), groups: BTreeMap::new() };
+    let mut accounts = Accounts::default();
     for line in body.strip_prefix(FORMAT)?.strip_prefix('\n')?.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
@@ -59,11 +58,12 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Accounts> {
                 };
                 let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
                 let user = User { uid, gid, home: home.to_owned(), shell: shell.to_owned(), password };
-                accounts.users.insert(name.to_owned(), user);
+                accounts.users.push((name.to_owned(), user));
             }
             ["g", name, gid, members] => {
                 let members = members.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-                accounts.groups.insert(name.to_owned(), Group { gid: gid.parse().ok()?, members });
+                let group = Group { gid: gid.parse().ok()?, members };
+                accounts.groups.push((name.to_owned(), group));
             }
             _ => return None,
         }

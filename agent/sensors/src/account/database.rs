@@ -1,7 +1,5 @@
 //! `/etc/passwd`, `/etc/group`, `/etc/shadow`. Sources: passwd(5), group(5), shadow(5).
 
-use std::collections::BTreeMap;
-
 use defender_model::{order, text};
 
 use crate::file::check;
@@ -40,11 +38,17 @@ pub(super) struct Group {
     pub(super) members: Vec<String>,
 }
 
-/// Users and groups by name.
+/// Users and groups with their names, each name once, in the order of the files. Lists and not maps: they are searched when a file has
+/// changed, and a map of each type costs 5 KB of flash.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Accounts {
-    pub(super) users: BTreeMap<String, User>,
-    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) users: Vec<(String, User)>,
+    pub(super) groups: Vec<(String, Group)>,
+}
+
+/// The entry of a name.
+pub(super) fn named<'a, T>(list: &'a [(String, T)], name: &str) -> Option<&'a T> {
+    list.iter().find(|(known, _)| known == name).map(|(_, entry)| entry)
 }
 
 impl Accounts {
@@ -59,12 +63,16 @@ impl Accounts {
                 password => secret(password),
             };
             let (home, shell) = (text::from_bytes(home), text::from_bytes(shell));
+            let name = text::from_bytes(name);
             // Of two lines for one name the C library takes the first.
-            this.users.entry(text::from_bytes(name)).or_insert(User { uid, gid, home, shell, password });
+            if named(&this.users, &name).is_none() {
+                this.users.push((name, User { uid, gid, home, shell, password }));
+            }
         }
         for fields in shadow.into_iter().flat_map(lines).take(MOST) {
             let [name, password, ..] = fields[..] else { continue };
-            if let Some(user) = this.users.get_mut(&text::from_bytes(name)) {
+            let name = text::from_bytes(name);
+            if let Some((_, user)) = this.users.iter_mut().find(|(known, _)| *known == name) {
                 if user.password == Password::Unknown {
                     user.password = secret(password);
                 }
@@ -77,7 +85,10 @@ impl Accounts {
             let mut members: Vec<String> = members.map(text::from_bytes).collect();
             order::sort(&mut members);
             members.dedup();
-            this.groups.entry(text::from_bytes(name)).or_insert(Group { gid, members });
+            let name = text::from_bytes(name);
+            if named(&this.groups, &name).is_none() {
+                this.groups.push((name, Group { gid, members }));
+            }
         }
         this
     }
@@ -121,11 +132,11 @@ mod tests {
             b"root:x:0:\nwheel:x:10:b,a,,a\n",
             Some(b"root:$6$salt$hash:19000:0:99999:7:::\n"),
         );
-        let of = |name: &str| accounts.users[name].password;
+        let of = |name: &str| named(&accounts.users, name).unwrap().password;
         assert!(matches!(of("root"), Password::Set(_)) && matches!(of("old"), Password::Set(_)));
         assert_eq!((of("open"), of("nobody")), (Password::Empty, Password::Locked(0)));
         assert_eq!(accounts.users.len(), 4);
-        assert_eq!(accounts.groups["wheel"].members, ["a", "b"]);
+        assert_eq!(named(&accounts.groups, "wheel").unwrap().members, ["a", "b"]);
         // The lock keeps the hash, and shows it as the same.
         let (Password::Set(set), Password::Locked(locked)) = (secret(b"$6$s$h"), secret(b"!$6$s$h")) else {
             panic!()

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use defender_model::account::{AccountActivity, AccountChange};
 
-use super::database::{Accounts, Group, Password, User};
+use super::database::{named, Accounts, Group, Password, User};
 
 /// Most changes told of one look; the rest is counted.
 const MOST: usize = 256;
@@ -13,18 +13,18 @@ const MOST: usize = 256;
 pub(super) fn between(before: &Accounts, now: &Accounts) -> (Vec<AccountActivity>, u64) {
     let mut told = Told::default();
     for (name, user) in &now.users {
-        match before.users.get(name) {
+        match named(&before.users, name) {
             None => {
                 told.user(AccountChange::UserCreated, name, user, String::new());
             }
             Some(old) => changed(name, old, user, &mut told),
         }
     }
-    for (name, user) in before.users.iter().filter(|(name, _)| !now.users.contains_key(*name)) {
+    for (name, user) in before.users.iter().filter(|(name, _)| named(&now.users, name).is_none()) {
         told.user(AccountChange::UserDeleted, name, user, String::new());
     }
     for (name, group) in &now.groups {
-        let old = before.groups.get(name);
+        let old = named(&before.groups, name);
         if old.is_none() {
             told.group(AccountChange::GroupCreated, name, group, None, String::new());
         }
@@ -37,7 +37,7 @@ pub(super) fn between(before: &Accounts, now: &Accounts) -> (Vec<AccountActivity
             told.group(AccountChange::MemberRemoved, name, group, Some((member, now)), String::new());
         }
     }
-    for (name, group) in before.groups.iter().filter(|(name, _)| !now.groups.contains_key(*name)) {
+    for (name, group) in before.groups.iter().filter(|(name, _)| named(&now.groups, name).is_none()) {
         told.group(AccountChange::GroupDeleted, name, group, None, String::new());
     }
     (told.activities, told.beyond)
@@ -121,7 +121,7 @@ impl Told {
         self.push(AccountActivity {
             change,
             user: member.map(|(member, _)| member.clone()).unwrap_or_default(),
-            uid: member.and_then(|(member, accounts)| accounts.users.get(member)).map(|user| user.uid),
+            uid: member.and_then(|(member, accounts)| named(&accounts.users, member)).map(|user| user.uid),
             group: name.to_owned(),
             gid: Some(group.gid),
             shell: String::new(),
@@ -189,10 +189,10 @@ mod tests {
         assert_eq!(
             told(["", before, ""], ["", now, ""]),
             [
-                "group_created new",
-                "member_added cnew",
                 "member_added cwheel",
                 "member_removed awheel",
+                "group_created new",
+                "member_added cnew",
                 "group_deleted old"
             ]
         );
