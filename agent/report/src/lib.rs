@@ -26,6 +26,8 @@ mod backoff;
 pub mod error;
 mod event;
 pub mod file;
+#[cfg(all(fuzzing, feature = "mqtt"))]
+pub mod fuzzing;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 pub mod pace;

@@ -80,13 +80,24 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`.
+/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`, `idle`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
-    let known =
-        ["exec", "size", "start", "latency", "block", "posture", "all", "footprint", "faults", "fleet"];
+    let known = [
+        "exec",
+        "size",
+        "start",
+        "latency",
+        "block",
+        "posture",
+        "all",
+        "footprint",
+        "faults",
+        "fleet",
+        "idle",
+    ];
     if !known.contains(&what) {
         return Err(Error::Usage(format!("no benchmark `{what}`")));
     }
@@ -107,16 +118,17 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
             count: options.count.unwrap_or(100),
         });
     }
-    if what == "faults" {
+    if what == "faults" || what == "idle" {
         machine::print(&options.agent);
-        return faults::run(&faults::Plan {
+        let plan = faults::Plan {
             agent: options.agent,
             directory: directory(),
             count: options.count.unwrap_or(100_000),
             kills: options.kills.unwrap_or(50),
             outage: Duration::from_secs(45),
             only: options.only,
-        });
+        };
+        return if what == "idle" { faults::idle::run(&plan) } else { faults::run(&plan) };
     }
     let bench = Bench::new(workspace, options)?;
     machine::print(&bench.options.agent);

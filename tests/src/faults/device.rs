@@ -81,6 +81,13 @@ impl Device {
         })
     }
 
+    /// Other values in its configuration, for the next start.
+    pub(crate) fn configure(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.directory.join("defender.toml");
+        let text = fs::read_to_string(&path).map_err(Error::io("cannot read the configuration"))?;
+        fs::write(&path, text.replace(from, to)).map_err(Error::io("cannot write the configuration"))
+    }
+
     /// Starts the agent, without waiting for anything.
     pub(crate) fn start(&mut self) -> Result<()> {
         let at = self.directory.display();

@@ -3,6 +3,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`device`] | the agent, fed by a log of failed logins |
+//! | [`idle`] | what a device at rest sends |
 //! | here | what goes wrong, and the balance afterwards |
 //!
 //! Produced is what the agent numbered and handed to its spool, by the account it keeps itself. Delivered is what the servers have, each
@@ -10,6 +11,7 @@
 //! alerts and for everything else, and at each server.
 
 pub(crate) mod device;
+pub mod idle;
 
 use std::fs;
 use std::path::{Path, PathBuf};

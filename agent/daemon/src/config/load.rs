@@ -236,6 +236,7 @@ impl Config {
             ("priorities.medium_s", self.priorities.medium_s, 1, 30 * 86_400),
             ("priorities.low_s", self.priorities.low_s, 1, 30 * 86_400),
             ("spool.max_kib", self.spool.max_kib, 256, 1 << 30),
+            ("sink.mqtt.keep_alive_s", self.sink.mqtt.keep_alive_s, 10, 65_535),
             ("sink.file.max_kib", self.sink.file.max_kib, 16, 1 << 30),
             ("sink.file.keep", self.sink.file.keep.into(), 0, 1000),
         ];

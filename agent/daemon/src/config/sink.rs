@@ -173,6 +173,9 @@ MqttSink {
     alerts: Priority = Priority(Urgency::Immediate),
     /// When everything else is sent.
     telemetry: Priority = Priority(Urgency::Immediate),
+    /// Longest silence, in seconds: then a word is exchanged to see that the connection stands, and the broker counts the device as
+    /// gone after half as long again. A metered link wants it long; Azure IoT Hub takes at most 1767.
+    keep_alive_s: u64 = 60,
     /// KiB a day, 0 for no limit. The last quarter is for alerts alone; what is over it waits for the next day.
     daily_kib: u64 = 0,
     /// Mildest level that is sent.

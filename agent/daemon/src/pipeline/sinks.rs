@@ -250,7 +250,7 @@ impl Sinks {
                 kept: state.join("mqtt-configuration"),
             }),
             token_lifetime: mqtt::TOKEN_LIFETIME,
-            keep_alive: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(config.keep_alive_s),
             #[cfg(feature = "tls")]
             tls: config
                 .tls

@@ -171,3 +171,32 @@ pub async fn run(config: Config, mut intake: Intake) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use std::time::Duration;
+
+    use super::iot_hub::twin::{apply, Allowed};
+    use super::security_message;
+    use crate::record::Record;
+
+    pub(crate) fn security_message(record: &Record) {
+        if let Some(message) = security_message::encode(record) {
+            assert!(serde_json::from_str::<serde_json::Value>(&message).is_ok(), "{message}");
+        }
+    }
+
+    pub(crate) fn twin(bytes: &[u8], within: &dyn Fn(Duration) -> bool) {
+        let file = [Duration::from_secs(1800), Duration::from_secs(7200), Duration::from_secs(86_400)];
+        for topic in ["$iothub/twin/res/200/?$rid=get", "$iothub/twin/PATCH/properties/desired/?$version=2"] {
+            let mut take = |text: &str| if text.len() % 2 == 0 { Ok(7) } else { Err(text.to_owned()) };
+            for unsigned in [None, Some(file)] {
+                let allowed = Allowed { unsigned, signed: Some(&mut take) };
+                let Some(outcome) = apply(allowed, topic, bytes) else { continue };
+                let report = serde_json::from_str::<serde_json::Value>(&outcome.report);
+                assert!(report.is_ok(), "{}", outcome.report);
+                assert!(outcome.periods.is_none_or(|periods| periods.into_iter().all(within)));
+            }
+        }
+    }
+}

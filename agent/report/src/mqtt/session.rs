@@ -219,9 +219,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Half of what the broker was told, to be in time.
+    /// Less than what the broker was told by the time an answer may take, or half of it; it waits for half as long again.
     fn keep_alive(&self) -> Duration {
-        self.config.keep_alive.max(Duration::from_secs(1)) / 2
+        let told = self.config.keep_alive.max(Duration::from_secs(1));
+        told.saturating_sub(PATIENCE).max(told / 2)
     }
 
     async fn publish(&mut self, records: impl Iterator<Item = &Record>, again: bool) -> Result<(), Error> {

@@ -433,3 +433,18 @@ pub async fn feed(spool: Arc<Spool>, handle: SinkHandle) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::frame::{decode, encode, whole, Found};
+
+    pub(crate) fn segment(bytes: &[u8]) {
+        let end = whole(bytes);
+        let (mut at, mut again) = (0, Vec::new());
+        while let Found::Whole(record, used) = decode(&bytes[at..]) {
+            assert!(encode(&record, &mut again), "what was read can be written");
+            at += used;
+        }
+        assert!(at <= end && end <= bytes.len());
+    }
+}

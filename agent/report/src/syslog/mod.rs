@@ -225,3 +225,29 @@ async fn send(
 mod rsyslog;
 #[cfg(test)]
 mod tests;
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::{Config, Facility, Format, Formatter, Transport};
+    use crate::record::Record;
+
+    pub(crate) fn lines(record: &Record) {
+        for format in [Format::Rfc5424, Format::Rfc3164, Format::Cef] {
+            let transport = Transport::Udp { host: "h".to_owned(), port: 514 };
+            let config =
+                Config { transport, format, facility: Facility::DAEMON, hostname: "device".to_owned() };
+            let line = String::from_utf8(Formatter::new(&config).line(record)).expect("text");
+            assert!(line.starts_with("<27>") && !line.chars().any(char::is_control), "{line:?}");
+            if format == Format::Cef {
+                // Escaped characters are two, of which neither separates.
+                let mut escaped = false;
+                let bars = line.bytes().filter(|byte| {
+                    let bar = *byte == b'|' && !escaped;
+                    escaped = *byte == b'\\' && !escaped;
+                    bar
+                });
+                assert!(bars.count() >= 7, "{line}");
+            }
+        }
+    }
+}
