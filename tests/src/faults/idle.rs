@@ -24,7 +24,7 @@ const BEATS: u64 = 10;
 pub fn run(plan: &Plan) -> Result<()> {
     let mut site = Site::open(&plan.directory)?;
     let mut device = Device::new(&site.netns, &plan.agent, &plan.directory.join("device"), &site.tls, 4096)?;
-    site.nft("add table inet meter; add chain inet meter in { type filter hook input priority -10; }; add rule inet meter in tcp dport 8883 counter; add rule inet meter in tcp sport 8883 counter")?;
+    site.nft("add table inet counted; add chain inet counted in { type filter hook input priority -10; }; add rule inet counted in tcp dport 8883 counter; add rule inet counted in tcp sport 8883 counter")?;
     site.start()?;
     // Shortest that is taken, so that a word goes every five seconds.
     let port = format!("port = {}\n", broker::PORT);
@@ -89,7 +89,7 @@ fn quiet(site: &Site) -> Result<f64> {
 /// Bytes that have passed so far.
 fn meter(site: &Site) -> Result<f64> {
     let mut nft = Command::new("nsenter");
-    nft.arg(format!("--net={}", site.netns.path())).args(["nft", "list", "table", "inet", "meter"]);
+    nft.arg(format!("--net={}", site.netns.path())).args(["nft", "list", "table", "inet", "counted"]);
     let text = command::run(&mut nft, Duration::from_secs(60))?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let mut words = text.split_whitespace();

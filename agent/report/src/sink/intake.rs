@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::spool::Seat;
 
 /// Losses of a working sink are reported at most this often.
-const LOSS_REPORT: Duration = Duration::from_secs(10);
+const LOSS_REPORT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 impl Intake {
     /// Waits for a record; false when the sink is closed and there is none.
@@ -21,6 +21,10 @@ impl Intake {
             let empty = self.shared.lock().empty();
             self.pace.turn(Instant::now(), empty);
             self.spend(0);
+            let losses_due = self.losses_due();
+            if losses_due.is_some_and(|due| due <= Instant::now()) {
+                self.settle(0);
+            }
             {
                 let mut inner = self.shared.lock();
                 inner.held = self.pace.held();
@@ -36,7 +40,12 @@ impl Intake {
                 }
                 inner.waiting = Waiting::Anything;
             }
-            match self.pace.due() {
+            // Losses are told in their time, also when nothing is delivered any more.
+            match [self.pace.due(), losses_due.filter(|due| *due > Instant::now())]
+                .into_iter()
+                .flatten()
+                .min()
+            {
                 None => self.shared.filled.notified().await,
                 // Either way it is looked again.
                 Some(due) => drop(tokio::time::timeout_at(due.into(), self.shared.filled.notified()).await),
@@ -187,6 +196,14 @@ impl Intake {
             );
             (self.reported, self.reported_at) = (dropped, Some(now));
         }
+    }
+
+    /// When losses of a working sink are to be told; `None` when there are none.
+    fn losses_due(&self) -> Option<Instant> {
+        let inner = self.shared.lock();
+        let dropped = (inner.stats.dropped_alerts, inner.stats.dropped);
+        (inner.stats.state == State::Ok && dropped != self.reported)
+            .then(|| self.reported_at.map_or_else(Instant::now, |at| at + LOSS_REPORT))
     }
 
     /// Delivery failed and will be tried again.

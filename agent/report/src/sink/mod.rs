@@ -340,6 +340,28 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
+    async fn losses_are_told_also_when_nothing_is_delivered_any_more() {
+        let (handle, mut intake, mut health) = pair(Limits { telemetry: 1, ..Limits::default() });
+        handle.try_push(record(1, false));
+        handle.try_push(record(2, false));
+        assert_eq!(sequences(&mut intake), [2]);
+        intake.delivered([&record(2, false)]);
+        let mut told = Vec::new();
+        told.push(health.recv().await.expect("a notice").counters);
+        handle.count_lost(false, 7);
+        handle.count_lost(true, 1);
+        // It has nothing to do but to wait.
+        let waiting = tokio::spawn(async move { intake.wait().await });
+        let next = tokio::time::timeout(Duration::from_secs(30), health.recv()).await;
+        told.push(next.expect("in time").expect("a notice").counters);
+        let counts =
+            |alerts, others| vec![("alerts".to_owned(), alerts), ("other_records".to_owned(), others)];
+        assert_eq!(told, [counts(0, 1), counts(1, 7)]);
+        handle.close();
+        assert!(!waiting.await.expect("no panic"));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
     async fn the_next_try_is_told_while_it_is_waited_for() {
         let (handle, mut intake, _health) = pair(Limits::default());
         handle.try_push(record(1, true));
