@@ -285,3 +285,54 @@ fn explain(what: &str, error: &io::Error) -> Unavailable {
     };
     Unavailable::new(format!("{what}: {error}: {reason}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Nobody reads while programs with long arguments start: later ones lose their arguments and process ends are dropped, but each start
+    /// is there.
+    #[test]
+    fn a_full_ring_has_room_for_starts() {
+        const COUNT: usize = 30;
+        let proc = Path::new("/proc");
+        let opened =
+            [Stream::open(proc, true, Path::new("/sys/kernel/btf/vmlinux")), Stream::open_entry(proc, true)];
+        for stream in opened {
+            let mut stream = match stream {
+                Ok(stream) => stream,
+                Err(reason) => {
+                    println!("skipped: {reason}");
+                    continue;
+                }
+            };
+            let long = "x".repeat(100_000);
+            let mut started = Vec::new();
+            for _ in 0..COUNT {
+                let mut child = Command::new("/bin/true").arg(&long).spawn().unwrap();
+                started.push(child.id());
+                child.wait().unwrap();
+            }
+            let mut told = Vec::new();
+            stream.drain(&mut told);
+            let (mut starts, mut cut, mut ends) = (0, 0, 0);
+            for event in &told {
+                match event {
+                    Told::Exec { process, truncated, .. } | Told::Entered { process, truncated, .. }
+                        if started.contains(&process.pid) =>
+                    {
+                        starts += 1;
+                        cut += usize::from(*truncated);
+                    }
+                    Told::Exit { pid, .. } if started.contains(pid) => ends += 1,
+                    _ => {}
+                }
+            }
+            assert_eq!(starts, COUNT, "{} records lost", stream.lost());
+            assert!(cut > COUNT / 2, "{cut}");
+            assert!(stream.lost() as usize >= COUNT - ends, "{ends} ends, {} lost", stream.lost());
+        }
+    }
+}
