@@ -475,3 +475,24 @@ fn every_kind_of_event_is_valid_ocsf() {
         assert!(said.contains(&format!("class {class} ")), "no event of class {class}: {said}");
     }
 }
+
+/// The events in `docs/samples.md` came out of an agent on a device.
+#[test]
+fn the_samples_of_the_documentation_are_valid_ocsf() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("../docs/samples.md")).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with('{')).collect();
+    assert!(lines.len() > 20, "{} samples", lines.len());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = directory.join("documented.jsonl");
+    fs::write(&file, lines.join("\n")).unwrap();
+    for class in [1001, 1002, 1007, 2003, 2004, 3002, 3004, 4001, 5001, 5020, 6002, 6008, 7001, 7003, 7004] {
+        let begin = format!("{{\"class_uid\":{class},");
+        assert!(lines.iter().any(|line| line.starts_with(&begin)), "no sample of class {class}");
+    }
+    let packages = ["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"];
+    let Some(python) = environment(directory, "venv", &packages) else { return };
+    let output = Command::new(python).arg(root.join("lib/ocsf_validate.py")).arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
