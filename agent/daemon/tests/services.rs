@@ -280,7 +280,13 @@ async fn announcements_are_told_and_an_update_moves_the_baseline() {
     let mut sensor = Sensor::start(&bus);
     subscribed(&shared, 1).await;
     let service = bus.connect().await;
-    for name in ["de.pengutronix.rauc", "org.freedesktop.NetworkManager", "net.connman", "org.bluez"] {
+    for name in [
+        "de.pengutronix.rauc",
+        "org.freedesktop.NetworkManager",
+        "net.connman",
+        "org.bluez",
+        "org.freedesktop.UDisks2",
+    ] {
         service.request_name(name).await.unwrap();
     }
     // All names have an owner once the sensor hears of one after the other: it asks for them in the order of the table.
@@ -290,6 +296,11 @@ async fn announcements_are_told_and_an_update_moves_the_baseline() {
     let device = "/org/bluez/hci0/dev_AA_BB_CC_DD_EE_FF";
     say(&service, device, "org.bluez.Device1", "Paired", true.into()).await;
     sensor.tells("bluez", ServiceChange::Reported, &format!("device paired true {device}")).await;
+    let stick = "/org/freedesktop/UDisks2/block_devices/sda1";
+    for (points, words) in [(vec![b"/media/stick\0".to_vec()], "/media/stick"), (Vec::new(), "nothing")] {
+        say(&service, stick, "org.freedesktop.UDisks2.Filesystem", "MountPoints", points.into()).await;
+        sensor.tells("udisks2", ServiceChange::Reported, &format!("mounted at {words} {stick}")).await;
+    }
     let value: OwnedValue = Value::from("online").try_into().unwrap();
     service
         .emit_signal(None::<&str>, "/", "net.connman.Manager", "PropertyChanged", &("State", value))

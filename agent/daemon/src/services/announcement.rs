@@ -38,7 +38,7 @@ pub(super) struct Line {
 }
 
 /// What is listened for.
-pub(super) const LINES: [Line; 6] = [
+pub(super) const LINES: [Line; 7] = [
     Line {
         name: "de.pengutronix.rauc",
         interface: "de.pengutronix.rauc.Installer",
@@ -95,6 +95,14 @@ pub(super) const LINES: [Line; 6] = [
         what: "adapter discoverable",
         words: &[],
     },
+    Line {
+        name: "org.freedesktop.UDisks2",
+        interface: "org.freedesktop.UDisks2.Filesystem",
+        form: Form::Property("MountPoints"),
+        service: "udisks2",
+        what: "mounted at",
+        words: &[("", "nothing")],
+    },
 ];
 
 impl Line {
@@ -150,7 +158,7 @@ impl Line {
             self.words.iter().find(|(code, _)| *code == value).map_or(value.as_str(), |(_, word)| word);
         let mut detail = format!("{} {known}", self.what);
         // Of which device: services with one object only have a short path.
-        if let Some(path) = header.path().filter(|_| self.service == "bluez") {
+        if let Some(path) = header.path().filter(|_| matches!(self.service, "bluez" | "udisks2")) {
             detail.push(' ');
             detail.push_str(path);
         }
@@ -180,6 +188,18 @@ pub(super) fn word(value: &Value<'_>) -> Option<String> {
         Value::Bool(false) => "false".to_owned(),
         Value::U32(number) => number.to_string(),
         Value::I32(number) => number.to_string(),
+        // Paths of file systems come as a list of byte strings that end with a zero (`aay`): the first of them.
+        Value::Array(list) => match list.iter().next() {
+            None => String::new(),
+            Some(Value::Array(bytes)) => {
+                let bytes = bytes.iter().map_while(|byte| match byte {
+                    Value::U8(byte) if *byte != 0 => Some(*byte),
+                    _ => None,
+                });
+                defender_model::text::from_vec(bytes.take(VALUE).collect())
+            }
+            Some(_) => return None,
+        },
         _ => return None,
     })
 }
