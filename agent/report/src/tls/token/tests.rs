@@ -88,8 +88,8 @@ fn a_key_in_a_token() {
     std::fs::create_dir(at("tokens")).expect("made");
     std::fs::write(at("softhsm2.conf"), settings).expect("write");
     let cnf = format!(
-        "openssl_conf = init\n[init]\nproviders = providers\n[providers]\ndefault = default\npkcs11 = token\n\
-         [default]\nactivate = 1\n[token]\npkcs11-module-path = {library}\npkcs11-module-quirks = no-deinit\n"
+        "openssl_conf = init\n[init]\nproviders = providers\n[providers]\ndefault = software\npkcs11 = token\n\
+         [software]\nactivate = 1\n[token]\npkcs11-module-path = {library}\npkcs11-module-quirks = no-deinit\n"
     );
     std::fs::write(at("openssl.cnf"), cnf).expect("write");
     let clients = Authority::new();
