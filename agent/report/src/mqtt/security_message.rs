@@ -135,6 +135,25 @@ const BASELINE: Shape = Shape {
         ("Remediation", "/remediation/desc"),
     ],
 };
+const SYSTEM_INFORMATION: Shape = Shape {
+    name: "SystemInformation",
+    category: "Periodic",
+    kind: "Security",
+    properties: &[
+        ("OSName", "/device/os/name", Text),
+        ("OSVersion", "/device/os/version", Text),
+        ("OsArchitecture", "/device/hw_info/cpu_architecture", Text),
+        ("HostName", "/device/hostname", Text),
+        ("BIOSVersion", "/device/hw_info/bios_ver", Text),
+    ],
+    extra: &[
+        ("HardwareVendor", "/device/vendor_name"),
+        ("HardwareModel", "/device/model"),
+        ("HardwareSerialNumber", "/device/hw_info/serial_number"),
+        ("FirmwareVendor", "/device/hw_info/bios_manufacturer"),
+        ("KernelRelease", "/device/os/kernel_release"),
+    ],
+};
 const DIAGNOSTIC: Shape = Shape {
     name: "Diagnostic",
     category: "Triggered",
@@ -267,6 +286,13 @@ fn counterpart(event: &Value, payload: &mut String) -> Option<&'static Shape> {
             text(payload, "Error", if error.is_empty() { "" } else { word(error) });
             text(payload, "Severity", severity);
             &BASELINE
+        }
+        (5001, 2) => {
+            if let Some(mebibytes) = number("/device/hw_info/ram_size") {
+                let kibibytes = mebibytes.saturating_mul(1024).to_string();
+                self::number(payload, "TotalPhysicalMemoryInKB", &kibibytes);
+            }
+            &SYSTEM_INFORMATION
         }
         // Not what becomes of services, which is of the same class.
         (6002 | 6008, _) if event.pointer("/unmapped/component").is_some() => {
@@ -411,7 +437,7 @@ mod tests {
                 "device": { "uid": text, "boot_uid": text },
             });
             let _ = encoded(&event);
-            for (class, activity) in [(1007, 1), (1007, 2), (3002, 1), (2003, 1), (6008, 1), (1010, 1), (4001, 7)] {
+            for (class, activity) in [(1007, 1), (1007, 2), (3002, 1), (2003, 1), (6008, 1), (1010, 1), (4001, 7), (5001, 2)] {
                 let mut event = event.clone();
                 event["class_uid"] = class.into();
                 event["activity_id"] = activity.into();
