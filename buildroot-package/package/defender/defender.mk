@@ -207,6 +207,13 @@ define DEFENDER_LINUX_CONFIG_FIXUPS
 	$(call KCONFIG_ENABLE_OPT,CONFIG_SECCOMP_FILTER)
 endef
 
+# A product's files there come with its root file system overlay, from which
+# Buildroot makes what everybody may read; they may hold credentials of sinks.
+define DEFENDER_KEEP_CREDENTIALS
+	chmod -R o-rwx $(TARGET_DIR)/etc/defender
+endef
+DEFENDER_ROOTFS_PRE_CMD_HOOKS += DEFENDER_KEEP_CREDENTIALS
+
 # The finished root file system, once owners and modes are the device's.
 ifeq ($(BR2_PACKAGE_DEFENDER_CHECK),y)
 DEFENDER_DEPENDENCIES += host-defender
