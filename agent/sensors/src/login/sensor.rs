@@ -116,7 +116,7 @@ pub async fn run(
         balance.delivered += events.iter().map(attempts).sum::<u64>();
         balance.no_room = refused.as_ref().map_or(0, |refused| refused.load(Ordering::Relaxed));
         show(&config.status, |status| {
-            let produced = balance.produced + balance.no_room;
+            let produced = balance.produced + balance.no_room + balance.unreadable;
             status.counters = counters(&told_by, &merger, Balance { produced, ..balance });
         });
         for event in events.drain(..) {
@@ -140,6 +140,7 @@ pub async fn run(
             Source::Item(Item::Opened) => opened = true,
             Source::Item(Item::Line(line)) => {
                 let found = reader.read(&line.bytes, line.whole, None, monotonic);
+                balance.unreadable += u64::from(!line.whole && found.is_none());
                 reports.extend(found.map(|login| Report::new(Teller::Log, login)));
             }
             Source::Datagram(Ok(Datagram { bytes, whole, uid })) => {
@@ -152,6 +153,8 @@ pub async fn run(
                     } else {
                         reports.push(Report::new(Teller::Log, login));
                     }
+                } else if !whole {
+                    balance.unreadable += 1;
                 }
             }
             Source::Datagram(Err(error)) => {
