@@ -42,6 +42,10 @@ impl PathRules {
             self.rules.resize(number + 1, None);
         }
         let directory = path.is_dir();
+        // A rule that cannot be added is a line in the log of an audit daemon, time and again.
+        if !directory && !path.parent().is_some_and(Path::is_dir) {
+            return;
+        }
         if matches!(&self.rules[number], Some((_, was)) if *was == directory) {
             return;
         }
@@ -49,7 +53,7 @@ impl PathRules {
             let _ = control.remove(&old);
         }
         let rule = Rule::watch(self.arches, path, directory, number);
-        // Most often there is no directory for it; it may come.
+        // What cannot be had is tried again, and its changes have no process until then.
         if control.add(&rule).is_ok() {
             self.rules[number] = Some((rule, directory));
         }

@@ -119,6 +119,8 @@ pub(crate) struct AuditStream {
     ticks: u32,
     active: bool,
     rules_removed: bool,
+    /// Rules were restored while who removed them may have gone on: what is on the other list is added once more.
+    restored: bool,
     switched_on: bool,
     /// Events that came before the kernel's answer to a registration.
     early: Vec<Audited>,
@@ -170,6 +172,7 @@ impl AuditStream {
             ticks: 0,
             active: false,
             rules_removed: false,
+            restored: false,
             switched_on: before.enabled == 0,
             early: Vec::new(),
         };

@@ -13,8 +13,6 @@ use crate::process::Unavailable;
 
 /// Ticks between two looks at the kernel's state.
 const STATUS_EVERY: u32 = 5;
-/// Ticks between two looks for paths that are new.
-const PATHS_EVERY: u32 = 30;
 
 impl AuditStream {
     pub(super) fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
@@ -24,6 +22,9 @@ impl AuditStream {
             stream.assembler.flush(self.highest_flushed, |event| deliver(event, tracker, events));
         }
         self.highest_flushed = self.highest;
+        if std::mem::take(&mut self.restored) {
+            self.exclude();
+        }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks % STATUS_EVERY == 0 || self.overruns > self.reported_overruns {
             self.check(turn)?;
@@ -118,8 +119,7 @@ impl AuditStream {
         let held = self.paths.held();
         match self.control.present(&held) {
             Ok(present) if present < held.len() => self.paths.renew(&mut self.control),
-            _ if self.ticks % PATHS_EVERY == 0 => self.paths.refresh(&mut self.control),
-            _ => {}
+            _ => self.paths.refresh(&mut self.control),
         }
     }
 
@@ -138,15 +138,21 @@ impl AuditStream {
         }
     }
 
-    pub(super) fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
-        self.add_rules(false)?;
-        self.add_optional();
-        self.paths.renew(&mut self.control);
+    /// Spares the kernel the records that nobody reads, as long as nobody else does.
+    fn exclude(&mut self) {
         if self.role() == Role::Daemon {
             for unread in UNREAD {
                 let _ = self.control.add(&Rule::exclude(*unread));
             }
         }
+    }
+
+    pub(super) fn restore_rules(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+        self.add_rules(false)?;
+        self.add_optional();
+        self.paths.renew(&mut self.control);
+        self.exclude();
+        self.restored = true;
         let words = "audit rules of the agent had been removed by another program and were added again; \
                      what ran meanwhile is found by comparing /proc";
         let mut note = Health::new(Kind::Changed, "process", words);
