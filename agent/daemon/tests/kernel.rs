@@ -5,6 +5,7 @@
 
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
+#![allow(clippy::multiple_unsafe_ops_per_block)] // They are made together or not at all.
 
 use std::fs;
 use std::io;

@@ -2,6 +2,7 @@
 //! is what was delivered. The harness lets a larger one loose on an emulated machine (`tests/bench storm`).
 
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
+#![allow(clippy::multiple_unsafe_ops_per_block)] // They are made together or not at all.
 
 use std::fs;
 use std::process::{Child, Command, ExitCode, Stdio};

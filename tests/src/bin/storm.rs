@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 /// The storm that the arguments describe.
-pub fn storm(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+pub(crate) fn storm(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let mut values = HashMap::new();
     for argument in arguments {
         match argument.split_once('=') {
