@@ -36,10 +36,11 @@ pub(super) fn deeds_have_a_doer(world: &mut World<'_>) -> Result<()> {
     expect(written.at("/actor/process/user/uid") == "0", || format!("who wrote: {}", written.0))?;
     machine.ok("rm /var/spool/cron/probe")?;
 
-    // A module, from where none should be: signed as the kernel wants it, so it is taken.
+    // A module, from where none should be: signed as the kernel wants it, so it is taken. BusyBox's shell would do it within its own
+    // process, where no arguments are seen.
     machine.ok(
         "modprobe inet_diag; rmmod raw_diag 2>/dev/null; cp $(find /lib/modules/ -name raw_diag.ko) /tmp/ && cd /tmp && \
-         insmod ./raw_diag.ko",
+         busybox insmod ./raw_diag.ko",
     )?;
     let loaded = machine.event("the module is told", "raw_diag", REPORT, |event| {
         event.class() == class::KERNEL_EXTENSION && event.at("/driver/file/path") == "/tmp/raw_diag.ko"
@@ -47,7 +48,7 @@ pub(super) fn deeds_have_a_doer(world: &mut World<'_>) -> Result<()> {
     expect(by(&loaded).contains("insmod"), || format!("who loaded: {}", loaded.0))?;
     machine
         .event("an alert for its place", WRITABLE_PLACE, REPORT, |event| event.class() == class::FINDING)?;
-    machine.ok("rm /tmp/raw_diag.ko; rmmod raw_diag")?;
+    machine.ok("rm /tmp/raw_diag.ko; busybox rmmod raw_diag")?;
     let removed = machine.event("its removal is told", "raw_diag", REPORT, |event| {
         event.class() == class::KERNEL_EXTENSION && event.at("/activity_id") == 2
     })?;
