@@ -148,9 +148,9 @@ pub(super) fn dropper(world: &mut World<'_>) -> Result<()> {
             && e.at("/process/cmd_line").as_str().is_some_and(|c| c.starts_with("busybox wget"))
     })?;
     expect(wget.at("/process/working_directory") == "/tmp", || format!("working directory: {}", wget.0))?;
-    expect(wget.at("/process/user/uid") == "1000" || wget.at("/process/user/uid") == 1000, || {
-        format!("user: {}", wget.0)
-    })
+    let user = machine.ok(&format!("id -u {DEVICE_USER}"))?;
+    let seen = wget.at("/process/user/uid").to_string();
+    expect(seen.trim_matches('"') == user.trim(), || format!("user: {}", wget.0))
 }
 
 /// The first alert at once, its repeats as one update, and what an exception covers not at all.
