@@ -88,6 +88,8 @@ struct Inner {
     /// Alerts and other records that the last run had and did not write.
     missing: [u64; 2],
     told: Told,
+    /// Alerts in segments before this number are on the medium.
+    synced: u64,
     /// Alerts and other records that were taken in by this run.
     taken: [u64; 2],
     readers: Vec<Reader>,
@@ -142,8 +144,15 @@ impl Spool {
             }
             Some(Err(error)) => tracing::warn!(%error, "what a crash takes is not counted"),
         }
-        let inner =
-            Inner { store, ledger, missing, told: Told::default(), taken: [0; 2], readers: Vec::new() };
+        let inner = Inner {
+            store,
+            ledger,
+            missing,
+            synced: 0,
+            told: Told::default(),
+            taken: [0; 2],
+            readers: Vec::new(),
+        };
         Ok(Self { config, inner: Mutex::new(inner), filled: Notify::new() })
     }
 
@@ -377,6 +386,9 @@ impl Seat {
 
 /// Writes records until the intake is closed, alerts at once, telemetry together with what else came.
 pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
+    // Beside the writing: what a file has got survives a SIGKILL, and need not wait in memory until a medium has what came before.
+    let due = Arc::new(Notify::new());
+    let syncing = tokio::spawn(keep_synced(Arc::clone(&spool), Arc::clone(&due)));
     let mut batch = VecDeque::new();
     while intake.wait().await {
         intake.gather(GATHER, ENOUGH).await;
@@ -384,7 +396,7 @@ pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
         match spool.append(&batch, intake.lost_before()) {
             Ok(()) => {
                 if spool.config.sync_alerts && batch.iter().any(|record| record.alert) {
-                    sync(&spool).await;
+                    due.notify_one();
                 }
                 intake.delivered(&batch);
             }
@@ -392,15 +404,31 @@ pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
         }
         batch.clear();
     }
+    syncing.abort();
+    if spool.config.sync_alerts {
+        sync(&spool).await;
+    }
+}
+
+/// Brings alerts to the medium whenever it is due; what comes meanwhile is due together.
+async fn keep_synced(spool: Arc<Spool>, due: Arc<Notify>) {
+    loop {
+        due.notified().await;
+        sync(&spool).await;
+    }
 }
 
 /// On a thread of its own, since a slow medium can take long. Sinks send meanwhile.
 async fn sync(spool: &Spool) {
-    let newest = spool.lock().store.newest(Lane::Alerts);
-    if let Some(newest) = newest {
-        // What a medium refuses to take shows when it is next written to.
-        let _ = tokio::task::spawn_blocking(move || newest.sync_data()).await;
-    }
+    let files = {
+        let inner = &mut *spool.lock();
+        let (files, newest) = inner.store.since(Lane::Alerts, inner.synced);
+        // What is appended to it from here on is the next turn's, and so it is looked at again.
+        inner.synced = newest;
+        files
+    };
+    // What a medium refuses to take shows when it is next written to.
+    let _ = tokio::task::spawn_blocking(move || files.iter().for_each(|file| drop(file.sync_data()))).await;
 }
 
 /// Hands a sink its records as it has room for them, until it is dropped.

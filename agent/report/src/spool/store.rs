@@ -238,9 +238,12 @@ impl Store {
         Ok(())
     }
 
-    /// The file that a lane's newest records are in, to be brought to the medium.
-    pub(super) fn newest(&self, lane: Lane) -> Option<File> {
-        self.lanes[lane as usize].out.as_ref().and_then(|out| out.try_clone().ok())
+    /// The files of a lane from a segment on, to be brought to the medium, and the number of the newest.
+    pub(super) fn since(&self, lane: Lane, number: u64) -> (Vec<File>, u64) {
+        let segments = &self.lanes[lane as usize].segments;
+        let later = segments.iter().filter(|segment| segment.number >= number);
+        let files = later.filter_map(|segment| File::open(self.path(lane, segment.number)).ok()).collect();
+        (files, segments.back().map_or(number, |newest| newest.number))
     }
 
     /// Lets segments go until the rest is small enough, least important and oldest first.
