@@ -69,8 +69,7 @@ impl Device {
         let mut device = Self { root, observations, detector: Detector::new(set, Limits::default()), stop };
         for _ in 0..200 {
             assert!(device.changes(50).await.is_empty(), "the first baseline is no news");
-            if handle.status.lock().unwrap().modes.last().is_some_and(|mode| mode == "baseline with SHA-256")
-            {
+            if handle.status.lock().unwrap().modes.iter().any(|mode| mode == "baseline with SHA-256") {
                 return device;
             }
         }

@@ -63,6 +63,8 @@ pub(super) struct Sinks {
     notices: mpsc::Receiver<Health>,
     sender: mpsc::Sender<Health>,
     outgoing: Vec<Record>,
+    /// Sequence numbers of those that are in the spool's files already.
+    spooled: Vec<u64>,
     outgoing_bytes: usize,
     /// Mildest severity that some sink wants as text.
     text_from: Option<Severity>,
@@ -89,6 +91,7 @@ impl Sinks {
             notices,
             sender,
             outgoing: Vec::new(),
+            spooled: Vec::new(),
             outgoing_bytes: 0,
             text_from: None,
             no_text: "".into(),
@@ -281,7 +284,7 @@ impl Sinks {
         };
         let text = alert || self.text_from.is_some_and(|from| severity >= from);
         self.outgoing_bytes += line.len();
-        self.outgoing.push(Record {
+        let record = Record {
             severity,
             alert,
             ocsf: Arc::from(Arc::clone(line)),
@@ -289,17 +292,29 @@ impl Sinks {
             time: event.time,
             sequence: event.sequence,
             ticket: None,
-        });
+        };
+        if let (true, Some(spool)) = (alert, &self.spool) {
+            // Before anybody hears of it: from here on a SIGKILL does not take it.
+            let writer = self.sinks.iter().find(|sink| sink.handle.name() == SPOOL);
+            if writer.is_some_and(|writer| spool.take(&writer.handle, &record)) {
+                self.spooled.push(record.sequence);
+            }
+        }
+        self.outgoing.push(record);
     }
 
     /// Hands what was queued to every sink.
     pub(super) async fn flush(&mut self) {
         self.outgoing_bytes = 0;
         let records = std::mem::take(&mut self.outgoing);
+        // Numbers grow, so these are in order.
+        let spooled = std::mem::take(&mut self.spooled);
         for sink in self.sinks.iter_mut().filter(|sink| sink.feeding.is_none()) {
             let mut handed = 0;
-            if let Some(spool) = self.spool.as_ref().filter(|_| sink.handle.name() == SPOOL) {
-                spool.expect(&sink.handle, &records);
+            let is_spool = sink.handle.name() == SPOOL;
+            let taken = |record: &Record| is_spool && spooled.binary_search(&record.sequence).is_ok();
+            if let Some(spool) = self.spool.as_ref().filter(|_| is_spool) {
+                spool.expect(&sink.handle, &records, taken);
             }
             if sink.stalled.is_some_and(|written| sink.handle.stats().written != written) {
                 sink.stalled = None;
@@ -307,7 +322,9 @@ impl Sinks {
             if sink.waits && sink.stalled.is_none() {
                 let waiting = async {
                     for record in &records {
-                        sink.handle.push(record.clone()).await;
+                        if !taken(record) {
+                            sink.handle.push(record.clone()).await;
+                        }
                         handed += 1;
                     }
                 };
@@ -316,12 +333,13 @@ impl Sinks {
                     sink.stalled = Some(sink.handle.stats().written);
                 }
             }
-            for record in &records[handed..] {
+            for record in records[handed..].iter().filter(|record| !taken(record)) {
                 sink.handle.try_push(record.clone());
             }
         }
-        self.outgoing = records;
+        (self.outgoing, self.spooled) = (records, spooled);
         self.outgoing.clear();
+        self.spooled.clear();
     }
 
     /// So much is queued that it should be handed on before more is encoded.

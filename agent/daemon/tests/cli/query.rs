@@ -102,6 +102,7 @@ fn status_is_for_people_and_for_programs() {
         sinks: vec![SinkStatus {
             name: "file".into(),
             state: "ok".into(),
+            handed: 5,
             written: 5,
             ..SinkStatus::default()
         }],
@@ -120,7 +121,7 @@ fn status_is_for_people_and_for_programs() {
         "audit: as the audit daemon",
         "58 loaded",
         "x.yml:3",
-        "sink file           ok, 5 written",
+        "sink file           ok, 5 handed over = 5 written + 0 dropped + 0 waiting",
     ] {
         assert!(ended.output.contains(part), "{part}: {}", ended.output);
     }

@@ -154,6 +154,13 @@ impl Intake {
         }
     }
 
+    /// These records went another way; what became of them there is counted there.
+    pub(crate) fn passed_on(&mut self, records: usize) {
+        let stats = &mut self.shared.lock().stats;
+        stats.in_hand -= records;
+        stats.written += records as u64;
+    }
+
     /// The spool need not keep these any longer.
     fn give_back<'a>(&self, records: impl Iterator<Item = &'a Record>) {
         let tickets = records.filter_map(|record| record.ticket);

@@ -1,6 +1,7 @@
 //! How many records are on their way into the spool, in a file in memory that outlives the agent.
 //!
-//! What a SIGKILL finds between the pipeline and the spool's files is lost, and nobody is left to count it. So the pipeline says
+//! Alerts are written to the files as they are numbered. What else a SIGKILL finds between the pipeline and the spool's files is lost, and
+//! nobody is left to count it. So the pipeline says
 //! beforehand what it hands over, the spool says afterwards what it has, and the next run of the agent tells the difference. The file
 //! lies in the run directory, which every boot empties: with the boot its sequence numbers end too.
 //!
@@ -72,6 +73,24 @@ impl Ledger {
             *known = newest.map_or(*known, |newest| newest.max(*known));
         }
         self.write();
+    }
+
+    /// One alert, handed over last, has arrived.
+    pub(super) fn arrive_alert(&mut self, sequence: u64) {
+        self.arrived[0] += 1;
+        self.newest[0] = self.newest[0].max(sequence);
+        self.write();
+    }
+
+    /// One alert, handed over last, has to be handed over again.
+    pub(super) fn take_back_alert(&mut self) {
+        self.handed[0] -= 1;
+        self.write();
+    }
+
+    /// Sequence number of the newest alert in the files.
+    pub(super) const fn newest_alert(&self) -> u64 {
+        self.newest[0]
     }
 
     fn write(&self) {

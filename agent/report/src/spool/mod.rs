@@ -4,7 +4,7 @@
 //! pipeline ──► run ──► segments (alerts │ telemetry) ──► feed, one per sink ──► the sink's queue ──► the sink
 //! ```
 //!
-//! Every record goes to a file first; each sink has a cursor of its own, which moves on when the sink has delivered. So what waits
+//! Every record goes to a file first, an alert as soon as it is numbered ([`Spool::take`]), others by way of a queue; each sink has a cursor of its own, which moves on when the sink has delivered. So what waits
 //! survives a crash, a SIGKILL and a reboot, and a sink that was away for days goes on where it was. Delivery is *at least once*: after
 //! a crash the records since the cursor was last saved (at most [`SAVE`]) are sent again, with the same sequence numbers.
 //!
@@ -79,6 +79,8 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Something was written.
     filled: Notify,
+    /// Alerts were, which are to be brought to the medium.
+    sync_due: Notify,
 }
 
 #[derive(Debug)]
@@ -153,7 +155,7 @@ impl Spool {
             taken: [0; 2],
             readers: Vec::new(),
         };
-        Ok(Self { config, inner: Mutex::new(inner), filled: Notify::new() })
+        Ok(Self { config, inner: Mutex::new(inner), filled: Notify::new(), sync_due: Notify::new() })
     }
 
     /// Alerts and other records that earlier runs of the agent had numbered and not written when they were killed.
@@ -167,21 +169,51 @@ impl Spool {
         self.lock().told = Told::Next;
     }
 
-    /// Says which records `writer`, the queue in front of the spool, is handed next: what a crash then takes is known.
-    pub fn expect<'r>(&self, writer: &SinkHandle, records: impl IntoIterator<Item = &'r Record>) {
+    /// Writes an alert to the files at once, past `writer`, the queue in front of them, so that from here on no crash takes it. What cannot
+    /// be written now comes back as false and belongs into the queue.
+    pub fn take(&self, writer: &SinkHandle, alert: &Record) -> bool {
+        // Behind what waits for a file system that fails.
+        if !writer.is_ok() {
+            return false;
+        }
+        let (mut kept, mut refused) = (0, Vec::new());
+        let inner = &mut *self.lock();
+        inner.ledger.hand([1, 0]);
+        if inner.store.append(Lane::Alerts, [alert], &mut kept, &mut refused).is_err() || !refused.is_empty()
+        {
+            inner.ledger.take_back_alert();
+            return false;
+        }
+        inner.taken[Lane::Alerts as usize] += 1;
+        inner.ledger.arrive_alert(alert.sequence);
+        let evicted = inner.store.evict();
+        inner.miss(&evicted);
+        writer.count_written();
+        self.filled.notify_waiters();
+        self.sync_due.notify_one();
+        true
+    }
+
+    /// Says which records `writer` is handed next: what a crash then takes is known. `taken` says which alerts [`Spool::take`] has taken.
+    pub fn expect<'r>(
+        &self,
+        writer: &SinkHandle,
+        records: impl IntoIterator<Item = &'r Record>,
+        taken: impl Fn(&Record) -> bool,
+    ) {
         let (mut handed, mut newest) = ([0; 2], None);
         for record in records.into_iter().filter(|record| writer.wants(record)) {
-            handed[Lane::of(record) as usize] += 1;
+            handed[Lane::of(record) as usize] += u64::from(!taken(record));
             newest = if record.alert { Some(record.sequence) } else { newest };
-        }
-        if handed == [0; 2] {
-            return;
         }
         let inner = &mut *self.lock();
         if let (Told::Next, Some(newest)) = (inner.told, newest) {
             inner.told = Told::By(newest);
+            inner.settle_debt();
         }
-        inner.ledger.hand(handed);
+        if handed != [0; 2] {
+            inner.ledger.hand(handed);
+        }
     }
 
     /// A panic while the lock is held cannot leave more than a record sent twice.
@@ -229,17 +261,15 @@ impl Spool {
         let mut inner = self.lock();
         let mut outcome = Ok(());
         let mut past: Vec<Record> = Vec::new();
+        // Too long for a spool, but not for a connection.
+        let mut refused = Vec::new();
         let mut newest = [None; 2];
         for lane in Lane::ALL {
             let records = || batch.iter().filter(move |record| Lane::of(record) == lane);
             let mut kept = 0;
             loop {
-                match inner.store.append(lane, records().skip(kept), &mut kept) {
-                    Ok(refused) => {
-                        // Too long for a spool, but not for a connection.
-                        past.extend(refused.into_iter().cloned());
-                        break;
-                    }
+                match inner.store.append(lane, records().skip(kept), &mut kept, &mut refused) {
+                    Ok(()) => break,
                     // A disk that others have filled is as good as a full spool.
                     Err(error) if error.is_full() && inner.make_room(lane) => {}
                     Err(error) => {
@@ -254,14 +284,11 @@ impl Spool {
         }
         let arrived = [inner.taken[0] + lost[0], inner.taken[1] + lost[1]];
         inner.ledger.arrive(arrived, newest);
-        if matches!((inner.told, newest[0]), (Told::By(teller), Some(newest)) if newest >= teller) {
-            inner.told = Told::No;
-            inner.ledger.owe([0; 2]);
-        }
+        inner.settle_debt();
         let evicted = inner.store.evict();
         inner.miss(&evicted);
         drop(inner);
-        self.bypass(&past);
+        self.bypass(refused.into_iter().chain(&past));
         self.filled.notify_waiters();
         outcome
     }
@@ -333,6 +360,14 @@ impl Spool {
 }
 
 impl Inner {
+    /// Once the alert is in the files that tells of what is missing from before, nobody else need tell.
+    fn settle_debt(&mut self) {
+        if matches!(self.told, Told::By(teller) if self.ledger.newest_alert() >= teller) {
+            self.told = Told::No;
+            self.ledger.owe([0; 2]);
+        }
+    }
+
     /// Lets the oldest segment go that is no more important than what is to be written; false when there is none.
     fn make_room(&mut self, lane: Lane) -> bool {
         let evicted = self.store.evict_for(lane);
@@ -387,20 +422,22 @@ impl Seat {
 /// Writes records until the intake is closed, alerts at once, telemetry together with what else came.
 pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
     // Beside the writing: what a file has got survives a SIGKILL, and need not wait in memory until a medium has what came before.
-    let due = Arc::new(Notify::new());
-    let syncing = tokio::spawn(keep_synced(Arc::clone(&spool), Arc::clone(&due)));
+    let syncing = tokio::spawn(keep_synced(Arc::clone(&spool)));
     let mut batch = VecDeque::new();
     while intake.wait().await {
         intake.gather(GATHER, ENOUGH).await;
         intake.take(&mut batch, usize::MAX, ENOUGH);
         match spool.append(&batch, intake.lost_before()) {
             Ok(()) => {
-                if spool.config.sync_alerts && batch.iter().any(|record| record.alert) {
-                    due.notify_one();
+                if batch.iter().any(|record| record.alert) {
+                    spool.sync_due.notify_one();
                 }
                 intake.delivered(&batch);
             }
-            Err(error) => intake.failed(&error),
+            Err(error) => {
+                intake.passed_on(batch.len());
+                intake.failed(&error);
+            }
         }
         batch.clear();
     }
@@ -411,10 +448,12 @@ pub async fn run(spool: Arc<Spool>, mut intake: Intake) {
 }
 
 /// Brings alerts to the medium whenever it is due; what comes meanwhile is due together.
-async fn keep_synced(spool: Arc<Spool>, due: Arc<Notify>) {
+async fn keep_synced(spool: Arc<Spool>) {
     loop {
-        due.notified().await;
-        sync(&spool).await;
+        spool.sync_due.notified().await;
+        if spool.config.sync_alerts {
+            sync(&spool).await;
+        }
     }
 }
 

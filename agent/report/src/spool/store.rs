@@ -165,7 +165,8 @@ impl Store {
         Ok(content)
     }
 
-    /// Appends records to a lane; `kept` grows by how many of them are done with. Those too long for a spool come back.
+    /// Appends records to a lane; `kept` grows by how many of them are done with, and `refused` by those of them that are too long for a
+    /// spool.
     ///
     /// # Errors
     /// A lane cannot be written to; what was written of it is taken back, and records after the first `kept` are not there.
@@ -174,24 +175,26 @@ impl Store {
         lane: Lane,
         records: impl IntoIterator<Item = &'r Record>,
         kept: &mut usize,
-    ) -> Result<Vec<&'r Record>, Error> {
-        let (mut buffer, mut buffered) = (Vec::new(), 0);
-        let mut refused = Vec::new();
+        refused: &mut Vec<&'r Record>,
+    ) -> Result<(), Error> {
+        let (mut buffer, mut buffered, mut too_long) = (Vec::new(), 0, Vec::new());
         for record in records {
             if buffer.len() as u64 >= self.sizes.segment {
                 self.write(lane, &std::mem::take(&mut buffer))?;
                 *kept += std::mem::take(&mut buffered);
+                refused.append(&mut too_long);
             }
             buffered += 1;
             if !frame::encode(record, &mut buffer) {
-                refused.push(record);
+                too_long.push(record);
             }
         }
         if !buffer.is_empty() {
             self.write(lane, &buffer)?;
         }
         *kept += buffered;
-        Ok(refused)
+        refused.append(&mut too_long);
+        Ok(())
     }
 
     fn write(&mut self, lane: Lane, bytes: &[u8]) -> Result<(), Error> {

@@ -22,7 +22,9 @@ fn sequences(store: &Store, lane: Lane) -> Vec<u64> {
 }
 
 fn add(store: &mut Store, record: &Record) -> Result<usize, Error> {
-    store.append(Lane::of(record), [record], &mut 0).map(|refused| refused.len())
+    let mut refused = Vec::new();
+    store.append(Lane::of(record), [record], &mut 0, &mut refused)?;
+    Ok(refused.len())
 }
 
 fn fill(store: &mut Store, sequences: std::ops::Range<u64>, alert: bool) {

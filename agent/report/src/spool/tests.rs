@@ -169,7 +169,7 @@ async fn what_a_kill_finds_on_its_way_is_counted_by_the_next_run() {
         sequences.map(|sequence| record(sequence, sequence % 5 == 0)).collect()
     };
     let first = records(0..10);
-    agent.spool.expect(&agent.writer, &first);
+    agent.spool.expect(&agent.writer, &first, |_| false);
     for record in first {
         agent.writer.push(record).await;
     }
@@ -177,7 +177,7 @@ async fn what_a_kill_finds_on_its_way_is_counted_by_the_next_run() {
     agent.push(0..0, false).await;
     // Announced, in the queue, and the agent is gone before the writer's turn.
     let second = records(10..20);
-    agent.spool.expect(&agent.writer, &second);
+    agent.spool.expect(&agent.writer, &second, |_| false);
     for record in second {
         agent.writer.push(record).await;
     }
@@ -190,19 +190,45 @@ async fn what_a_kill_finds_on_its_way_is_counted_by_the_next_run() {
     let agent = Agent::start(&place, 1 << 20, Severity::Informational);
     assert_eq!(agent.spool.missing(), [2, 8]);
     agent.spool.told_missing();
-    agent.spool.expect(&agent.writer, [&record(100, true)]);
+    agent.spool.expect(&agent.writer, [&record(100, true)], |_| false);
     agent.push(100..101, true).await;
     agent.kill();
     let agent = Agent::start(&place, 1 << 20, Severity::Informational);
     assert_eq!(agent.spool.missing(), [0, 0], "said once");
     // Written, and killed before that could be written down.
     let third = records(120..124);
-    agent.spool.expect(&agent.writer, &third);
+    agent.spool.expect(&agent.writer, &third, |_| false);
     for record in &third {
-        agent.spool.lock().store.append(Lane::of(record), [record], &mut 0).unwrap();
+        agent.spool.lock().store.append(Lane::of(record), [record], &mut 0, &mut Vec::new()).unwrap();
     }
     agent.kill();
     assert_eq!(Agent::start(&place, 1 << 20, Severity::Informational).spool.missing(), [0, 0]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn no_kill_takes_an_alert() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("spool");
+    let agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    let lost: Vec<Record> = vec![record(1, false)];
+    agent.spool.expect(&agent.writer, &lost, |_| false);
+    // No other task has its turn from here to the kill.
+    for sequence in 2..20 {
+        assert!(agent.spool.take(&agent.writer, &record(sequence, true)));
+    }
+    let stats = agent.writer.stats();
+    assert_eq!((stats.handed, stats.written, stats.queued), (18, 18, 0));
+    agent.kill();
+    let mut agent = Agent::start(&place, 1 << 20, Severity::Informational);
+    assert_eq!(agent.spool.missing(), [0, 1]);
+    assert_eq!(sequences(&agent.take().await), (2..20).collect::<Vec<_>>());
+    // That one is missing is told by an alert, which is in the files as soon as it is said.
+    agent.spool.told_missing();
+    let teller = record(20, true);
+    assert!(agent.spool.take(&agent.writer, &teller));
+    agent.spool.expect(&agent.writer, [&teller], |_| true);
+    agent.kill();
+    assert_eq!(Agent::start(&place, 1 << 20, Severity::Informational).spool.missing(), [0, 0], "said once");
 }
 
 /// On a file system of 256 KiB, where only root can make one.
