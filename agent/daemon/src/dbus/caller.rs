@@ -14,6 +14,7 @@ use zbus::message::Header;
 use zbus::zvariant::Value;
 use zbus::Connection;
 
+use super::texts;
 use crate::control::{Operators, GROUP};
 
 /// How long the bus may take.
@@ -54,7 +55,8 @@ pub(super) async fn identify(connection: &Connection, header: &Header<'_>) -> Re
     let unknown = |why: &str| Error::AccessDenied(format!("the bus does not say who calls: {why}"));
     let sender = header.sender().ok_or_else(|| unknown("no sender"))?;
     let path = "/org/freedesktop/DBus";
-    let asked = connection.call_method(Some(BUS), path, Some(BUS), "GetConnectionCredentials", sender);
+    let body = texts(&[sender.as_str()]).map_err(|error| unknown(&error))?;
+    let asked = connection.call_method(Some(BUS), path, Some(BUS), "GetConnectionCredentials", &body);
     let reply = timeout(ANSWER, asked)
         .await
         .map_err(|_| unknown("no answer"))?

@@ -8,11 +8,13 @@
 //! | `interface` | the members: methods, properties, signals |
 //! | `caller` | who calls, as the bus says |
 //! | `submission` | events that other services hand in |
+//! | `arguments` | what methods of other services are given |
 //! | `standing` | the latest status, for what everybody may ask |
 //!
 //! The agent does not need a bus. [`serve`] connects whenever there is one: at the start, when it appears later, and again after it
 //! was restarted.
 
+mod arguments;
 mod caller;
 mod interface;
 mod standing;
@@ -37,6 +39,7 @@ use zbus::{Connection, MessageStream};
 use crate::control::Operators;
 use crate::request::Desk;
 use crate::tally::Tally;
+pub(crate) use arguments::texts;
 use interface::Agent;
 use standing::Standing;
 use submission::Senders;

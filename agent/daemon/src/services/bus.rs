@@ -18,14 +18,15 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use zbus::connection::Builder;
-use zbus::message::Type;
-use zbus::zvariant::{DynamicType, Structure, Value};
+use zbus::message::{Flags, Type};
+use zbus::zvariant::{Structure, Value};
 use zbus::{Connection, Message, MessageStream};
 
 use super::announcement::{changed, word, LINES, PROPERTIES};
 use super::state::{Now, Service};
 use super::watched::object;
 use super::{mild, told};
+use crate::dbus::texts;
 use crate::tally::Tally;
 
 /// What this is called in the status.
@@ -160,19 +161,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Calls a method, while what comes meanwhile is kept. `None` where the other side refuses.
-    async fn call<B>(
+    /// Calls a method that takes texts, while what comes meanwhile is kept. `None` where the other side refuses.
+    async fn call(
         &mut self,
         to: &str,
         (path, interface): (&str, &str),
         member: &str,
-        body: &B,
-    ) -> Result<Option<Message>, String>
-    where
-        B: serde::Serialize + DynamicType,
-    {
+        arguments: &[&str],
+    ) -> Result<Option<Message>, String> {
         let connection = self.connection.clone();
-        let asked = connection.call_method(Some(to), path, Some(interface), member, body);
+        let body = texts(arguments)?;
+        let asked = connection.call_method(Some(to), path, Some(interface), member, &body);
         let mut asked = std::pin::pin!(timeout(PATIENCE, asked));
         loop {
             let answer = poll_fn(|context| {
@@ -203,7 +202,7 @@ impl<'a> Run<'a> {
     }
 
     async fn bus(&mut self, member: &str, argument: &str) -> Result<Option<Message>, String> {
-        self.call(BUS, ("/org/freedesktop/DBus", BUS), member, &argument).await
+        self.call(BUS, ("/org/freedesktop/DBus", BUS), member, &[argument]).await
     }
 
     async fn subscribe(&mut self) -> Result<(), String> {
@@ -236,11 +235,17 @@ impl<'a> Run<'a> {
         if self.units.is_empty() || self.owners[0].1.is_empty() {
             return Ok(());
         }
-        self.call(SYSTEMD, MANAGER, "Subscribe", &()).await?;
+        let (path, interface) = MANAGER;
+        let subscribe = Message::method_call(path, "Subscribe")
+            .and_then(|message| message.destination(SYSTEMD)?.interface(interface))
+            // Who subscribed already is told so, and nothing follows from it.
+            .and_then(|message| message.with_flags(Flags::NoReplyExpected)?.build(&()))
+            .map_err(|error| error.to_string())?;
+        self.connection.send(&subscribe).await.map_err(|error| error.to_string())?;
         for at in 0..self.units.len() {
             let name = self.units[at].name.clone();
             // What is not loaded has no state to be read.
-            self.call(SYSTEMD, MANAGER, "LoadUnit", &name).await?;
+            self.call(SYSTEMD, MANAGER, "LoadUnit", &[&name]).await?;
             let path = self.units[at].path.clone();
             if let Some(state) = self.property(&path, UNIT, "ActiveState").await? {
                 self.unit_is(at, &state).await;
@@ -250,7 +255,7 @@ impl<'a> Run<'a> {
     }
 
     async fn property(&mut self, path: &str, of: &str, name: &str) -> Result<Option<String>, String> {
-        let reply = self.call(SYSTEMD, (path, PROPERTIES), "Get", &(of, name)).await?;
+        let reply = self.call(SYSTEMD, (path, PROPERTIES), "Get", &[of, name]).await?;
         Ok(reply.and_then(|reply| reply.body().deserialize::<Value<'_>>().ok().as_ref().and_then(word)))
     }
 
