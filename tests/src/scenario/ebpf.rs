@@ -31,7 +31,8 @@ pub(super) fn ebpf_with_and_without_btf(world: &mut World<'_>) -> Result<()> {
     if systemd {
         machine.ok(&format!("mkdir -p $(dirname {DROP_IN_FILE})"))?;
         machine.write_file(DROP_IN_FILE, 0o644, DROP_IN.as_bytes())?;
-        machine.ok("systemctl daemon-reload")?;
+        // Debian's kernel asks for CAP_SYS_ADMIN above that.
+        machine.ok("systemctl daemon-reload; sysctl -w kernel.perf_event_paranoid=2")?;
     }
     configuration::with(world, file, "[process]\nsource = \"ebpf\"\n", |world| {
         let machine = world.machine()?;

@@ -254,7 +254,15 @@ impl Maps {
             Point::Raw(name) => system::attach(&program, name),
             Point::Number(number) => system::attach_to(&program, number),
         };
-        attached.map_err(|error| explain(&format!("attaching the program for {section}"), &error))
+        attached.map_err(|error| {
+            let what = format!("attaching the program for {section}");
+            if matches!((&point, error.raw_os_error()), (Point::Number(_), Some(libc::EACCES))) {
+                // Debian's kernel and Android's have a third level of perf_event_paranoid.
+                let reason = "kernel.perf_event_paranoid above 2 allows it to CAP_SYS_ADMIN alone";
+                return Unavailable::new(format!("{what}: {error}: {reason}"));
+            }
+            explain(&what, &error)
+        })
     }
 }
 
