@@ -87,6 +87,16 @@ pub(super) fn clock_jumps(world: &mut World<'_>) -> Result<()> {
     let machine = world.machine()?;
     machine.ok("date -s @$(($(date +%s) - 31536000))")?;
     let after_back = assault(world, &back, GUEST_V4);
+    for (direction, figure) in [("forward", "forward_ms"), ("back", "back_ms")] {
+        // Receivers learn how far off earlier times are.
+        world.machine()?.event(&format!("the clock's step {direction} is told"), figure, REPORT, |e| {
+            e.is_health("clock", &["changed"])
+                && e.at("/unmapped/counters")
+                    .get(figure)
+                    .and_then(serde_json::Value::as_u64)
+                    .is_some_and(|ms| ms.abs_diff(31_536_000_000) < 10_000)
+        })?;
+    }
     expect(still == Reached::Silence, || format!("a year later the block gives {still:?}"))?;
     after_forward.and(after_back)?;
     let machine = world.machine()?;

@@ -9,6 +9,7 @@ use defender_model::process::Source;
 use defender_model::text::truncate;
 
 use super::answer::part_status;
+use super::clock_step::since_boot;
 use super::silence::Told;
 use super::{vitals, Pipeline};
 
@@ -35,6 +36,15 @@ impl Pipeline {
             Told { process, network }
         };
         for health in self.silence.turn(Instant::now(), told, &parts.config.response.nft) {
+            self.say(health);
+        }
+    }
+
+    /// The wall clock was set.
+    pub(super) fn notice_clock_step(&mut self) {
+        let (before, wall, after) = (since_boot(), (self.parts.clock)(), since_boot());
+        let (Some(before), Some(after)) = (before, after) else { return };
+        if let Some(health) = self.clock_step.turn([before, after], wall.0, self.sequence.last()) {
             self.say(health);
         }
     }

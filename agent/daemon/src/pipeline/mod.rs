@@ -10,6 +10,7 @@
 //! | `certificate` | a certificate the device shows, and how long it lasts |
 //! | `recent` | the latest events, for who asks |
 //! | `silence` | sensors that should have spoken and did not |
+//! | `clock_step` | steps of the wall clock |
 //! | `heartbeat` | what is said at intervals |
 //! | `answer` | what is asked of the agent, and answered |
 //! | `vitals` | what the agent itself takes of the device |
@@ -18,6 +19,7 @@
 mod answer;
 #[cfg(feature = "tls")]
 mod certificate;
+mod clock_step;
 mod heartbeat;
 mod isolator;
 mod recent;
@@ -50,6 +52,7 @@ use crate::posture::schedule::concerns;
 use crate::request::{BlockedAddress, Desk, EventCounts, IsolationStatus, Notice, Requests};
 use crate::response::hook::Hook;
 use crate::{feeds, files, logins};
+use clock_step::ClockStep;
 use recent::Recent;
 use responder::{Done, Responder};
 use sequence::Sequence;
@@ -128,6 +131,7 @@ pub struct Pipeline {
     resumed_at: u64,
     standing: Standing,
     silence: Silence,
+    clock_step: ClockStep,
     /// Observations that found no room in the pipeline.
     drops: Arc<AtomicU64>,
     alerts: Recent,
@@ -177,6 +181,7 @@ impl Pipeline {
             resumed_at: sequence.last(),
             sequence,
             standing: Standing::default(),
+            clock_step: ClockStep::default(),
             silence: Silence::new(Duration::from_secs(parts.config.agent.silent_after_s), Instant::now()),
             drops,
             alerts: Recent::new(ALERTS.0, ALERTS.1),
@@ -233,6 +238,7 @@ impl Pipeline {
                     self.miss();
                     self.thin_out();
                     self.notice_silence();
+                    self.notice_clock_step();
                     until_withheld -= 1;
                     if until_withheld == 0 {
                         until_withheld = WITHHELD_S;
