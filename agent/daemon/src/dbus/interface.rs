@@ -28,8 +28,6 @@ use crate::request::{BlockedAddress, Desk, Notice, Reply, Request, StatusReport}
 const OPEN: usize = 16;
 /// Calls of restricted members handled at once.
 const RESTRICTED: usize = 8;
-/// Submissions handled at once.
-const SUBMITTED: usize = 8;
 /// How long the pipeline may take; nft(8) on a slow device takes some seconds.
 const ANSWER: Duration = Duration::from_secs(20);
 /// Most bytes of events in one reply. System buses refuse messages above 32 MiB (`max_message_size`) and cut the sender off.
@@ -43,7 +41,6 @@ pub(super) struct Agent {
     operators: Operators,
     open: Semaphore,
     restricted: Semaphore,
-    submitted: Semaphore,
     senders: Senders,
 }
 
@@ -55,7 +52,6 @@ impl Agent {
             operators,
             open: Semaphore::new(OPEN),
             restricted: Semaphore::new(RESTRICTED),
-            submitted: Semaphore::new(SUBMITTED),
             senders,
         }
     }
@@ -73,7 +69,7 @@ impl Agent {
         let caller = match self.senders.caller(&sender) {
             Some(caller) => caller,
             None => {
-                let Ok(_place) = self.submitted.try_acquire() else {
+                let Some(_place) = self.senders.place(&sender) else {
                     self.senders.drop_one();
                     return Err(too_many());
                 };

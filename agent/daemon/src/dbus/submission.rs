@@ -31,6 +31,10 @@ const VALUE: usize = 256;
 /// Senders whose identity is remembered, and users whose budget is: who is forgotten begins with a full one.
 const SENDERS: usize = 64;
 const USERS: usize = 32;
+/// Submissions at once whose sender the bus is asked about, and of one sender: a flood from a connection that is not known yet leaves room
+/// for others.
+const ASKED: usize = 8;
+const ASKED_OF_ONE: usize = 4;
 /// How long drops are gathered before they are told.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
@@ -116,6 +120,8 @@ pub(super) struct Senders {
 struct Known {
     /// By unique name, oldest first. The bus gives a unique name once in its life (D-Bus specification, "Bus names").
     callers: Vec<(String, Caller)>,
+    /// By unique name, whom the bus is asked about.
+    asked: Vec<String>,
     /// By user, the one that submitted last at the end.
     users: Vec<(u32, Budget)>,
     refused: u64,
@@ -143,8 +149,23 @@ impl Senders {
         self.known().callers.iter().find(|(name, _)| name == sender).map(|(_, caller)| caller.clone())
     }
 
+    /// Leave to ask the bus who it is, for as long as the place is held.
+    pub(super) fn place(&self, sender: &str) -> Option<Place<'_>> {
+        let mut known = self.known();
+        let of_one = known.asked.iter().filter(|name| *name == sender).count();
+        if known.asked.len() >= ASKED || of_one >= ASKED_OF_ONE {
+            return None;
+        }
+        known.asked.push(sender.to_owned());
+        Some(Place { senders: self, sender: sender.to_owned() })
+    }
+
     pub(super) fn remember(&self, sender: &str, caller: &Caller) {
         let mut known = self.known();
+        // Several submissions may have asked at once.
+        if known.callers.iter().any(|(name, _)| name == sender) {
+            return;
+        }
         if known.callers.len() >= SENDERS {
             known.callers.remove(0);
         }
@@ -214,6 +235,21 @@ impl Senders {
     /// Hands the event on; false when the pipeline is gone.
     pub(super) async fn pass(&self, event: Observation) -> bool {
         self.outlet.send(event).await
+    }
+}
+
+/// One that the bus is asked about.
+pub(super) struct Place<'s> {
+    senders: &'s Senders,
+    sender: String,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let asked = &mut self.senders.known().asked;
+        if let Some(at) = asked.iter().position(|name| *name == self.sender) {
+            asked.swap_remove(at);
+        }
     }
 }
 
@@ -319,5 +355,17 @@ mod tests {
         }
         let known = senders.known();
         assert_eq!((known.users.len(), known.callers.len()), (USERS, SENDERS));
+    }
+
+    #[tokio::test]
+    async fn one_sender_leaves_places_to_others() {
+        let (outlet, _heard) = Outlet::channel(4);
+        let senders = Senders::new(outlet, 10, Tally::default());
+        let of_one: Vec<_> = (0..50).filter_map(|_| senders.place(":1.1")).collect();
+        assert_eq!(of_one.len(), ASKED_OF_ONE);
+        let others: Vec<_> = (0..50).filter_map(|n| senders.place(&format!(":2.{n}"))).collect();
+        assert_eq!(others.len(), ASKED - ASKED_OF_ONE);
+        drop((of_one, others));
+        assert!(senders.place(":1.1").is_some() && senders.known().asked.is_empty());
     }
 }

@@ -2,15 +2,16 @@
 #![cfg(feature = "dbus")]
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; the functions they share are tests too.
 
+mod bus;
+mod submission;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use defender_daemon::control::Operators;
 use defender_daemon::dbus::{serve, NAME, PATH};
@@ -19,13 +20,13 @@ use defender_daemon::tally::Tally;
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::service::Submitted;
-use defender_model::severity::Severity;
-use defender_sensors::{balance, Observation, Outlet};
+use defender_sensors::{Observation, Outlet};
 use futures_core::Stream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use zbus::zvariant::OwnedValue;
-use zbus::{Connection, Proxy};
+
+use bus::{Bus, Policy};
 
 /// Longest wait for anything; buses and machines under load are slow, and nothing is proven by a shorter one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,148 +37,6 @@ const BURST: u64 = 10;
 const STRANGER: u32 = 65534;
 /// `daemon`: stands for the agent's own user, since a bus turns users away that have no account.
 const AGENT: u32 = 1;
-
-/// What a bus lets everybody do, besides what a package's policy says.
-#[derive(Clone, Copy)]
-enum Policy {
-    /// Everything: the agent has to look after itself.
-    Open,
-    /// As a system bus: nothing but what the policy file of the image allows.
-    Image,
-}
-
-/// A message bus of our own. Its socket stays in place over restarts.
-struct Bus {
-    directory: tempfile::TempDir,
-    daemon: Option<Child>,
-}
-
-impl Bus {
-    /// `None`, and the reason on standard output, where there is no dbus-daemon.
-    fn new(policy: Policy) -> Option<Self> {
-        if Command::new("dbus-daemon").arg("--version").stdout(Stdio::null()).status().is_err() {
-            println!("skipped: dbus-daemon is not installed");
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let rules = match policy {
-            Policy::Open => {
-                "<policy context='default'><allow user='*'/><allow own='*'/><allow send_destination='*'/>\
-                 <allow receive_sender='*'/></policy>"
-                    .to_owned()
-            }
-            // What a distribution's system.conf says, and then the image's file.
-            Policy::Image => format!(
-                "<policy context='default'><allow user='*'/><deny own='*'/><deny send_type='method_call'/>\
-                 <allow send_type='signal'/><allow send_requested_reply='true' send_type='method_return'/>\
-                 <allow send_requested_reply='true' send_type='error'/><allow receive_type='method_call'/>\
-                 <allow receive_type='method_return'/><allow receive_type='error'/><allow receive_type='signal'/>\
-                 <allow send_destination='org.freedesktop.DBus'/></policy><include>{}</include>",
-                overlay("usr/share/dbus-1/system.d/org.defender.Agent1.conf").display()
-            ),
-        };
-        let text = format!(
-            "<!DOCTYPE busconfig PUBLIC '-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN' \
-             'http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd'>\
-             <busconfig><listen>unix:path={}</listen><auth>EXTERNAL</auth>{rules}</busconfig>",
-            directory.path().join("bus").display()
-        );
-        std::fs::write(directory.path().join("bus.conf"), text).unwrap();
-        Some(Self { directory, daemon: None })
-    }
-
-    fn running(policy: Policy) -> Option<Self> {
-        let mut bus = Self::new(policy)?;
-        bus.start();
-        Some(bus)
-    }
-
-    fn start(&mut self) {
-        let configuration = format!("--config-file={}", self.directory.path().join("bus.conf").display());
-        let child = Command::new("dbus-daemon")
-            .args([&configuration, "--nofork"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.daemon = Some(child);
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().unwrap();
-            daemon.wait().unwrap();
-        }
-        let _ = std::fs::remove_file(self.directory.path().join("bus"));
-    }
-
-    fn address(&self) -> String {
-        format!("unix:path={}", self.directory.path().join("bus").display())
-    }
-
-    async fn connect(&self) -> Connection {
-        let began = Instant::now();
-        loop {
-            let built = zbus::connection::Builder::address(self.address().as_str()).unwrap().build().await;
-            match built {
-                Ok(connection) => return connection,
-                Err(error) => assert!(began.elapsed() < PATIENCE, "the bus does not come up: {error}"),
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The agent's object, once it is there.
-    async fn agent(&self) -> Proxy<'static> {
-        let connection = self.connect().await;
-        let began = Instant::now();
-        loop {
-            let bus = zbus::fdo::DBusProxy::new(&connection).await.unwrap();
-            if bus.name_has_owner(NAME.try_into().unwrap()).await.unwrap() {
-                return zbus::proxy::Builder::new(&connection)
-                    .destination(NAME)
-                    .unwrap()
-                    .path(PATH)
-                    .unwrap()
-                    .interface(NAME)
-                    .unwrap()
-                    .cache_properties(zbus::proxy::CacheProperties::No)
-                    .build()
-                    .await
-                    .unwrap();
-            }
-            assert!(began.elapsed() < PATIENCE, "the agent does not come onto the bus");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Calls a member as another user.
-    fn call_as(&self, uid: u32, gid: u32, member: &str, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new("dbus-send")
-            .arg(format!("--bus={}", self.address()))
-            .args(["--print-reply", "--reply-timeout=20000"])
-            .arg(format!("--dest={NAME}"))
-            .arg(PATH)
-            .arg(member)
-            .args(arguments)
-            .uid(uid)
-            .gid(gid)
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 fn overlay(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay").join(path).canonicalize().unwrap()
@@ -621,109 +480,5 @@ async fn strangers_are_refused_by_the_policy_and_by_the_agent() {
             assert!(said.as_ref().is_ok_and(|text| text.contains("boolean true")), "{member}: {said:?}");
         }
         assert!(agent.blocks.lock().unwrap().iter().all(|block| matches!(block, Request::Block { .. })));
-    }
-}
-
-type Submission<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, HashMap<&'a str, &'a str>);
-
-fn submission(title: &str) -> Submission<'_> {
-    (title, "high", "tamper", "T-1", "lid switch 2", HashMap::from([("lid", "2"), ("board", "main")]))
-}
-
-#[tokio::test]
-async fn a_submitted_event_bears_what_the_bus_says_of_its_sender() {
-    let Some(bus) = Bus::running(Policy::Open) else { return };
-    let mut agent = Agent::ours(&bus);
-    let proxy = bus.agent().await;
-    proxy.call::<_, _, ()>("SubmitEvent", &submission("Enclosure opened")).await.unwrap();
-    let event = agent.next_submitted().await;
-    assert_eq!((event.title.as_str(), event.severity), ("Enclosure opened", Severity::High));
-    assert_eq!((event.category.as_str(), event.code.as_str()), ("tamper", "T-1"));
-    assert_eq!(event.message, "lid switch 2");
-    let pairs = [("board", "main"), ("lid", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(event.attributes, pairs);
-    assert_eq!(event.sender, proxy.connection().unique_name().unwrap().as_str());
-    let process = event.process.unwrap();
-    assert_eq!((process.pid, process.uid), (std::process::id(), Some(own_uid())));
-    for (title, says) in [("", "title is empty"), ("a\nb", "title holds")] {
-        let error = proxy.call::<_, _, ()>("SubmitEvent", &submission(title)).await.unwrap_err();
-        let said = error_name(error);
-        assert!(said.contains("InvalidArgs") && said.contains(says), "{said}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_flood_of_submissions_is_bounded_told_and_leaves_others_be() {
-    const FLOOD: u64 = 2000;
-    let Some(bus) = Bus::running(Policy::Image) else { return };
-    if own_uid() != 0 {
-        println!("skipped: needs root, to own the name under the image's policy and to call as another user");
-        return;
-    }
-    let Agent { mut health, tally, .. } = Agent::ours(&bus);
-    let taken = Arc::new(Mutex::new((0, 0, 0)));
-    let heard = Arc::clone(&taken);
-    tokio::spawn(async move {
-        while let Some(observation) = health.recv().await {
-            let mut heard = heard.lock().unwrap();
-            match observation {
-                Observation::Event(Event { kind: EventKind::Submitted(event), .. }) => {
-                    let uid = event.process.unwrap().uid;
-                    *(if uid == Some(STRANGER) { &mut heard.1 } else { &mut heard.0 }) += 1;
-                }
-                Observation::Health(health) if health.component == "dbus.submit" => {
-                    assert_eq!(health.kind, Kind::Lost);
-                    heard.2 += health.counters[0].1;
-                }
-                _ => {}
-            }
-        }
-    });
-    let proxy = bus.agent().await;
-    let began = Instant::now();
-    let flood = tokio::spawn(async move {
-        let mut refused = 0;
-        for _ in 0..FLOOD / 50 {
-            let calls: Vec<_> = (0..50)
-                .map(|_| {
-                    let proxy = proxy.clone();
-                    tokio::spawn(
-                        async move { proxy.call::<_, _, ()>("SubmitEvent", &submission("Noise")).await },
-                    )
-                })
-                .collect();
-            for call in calls {
-                if let Err(error) = call.await.unwrap() {
-                    let said = error_name(error);
-                    assert!(said.contains("LimitsExceeded"), "{said}");
-                    refused += 1;
-                }
-            }
-        }
-        refused
-    });
-    let member = format!("{NAME}.SubmitEvent");
-    let text = ["string:Quiet", "string:low", "string:", "string:", "string:", "dict:string:string:a,b"];
-    for _ in 0..3 {
-        let call = tokio::task::block_in_place(|| bus.call_as(STRANGER, STRANGER, &member, &text));
-        call.unwrap();
-    }
-    let operator = bus.agent().await;
-    let verified: bool = operator.call("Block", &("192.0.2.9", 0u32, "")).await.unwrap();
-    assert!(verified);
-    let refused: u64 = timeout(PATIENCE * 4, flood).await.unwrap().unwrap();
-    let counters = tally.status().lock().unwrap().counters.clone();
-    assert_eq!(balance::sides(counters.clone()), Some((FLOOD + 3, FLOOD + 3)), "{counters:?}");
-    assert!(counters.contains(&("delivered", FLOOD + 3 - refused)), "{counters:?}");
-    let most = BURST + u64::from(SUBMISSIONS) * (began.elapsed().as_secs() + 1);
-    let told = Instant::now();
-    loop {
-        let (ours, others, dropped) = *taken.lock().unwrap();
-        if (ours + dropped, others, dropped) == (FLOOD, 3, refused) {
-            assert!((BURST..=most).contains(&ours), "{ours} of at most {most}");
-            break;
-        }
-        assert!(told.elapsed() < PATIENCE, "{ours} + {dropped} of {FLOOD}, {others} of 3");
-        sleep(Duration::from_millis(50)).await;
     }
 }
