@@ -206,6 +206,7 @@ struct Opened {
     modules: Option<ModuleSensor>,
     disturbed: packet_filter::Disturbed,
     services: Tally,
+    #[cfg_attr(not(feature = "dbus"), allow(dead_code))]
     submissions: Tally,
     syslog: Option<UnixDatagram>,
     reports: Option<defender_sensors::login::report::Inbox>,
