@@ -14,6 +14,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use defender_model::time::uptime_ms;
+
 use crate::address::Target;
 use crate::allow::AllowList;
 use crate::config::Config;
@@ -563,13 +565,8 @@ impl Firewall {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Time since boot: the first number of `/proc/uptime`, seconds with two decimals.
     fn uptime_ms(&self) -> Option<u64> {
-        let bytes = read_proc(&self.config.proc.join("uptime"))?;
-        let text = std::str::from_utf8(&bytes).ok()?;
-        let (whole, part) = text.split_ascii_whitespace().next()?.split_once('.')?;
-        let hundredths: u64 = part.get(..2)?.parse().ok()?;
-        whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(hundredths * 10)
+        uptime_ms(&read_proc(&self.config.proc.join("uptime"))?)
     }
 }
 

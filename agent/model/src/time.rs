@@ -103,9 +103,18 @@ const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + doe - 719_468
 }
 
+/// Milliseconds since boot, time asleep included, from the bytes of `/proc/uptime` (proc(5)): its first number, seconds with two decimals.
+#[must_use]
+pub fn uptime_ms(uptime: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(uptime).ok()?;
+    let (whole, part) = text.split_ascii_whitespace().next()?.split_once('.')?;
+    let hundredths: u64 = part.get(..2)?.parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(hundredths * 10)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Timestamp;
+    use super::{uptime_ms, Timestamp};
 
     #[test]
     fn prints_rfc3339() {
@@ -134,6 +143,14 @@ mod tests {
             "٢٠٢٦-01-0",
         ] {
             assert_eq!(Timestamp::from_day(day), None, "{day}");
+        }
+    }
+
+    #[test]
+    fn uptime_is_read() {
+        assert_eq!(uptime_ms(b"12.34 20.00\n"), Some(12_340));
+        for bytes in [&b""[..], b"12", b"x.34 1", b"12.3", b"9223372036854775807.99 1", b"\xff.00"] {
+            assert_eq!(uptime_ms(bytes), None);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! How many records are on their way into the spool, in a file in memory that outlives the agent.
 //!
 //! Alerts are written to the files as they are numbered. What else a SIGKILL finds between the pipeline and the spool's files is lost, and
-//! nobody is left to count it. So the pipeline says
-//! beforehand what it hands over, the spool says afterwards what it has, and the next run of the agent tells the difference. The file
-//! lies in the run directory, which every boot empties: with the boot its sequence numbers end too.
+//! nobody is left to count it. So the pipeline says beforehand what it hands over, the spool says afterwards what it has, and the next run
+//! of the agent tells the difference. The file lies in the run directory, which every boot empties: with the boot its sequence numbers end
+//! too.
 //!
 //! Eight numbers of eight bytes, little endian, always of alerts and of other records: handed over, arrived, the highest sequence number
 //! that arrived, and missing from earlier runs. It is one short write, which a SIGKILL does not cut.
