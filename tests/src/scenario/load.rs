@@ -3,19 +3,28 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::image::Flavour;
 use crate::progress;
 use crate::qemu::{Machine, PROGRAMS as DIRECTORY};
 
 use super::{configuration, expect, World};
 
-/// Under systemd a quarter: there journald reads audit as well, which takes most of an emulated processor, so that 20,000
-/// executions last five minutes and prove nothing more.
-const fn executions(flavour: Flavour) -> usize {
-    match flavour {
-        Flavour::Busybox => 20_000,
-        Flavour::Systemd => 5_000,
-    }
+/// Executions that tell how fast this machine is; they count as well.
+const SAMPLE: usize = 250;
+/// Of all. Under systemd on an emulated processor journald reads audit as well, and there are some 25 a second: a storm of
+/// 20,000 would last a quarter of an hour and prove nothing more.
+const FEWEST: usize = 2_000;
+const MOST: usize = 20_000;
+/// Between the two, as many as take so long.
+const STORM: Duration = Duration::from_secs(75);
+/// A machine that others use too may become slower than its sample was, so many times.
+const SLOWER: u32 = 5;
+
+/// All executions, from the time that [`SAMPLE`] of them took, and how long the others may take.
+fn storm_of(sample: Duration) -> (usize, Duration) {
+    let each = sample.max(Duration::from_millis(1)) / SAMPLE as u32;
+    let executions = (STORM.as_micros() / each.as_micros().max(1)) as usize;
+    let executions = executions.clamp(FEWEST, MOST);
+    (executions, Duration::from_secs(30) + each * executions as u32 * SLOWER)
 }
 
 /// The shipped limit of the event file is for a device's flash; here every event of the storm has to be found afterwards.
@@ -38,20 +47,26 @@ fn losses(machine: &mut Machine) -> Result<Vec<String>> {
     Ok(lost.map(|event| event.0.to_string()).collect())
 }
 
+/// Starts so many programs, one after the other, and says how long that took.
+fn spawn(machine: &mut Machine, first: usize, count: usize, bound: Duration) -> Result<Duration> {
+    let spawned =
+        machine.run_within(&format!("{DIRECTORY}/spawner {DIRECTORY}/noop {first} {count}"), bound)?;
+    let microseconds = spawned.output.trim().parse();
+    microseconds.map(Duration::from_micros).map_err(|_| {
+        Error::Unexpected(format!("spawner of {count}, after at most {} s: {spawned:?}", bound.as_secs()))
+    })
+}
+
 fn storm(world: &mut World<'_>) -> Result<()> {
     let machine = world.machine()?;
-    let executions = executions(machine.flavour());
     machine.install_programs()?;
     let pid = machine.agent_pid()?;
     // An earlier scenario may have killed somebody in the midst of an exec, which leaves an event without its end.
     let before = losses(machine)?.len();
-    let spawned = machine.run_within(
-        &format!("{DIRECTORY}/spawner {DIRECTORY}/noop 1 {executions}"),
-        Duration::from_secs(300),
-    )?;
-    let microseconds: f64 =
-        spawned.output.trim().parse().map_err(|_| Error::Unexpected(format!("spawner: {spawned:?}")))?;
-    progress::say(format_args!("     {:.0} executions per second", executions as f64 * 1e6 / microseconds));
+    let sample = spawn(machine, 1, SAMPLE, Duration::from_secs(300))?;
+    let (executions, bound) = storm_of(sample);
+    let took = sample + spawn(machine, SAMPLE + 1, executions - SAMPLE, bound)?;
+    progress::say(format_args!("     {:.0} executions per second", executions as f64 / took.as_secs_f64()));
     // Counted in the guest: how many serial numbers were started exactly once, and how many more than once.
     let count = format!(
         "cat /var/log/defender/events.jsonl* | grep -F '\"class_uid\":1007' | grep -F '\"activity_id\":1,' | \
@@ -59,11 +74,29 @@ fn storm(world: &mut World<'_>) -> Result<()> {
          awk '$1 == 1 {{ once++ }} $1 > 1 {{ more++ }} END {{ print once + 0, more + 0 }}'"
     );
     let all = format!("{executions} 0");
-    machine.wait("every serial number is reported exactly once", Duration::from_secs(120), |machine| {
-        let counted = machine.run_within(&count, Duration::from_secs(120))?.output.trim().to_owned();
+    machine.wait("every serial number is reported exactly once", bound, |machine| {
+        let counted = machine.run_within(&count, bound)?.output.trim().to_owned();
         Ok(if counted == all { Ok(()) } else { Err(format!("once, more than once: {counted}")) })
     })?;
     let lost = losses(machine)?;
     expect(lost.len() <= before, || format!("nothing is missing, and yet: {:?}", lost.get(before..)))?;
     expect(machine.agent_pid()? == pid, || "the agent was restarted".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_machine_gets_fewer_executions_and_more_time() {
+        let (fast, bound) = storm_of(Duration::from_millis(100));
+        assert_eq!(fast, MOST);
+        assert!(bound < Duration::from_secs(120), "{bound:?}");
+        let (middle, _) = storm_of(Duration::from_secs(3));
+        assert_eq!(middle, 6_250);
+        let (slow, bound) = storm_of(Duration::from_secs(25));
+        assert_eq!(slow, FEWEST);
+        assert!(bound > Duration::from_secs(200) * SLOWER, "{bound:?}");
+        assert_eq!(storm_of(Duration::ZERO).0, MOST);
+    }
 }
