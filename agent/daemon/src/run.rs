@@ -93,7 +93,10 @@ pub fn run(options: &Options) -> ExitCode {
     };
     // What needs the privileges of the start is opened before they are given up.
     let mut process = config.process.enabled.then(|| ProcessSensor::open(process_settings(&config)));
-    let network = network::open(&config, onlooker);
+    let mut network = network::open(&config, onlooker);
+    if let (Some(process), Some(network)) = (&process, &mut network) {
+        network.hear(process.owners());
+    }
     let writers = process.as_ref().map(ProcessSensor::writers).unwrap_or_default();
     let accounts = config.accounts.enabled.then(|| {
         AccountSensor::new(defender_sensors::account::Settings {

@@ -11,11 +11,18 @@ use defender_model::process::Actor;
 
 use super::conntrack::Tuple;
 use super::onlooker::{Onlooker, Question};
+use super::owners::Owners;
 use super::{listener, lookup};
 use crate::accounts::Accounts;
 
 /// How long an event waits. An answer comes within milliseconds, and under a storm when its turn has come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the kernel's word of who opened a connection is waited for before the onlooker is asked too: it comes when the other side
+/// answers.
+const FIRST: Duration = Duration::from_millis(50);
+/// Most that waits for that word without a question to the onlooker.
+const UNASKED: usize = 1024;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +40,19 @@ pub(super) struct Answered {
 }
 
 struct Waiting {
+    /// 0 while the onlooker was not asked.
     ticket: u64,
     since: Instant,
     subject: Subject,
+    question: Question,
+    /// The device's end spoke first.
+    opened: bool,
     events: Vec<Event>,
 }
 
 /// What waits, oldest first.
 pub(super) struct Attribution {
+    pub(super) owners: Owners,
     onlooker: Option<Onlooker>,
     accounts: Accounts,
     ticket: u64,
@@ -50,7 +62,8 @@ pub(super) struct Attribution {
 impl Attribution {
     /// Nobody can be asked yet. Names of users come from `passwd`.
     pub(super) fn new(passwd: PathBuf) -> Self {
-        Self { onlooker: None, accounts: Accounts::new(passwd), ticket: 0, waiting: VecDeque::new() }
+        let (owners, accounts) = (Owners::default(), Accounts::new(passwd));
+        Self { owners, onlooker: None, accounts, ticket: 0, waiting: VecDeque::new() }
     }
 
     /// Asks the process at the other end of the stream from now on. Needs a runtime.
@@ -61,9 +74,10 @@ impl Attribution {
         }
     }
 
-    /// Something waits.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// How long it may be until something is due; `None` where nothing waits.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let unasked = self.waiting.iter().any(|waiting| waiting.ticket == 0);
+        (!self.waiting.is_empty()).then_some(if unasked { FIRST / 2 } else { PATIENCE / 4 })
     }
 
     /// Events that wait.
@@ -80,45 +94,66 @@ impl Attribution {
     }
 
     /// Keeps an event until it is known who is behind it: after the answer to the question, or after that to an earlier one about the
-    /// same. Gives it back when there is nothing to wait for.
+    /// same. `opened` says that the device's end spoke first, so that the kernel may have told who it was. Gives the event back when there
+    /// is nothing to wait for.
     pub(super) fn hold(
         &mut self,
         subject: Subject,
         question: Option<Question>,
+        opened: bool,
         event: Option<Event>,
     ) -> Option<Event> {
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.subject == subject) {
             waiting.events.extend(event);
             return None;
         }
-        let (Some(mut question), Some(onlooker)) = (question, &mut self.onlooker) else { return event };
-        self.ticket += 1;
-        question.ticket = self.ticket;
-        if !onlooker.ask(&question) {
+        let Some(question) = question else { return event };
+        let told = opened && self.waiting.len() < UNASKED && self.owners.is_live();
+        let ticket = if told { 0 } else { self.ask(question) };
+        if ticket == 0 && !told {
             return event;
         }
-        let (ticket, since) = (self.ticket, Instant::now());
-        self.waiting.push_back(Waiting { ticket, since, subject, events: event.into_iter().collect() });
+        let (since, events) = (Instant::now(), event.into_iter().collect());
+        self.waiting.push_back(Waiting { ticket, since, subject, question, opened, events });
         None
+    }
+
+    /// Asks the onlooker; the number that its answer will have, or 0.
+    fn ask(&mut self, mut question: Question) -> u64 {
+        let Some(onlooker) = &mut self.onlooker else { return 0 };
+        question.ticket = self.ticket + 1;
+        if !onlooker.ask(&question) {
+            return 0;
+        }
+        self.ticket += 1;
+        self.ticket
     }
 
     /// Appends what has got its answer, and what has waited for one too long.
     ///
     /// # Errors
-    /// When the process that was asked is gone. From then on nobody is asked.
+    /// When the process that was asked is gone. From then on it is not asked.
     pub(super) fn answers(&mut self, out: &mut Vec<Answered>) -> io::Result<()> {
+        let live = self.owners.is_live();
+        if live {
+            self.told(out);
+        }
         let mut answers = Vec::new();
         let result = self.onlooker.as_mut().map_or(Ok(()), |onlooker| onlooker.answers(&mut answers));
         for (ticket, process) in answers {
             let at = self.waiting.iter().position(|waiting| waiting.ticket == ticket);
-            if let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) {
+            // Who opened it may have ended before the onlooker looked; the kernel's word is on its way.
+            let wait = |waiting: &Waiting| process.is_none() && live && waiting.opened;
+            if let Some(waiting) =
+                at.filter(|at| !wait(&self.waiting[*at])).and_then(|at| self.waiting.remove(at))
+            {
                 out.push(self.answered(waiting, process));
             }
         }
         if result.is_err() {
             self.onlooker = None;
         }
-        let alone = self.onlooker.is_none();
+        let alone = self.onlooker.is_none() && !live;
         while self.waiting.front().is_some_and(|waiting| alone || waiting.since.elapsed() >= PATIENCE) {
             let Some(waiting) = self.waiting.pop_front() else { break };
             out.push(self.answered(waiting, None));
@@ -126,7 +161,33 @@ impl Attribution {
         result
     }
 
+    /// Takes the kernel's word; what goes without for a while is asked of the onlooker.
+    fn told(&mut self, out: &mut Vec<Answered>) {
+        let mut at = 0;
+        while let Some(Waiting { ticket, since, question, opened, .. }) = self.waiting.get(at) {
+            let (ticket, since, question) = (*ticket, *since, *question);
+            let process = match opened {
+                true => self.owners.of(question.protocol, question.local, question.remote, since),
+                false => None,
+            };
+            if process.is_some() {
+                if let Some(waiting) = self.waiting.remove(at) {
+                    out.push(self.answered(waiting, process));
+                }
+                continue;
+            }
+            if ticket == 0 && since.elapsed() >= FIRST {
+                self.waiting[at].ticket = self.ask(question);
+            }
+            at += 1;
+        }
+    }
+
     fn answered(&mut self, waiting: Waiting, mut process: Option<Actor>) -> Answered {
+        if process.is_none() && !waiting.opened && self.owners.is_live() {
+            // Nobody holds the socket any more, or the one that listens has ended.
+            process = self.owners.listener(waiting.question.protocol, waiting.question.local);
+        }
         if let Some(process) = &mut process {
             process.user = process.uid.and_then(|uid| self.accounts.name(uid));
         }

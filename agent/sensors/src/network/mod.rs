@@ -10,6 +10,7 @@
 //! | `lookup`, `names` | questions and their answers put together; by which name an address was looked up |
 //! | `interface` | the device's own addresses; which interfaces are watched |
 //! | [`onlooker`] | which process a socket belongs to, asked of a process of its own |
+//! | `owners` | the same, as eBPF programs tell it while connections are made |
 //! | `socket` | the kernel's lists of sockets |
 //! | `attribute` | netlink attributes |
 //! | [`nftables`] | whether the rules that feed the sensor are still there |
@@ -29,6 +30,7 @@ mod names;
 pub mod nflog;
 pub mod nftables;
 pub mod onlooker;
+mod owners;
 pub mod packet;
 pub mod sensor;
 mod settings;
@@ -36,5 +38,6 @@ mod socket;
 mod source;
 
 pub use interface::{addresses, Selection};
+pub use owners::Owners;
 pub use sensor::NetworkSensor;
 pub use settings::{Settings, Status};

@@ -10,7 +10,7 @@ use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::network::{Direction, FlowChange, Protocol};
 
-use super::attribution::{self, Attribution, Subject};
+use super::attribution::{Attribution, Subject};
 use super::flow::{self, Flows};
 use super::interface::Locals;
 use super::listener::{listener, Change, Listeners};
@@ -18,6 +18,7 @@ use super::lookup::{self, Asked, Lookups};
 use super::names::Names;
 use super::nflog::Logged;
 use super::onlooker::Question;
+use super::owners::Owners;
 use super::settings::{Settings, Status};
 use super::{conntrack, dns, nflog, packet, socket, source};
 use crate::budget::Budget;
@@ -28,6 +29,8 @@ use crate::{Observation, Outlet};
 pub const COMPONENT: &str = "network";
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
+/// How often sockets that listen are listed at most.
+const SOON: Duration = Duration::from_millis(250);
 /// Rounds of reading before others have a turn.
 const ROUNDS: usize = 64;
 
@@ -104,6 +107,11 @@ impl NetworkSensor {
         Arc::clone(&self.status)
     }
 
+    /// Takes the process sensor's word of whose connections are.
+    pub fn hear(&mut self, owners: Owners) {
+        self.attribution.owners = owners;
+    }
+
     /// Runs until the pipeline is gone or `stop` is ready.
     pub async fn run(mut self, outlet: Outlet, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
@@ -133,14 +141,12 @@ impl NetworkSensor {
 
     /// One turn: waits for the kernel, at most about a second, and appends what there is to say.
     async fn turn(&mut self, out: &mut Vec<Observation>) {
-        let wait = match self.attribution.is_waiting() {
-            true => attribution::PATIENCE / 4,
-            false => Duration::from_secs(1),
-        };
+        let wait = self.attribution.wait().unwrap_or(Duration::from_secs(1));
         let result = tokio::select! {
             result = readable(self.packets.as_ref(), wait) => result,
             result = readable(self.conntrack.as_ref(), wait) => result,
             () = self.attribution.readable() => Ok(()),
+            () = self.attribution.owners.changed() => Ok(()),
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the kernel's sockets cannot be waited for");
@@ -222,8 +228,8 @@ impl NetworkSensor {
             return;
         }
         let event = Event::new(now, flow.into());
-        let question = if tracked.ended { None } else { question(&tracked, &event) };
-        self.attributed(Subject::Flow(tracked.original), question, Some(event), out);
+        let (question, opened) = if tracked.ended { None } else { question(&tracked, &event) }.unzip();
+        self.attributed(Subject::Flow(tracked.original), question, opened == Some(true), Some(event), out);
     }
 
     fn logged(&mut self, message: Message<'_>, out: &mut Vec<Observation>) {
@@ -284,7 +290,7 @@ impl NetworkSensor {
             if asked == Asked::First {
                 let remote = (server, destination);
                 let question = Question { ticket: 0, protocol: packet.protocol, local: client, remote };
-                self.attributed(Subject::Lookup(key), Some(question), None, out);
+                self.attributed(Subject::Lookup(key), Some(question), true, None, out);
             }
             return Some(());
         }
@@ -297,7 +303,7 @@ impl NetworkSensor {
         self.update(|status| status.balance.aggregated += answered);
         if self.budgets.dns.admits(now) {
             let event = Event::new((self.settings.clock)(), dns.into());
-            self.attributed(Subject::Lookup(key), None, Some(event), out);
+            self.attributed(Subject::Lookup(key), None, true, Some(event), out);
         }
         Some(())
     }
@@ -317,10 +323,11 @@ impl NetworkSensor {
         &mut self,
         subject: Subject,
         question: Option<Question>,
+        opened: bool,
         event: Option<Event>,
         out: &mut Vec<Observation>,
     ) {
-        if let Some(event) = self.attribution.hold(subject, question, event) {
+        if let Some(event) = self.attribution.hold(subject, question, opened, event) {
             self.send(event, out);
         }
     }
@@ -370,11 +377,14 @@ impl NetworkSensor {
 
     fn compare_listeners(&mut self, out: &mut Vec<Observation>) {
         let Some(every) = self.settings.listen_interval else { return };
+        // The kernel told that there is something to find.
+        let every = if self.attribution.owners.news() { every.min(SOON) } else { every };
         let now = Instant::now();
         if self.compared.is_some_and(|compared| now.saturating_duration_since(compared) < every) {
             return;
         }
         self.compared = Some(now);
+        self.attribution.owners.looked();
         let mut sockets = Vec::new();
         for protocol in [Protocol::TCP, Protocol::UDP] {
             let read = socket::read(&self.settings.proc, protocol);
@@ -397,7 +407,7 @@ impl NetworkSensor {
                     let key = (gone.protocol, gone.local.address, gone.local.port.unwrap_or_default());
                     let event = Event::new(time, gone.into());
                     if self.budgets.listeners.admits(now) {
-                        self.attributed(Subject::Listener(key), None, Some(event), out);
+                        self.attributed(Subject::Listener(key), None, false, Some(event), out);
                     }
                     continue;
                 }
@@ -409,7 +419,7 @@ impl NetworkSensor {
             let remote = if key.1.is_ipv4() { nobody } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
             let question =
                 Question { ticket: 0, protocol: key.0, local: (key.1, key.2), remote: (remote, 0) };
-            self.attributed(Subject::Listener(key), Some(question), event, out);
+            self.attributed(Subject::Listener(key), Some(question), false, event, out);
         }
     }
 
@@ -433,8 +443,8 @@ impl NetworkSensor {
     }
 }
 
-/// Asks for the process at the device's end of a connection; nothing where there is none.
-fn question(tracked: &conntrack::Tracked, event: &Event) -> Option<Question> {
+/// Asks for the process at the device's end of a connection, and says whether that end spoke first; nothing where there is none.
+fn question(tracked: &conntrack::Tracked, event: &Event) -> Option<(Question, bool)> {
     let EventKind::Network(flow) = &event.kind else { return None };
     let (original, reply) = (&tracked.original, &tracked.reply);
     if !original.has_ports() {
@@ -450,7 +460,8 @@ fn question(tracked: &conntrack::Tracked, event: &Event) -> Option<Question> {
         }
         Direction::Unknown => return None,
     };
-    Some(Question { ticket: 0, protocol: original.protocol, local, remote })
+    let opened = flow.direction != Direction::Inbound;
+    Some((Question { ticket: 0, protocol: original.protocol, local, remote }, opened))
 }
 
 /// Waits for a socket, or for the time to pass where there is none.

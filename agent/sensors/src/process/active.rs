@@ -61,6 +61,15 @@ impl Active {
         }
     }
 
+    /// Words of whose a connection is that this source lost; `None` where it has none.
+    pub(super) fn owners_lost(&self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "ebpf")]
+            Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.connections_lost(),
+            _ => None,
+        }
+    }
+
     /// Takes out of the kernel what the source has put there.
     pub(super) fn close(self) {
         match self {

@@ -9,9 +9,6 @@ use defender_model::text;
 use super::procfs;
 use super::table::{Known, ProcessTable};
 
-/// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
-const SHORT_NAME: usize = 15;
-
 /// The process sensor's table, and `/proc` for what is not in it.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -36,18 +33,16 @@ impl Directory {
     pub fn certain(&self, pid: u32, name: &[u8]) -> Option<Actor> {
         let table = self.table.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(pid)?;
-        let program = known.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
-        if name.is_empty() || program[..program.len().min(SHORT_NAME)] != *name {
-            return None;
-        }
-        Some(actor(pid, known))
+        known.is_called(name).then(|| actor(pid, known))
     }
 
-    /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right.
+    /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right, unless another has
+    /// the id since, which forked.
     #[cfg(feature = "ebpf")]
     pub(super) fn of_stream(&self, pid: u32, name: &[u8]) -> Actor {
         let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(known) = table.as_ref().and_then(|table| table.get(pid)) {
+        let known = table.as_ref().and_then(|table| table.get(pid));
+        if let Some(known) = known.filter(|known| !known.has_ended() || known.is_called(name)) {
             return actor(pid, known);
         }
         drop(table);

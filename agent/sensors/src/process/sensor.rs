@@ -34,6 +34,7 @@ use crate::balance::Balance;
 use crate::login::audit::Records;
 use crate::login::report::Reports;
 use crate::module::Told;
+use crate::network::Owners;
 use crate::{Observation, Outlet};
 
 /// How often the table is compared with `/proc` for processes that ended without a record.
@@ -91,6 +92,8 @@ pub struct Status {
     pub exits: u64,
     /// Events known to be lost before they reached the agent.
     pub lost: u64,
+    /// Word of whose a connection is, lost likewise: somebody else has to look for it.
+    pub owners_lost: u64,
     /// Processes in the table.
     pub table: usize,
     /// Processes that left the table for want of room.
@@ -108,6 +111,7 @@ impl Status {
             ("execs", self.execs),
             ("exits", self.exits),
             ("lost", self.lost),
+            ("owners_lost", self.owners_lost),
             ("table", self.table as u64),
             ("evicted", self.evicted),
         ];
@@ -133,6 +137,7 @@ pub struct ProcessSensor {
     modules: Option<mpsc::Sender<Told>>,
     module_files: ModuleFiles,
     writers: Writers,
+    owners: Owners,
 }
 
 impl ProcessSensor {
@@ -155,6 +160,7 @@ impl ProcessSensor {
             modules: None,
             module_files: ModuleFiles::default(),
             writers,
+            owners: Owners::default(),
             lost_before: 0,
             active,
             settings,
@@ -516,6 +522,9 @@ impl ProcessSensor {
         status.detail.push_str(self.active.detail());
         status.table = self.table().len();
         status.evicted = self.table().evicted();
+        let owners_lost = self.active.owners_lost();
+        self.owners.set_live(owners_lost.is_some());
+        status.owners_lost = owners_lost.unwrap_or(status.owners_lost);
         let lost = self.lost_before + self.active.lost();
         let more = lost.saturating_sub(status.lost);
         status.balance.produced += more;

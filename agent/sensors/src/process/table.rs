@@ -12,6 +12,9 @@ const COMMAND_LINE: usize = 1024;
 /// The same for those further up. They may have left the table long ago, and live as long as a descendant does.
 const FURTHER_UP: usize = 256;
 
+/// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
+const SHORT_NAME: usize = 15;
+
 /// One process.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
@@ -35,6 +38,18 @@ impl Known {
     pub(crate) fn runs(&self, process: &Process) -> bool {
         let line = &*self.image.command_line;
         !line.is_empty() && *line == *truncate(&process.command_line(), COMMAND_LINE)
+    }
+
+    /// Its program goes by this short name.
+    pub(crate) fn is_called(&self, name: &[u8]) -> bool {
+        let program = self.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
+        !name.is_empty() && program[..program.len().min(SHORT_NAME)] == *name
+    }
+
+    /// It is remembered for its children's sake only.
+    #[cfg(feature = "ebpf")]
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.exited
     }
 }
 

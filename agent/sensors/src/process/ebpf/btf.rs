@@ -14,7 +14,7 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
 /// Structure, member, and whether there are kernels to do without it. In the order of `struct offsets` in `programs.c`.
-pub(crate) const MEMBERS: [(&str, &str, bool); 36] = [
+pub(crate) const MEMBERS: [(&str, &str, bool); 42] = [
     ("task_struct", "real_parent", true),
     ("task_struct", "tgid", true),
     ("task_struct", "mm", true),
@@ -50,8 +50,19 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 36] = [
     ("tty_struct", "name", true),
     ("task_struct", "loginuid", false),
     ("task_struct", "sessionid", false),
+    ("sock_common", "skc_daddr", false),
+    ("sock_common", "skc_dport", false),
+    ("sock_common", "skc_family", false),
+    ("sock", "sk_protocol", false),
+    ("sock_common", "skc_v6_daddr", false),
+    ("sock_common", "skc_v6_rcv_saddr", false),
     ("module", "name", false),
 ];
+
+/// Where the members are that every socket has.
+pub(crate) const SOCKET: std::ops::Range<usize> = 35..39;
+/// Index of the member of modules.
+pub(crate) const MODULE: usize = 41;
 
 /// Byte offsets of [`MEMBERS`], [`ABSENT`] where one may be missing and is.
 ///
@@ -204,6 +215,12 @@ mod tests {
         data.extend(types.iter().flat_map(|word| word.to_ne_bytes()));
         data.extend_from_slice(strings);
         data
+    }
+
+    #[test]
+    fn members_are_where_they_are_looked_for() {
+        assert_eq!((MEMBERS[SOCKET.start].1, MEMBERS[SOCKET.end - 1].1), ("skc_daddr", "sk_protocol"));
+        assert_eq!(MEMBERS[MODULE], ("module", "name", false));
     }
 
     #[test]

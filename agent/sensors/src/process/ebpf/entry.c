@@ -203,3 +203,80 @@ int on_exit_group(const struct call *call)
     put_cheap(at->ring, &exit, sizeof(exit));
     return 0;
 }
+
+/* The tracepoint sock:inet_sock_set_state, as every kernel has it since Linux 5.6; the loader compares. */
+struct state {
+    u64 common;
+    u64 socket;
+    u32 from, to;
+    unsigned short local_port, remote_port, family, protocol;
+    u32 local, remote;
+    u32 local6[4], remote6[4];
+};
+
+INLINE u32 parent_of(void)
+{
+    u32 pid = current_ids() >> 32;
+    const u32 *parent = lookup(&parents, &pid);
+    return parent ? *parent : 0;
+}
+
+SECTION("state")
+int on_state(const struct state *state)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    u32 from = state->from, to = state->to;
+    if (!at || (from != SYN_SENT && to != SYN_SENT && to != LISTEN))
+        return 0;
+    struct connection connection = {};
+    if (!changes(&connection, state->socket, from, to, parent_of()))
+        return 0;
+    connection.who.protocol = state->protocol;
+    /* Here both are as programs have them. */
+    connection.ports = state->local_port | (u32)__builtin_bswap16(state->remote_port) << 16;
+    if (state->family == AF_INET) {
+        map_v4(connection.local, state->local);
+        map_v4(connection.remote, state->remote);
+    } else {
+        for (int i = 0; i < 4; i++) {
+            connection.local[i] = state->local6[i];
+            connection.remote[i] = state->remote6[i];
+        }
+    }
+    put_connection(at->ring, &connection);
+    return 0;
+}
+
+/* The tracepoint sock:sock_send_length, since Linux 6.3. */
+struct send {
+    u64 common;
+    u64 socket;
+    unsigned short family, protocol;
+    int length;
+};
+
+/*
+ * Something was sent, by whatever kind of socket. Where a socket has its IPv4 addresses, its ports and its family is the same on every
+ * kernel (include/net/sock.h, struct sock_common); where it has those of IPv6 is not, so they are left out.
+ */
+SECTION("send")
+int on_send(const struct send *send)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at || send->protocol != UDP || send->length < 0 || (send->family != AF_INET && send->family != AF_INET6))
+        return 0;
+    struct connection connection = {};
+    name_process(&connection.who, parent_of());
+    connection.who.protocol = UDP;
+    u32 ports = field(send->socket, 12);
+    connection.ports = ports << 16 | ports >> 16;
+    if (send->family == AF_INET) {
+        map_v4(connection.remote, field(send->socket, 0));
+        map_v4(connection.local, field(send->socket, 4));
+    }
+    if (is_first(&connection))
+        put_connection(at->ring, &connection);
+    return 0;
+}

@@ -34,7 +34,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use record::Told;
+pub(crate) use record::{Connection, Told};
 
 use self::record::Assembler;
 use self::ring::{Mapping, Ring};
@@ -50,6 +50,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 const SCRATCH: u32 = 16 + 16384 + 1024 + 40;
 /// Threads whose parents are remembered where there is no BTF.
 const PARENTS: u32 = 2048;
+/// Sockets remembered while they are being connected, and ways that datagrams went lately. Bytes of key and value are those of
+/// `struct who` and `struct datagram`.
+const SOCKETS: (u32, u32, u32) = (8, 40, 1024);
+const SENT: (u32, u32, u32) = (24, 8, 1024);
 /// Sections of `entry.o` and the tracepoints they are for. The order matters: an exec is confirmed only when its call was seen.
 /// Process ends come last.
 const ENTRY: [(&str, &str); 7] = [
@@ -73,6 +77,8 @@ pub(crate) struct Stream {
     assembler: Assembler,
     /// Losses told of.
     told: u64,
+    /// Whose connections are is told.
+    connections: bool,
 }
 
 impl Stream {
@@ -90,13 +96,19 @@ impl Stream {
         if exits {
             links.push(maps.attach(object::OBJECT, "exit", Point::Raw(c"sched_process_exit"))?);
         }
-        // The last member, where the kernel loads modules. Without, /proc/modules tells.
-        if offsets[btf::MEMBERS.len() - 1] != btf::ABSENT {
+        // Where it has sockets. Without, /proc tells whose they are.
+        let mut connections = false;
+        if !offsets[btf::SOCKET].contains(&btf::ABSENT) {
+            let points = [("state", Point::Raw(c"inet_sock_set_state")), ("send", Point::Raw(c"sock_send_length"))];
+            connections = maps.attach_sockets(object::OBJECT, points, &mut links);
+        }
+        // Where it loads modules. Without, /proc/modules tells.
+        if offsets[btf::MODULE] != btf::ABSENT {
             for (section, point) in [("module_load", c"module_load"), ("module_free", c"module_free")] {
                 links.extend(maps.attach(object::OBJECT, section, Point::Raw(point)).ok());
             }
         }
-        Self::new(maps, links)
+        Self::new(maps, links, connections)
     }
 
     /// The same for a kernel without BTF.
@@ -119,9 +131,9 @@ impl Stream {
             RING as u32,
         ];
         let mut maps = Maps::new(events, &layout)?;
-        maps.0.push((c"parents", map(Kind::Recent, 4, PARENTS)?));
+        maps.0.push((c"parents", map(Kind::Recent, 4, 4, PARENTS)?));
         // The program that others go on in. The kernel empties the map when nobody has it open, so it lives as long as they.
-        let called = map(Kind::Programs, 4, 1)?;
+        let called = map(Kind::Programs, 4, 4, 1)?;
         let mut links = vec![called.try_clone().map_err(|error| explain("keeping a map", &error))?];
         maps.0.push((c"programs", called));
         let arguments = maps.load(object::ENTRY, "arguments", false)?;
@@ -133,10 +145,20 @@ impl Stream {
             })?;
             links.push(maps.attach(object::ENTRY, section, Point::Number(number))?);
         }
-        Self::new(maps, links)
+        // One that is not there, or looks otherwise, has no number here.
+        let numbered = |tracepoint, field, offset| {
+            let found = tracefs.field(tracepoint, field).is_ok_and(|found| found == offset);
+            Point::Number(found.then(|| tracefs.number(tracepoint).ok()).flatten().unwrap_or(u64::MAX))
+        };
+        let points = [
+            ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 36)),
+            ("send", numbered("sock/sock_send_length", "ret", 20)),
+        ];
+        let connections = maps.attach_sockets(object::ENTRY, points, &mut links);
+        Self::new(maps, links, connections)
     }
 
-    fn new(maps: Maps, links: Vec<OwnedFd>) -> Result<Self, Unavailable> {
+    fn new(maps: Maps, links: Vec<OwnedFd>, connections: bool) -> Result<Self, Unavailable> {
         let mapped = |error| explain("mapping the ring buffer", &error);
         let counters = Mapping::new(&maps.0[2].1, false, 0, ring::page()).map_err(mapped)?;
         Ok(Self {
@@ -145,6 +167,7 @@ impl Stream {
             _links: links,
             assembler: Assembler::default(),
             told: 0,
+            connections,
         })
     }
 
@@ -170,14 +193,19 @@ impl Stream {
         self.ring.drain(|record| out.extend(assembler.push(record)));
     }
 
-    /// Records dropped since the programs were loaded.
+    /// Records of processes dropped since the programs were loaded.
     pub(crate) fn lost(&self) -> u64 {
-        self.counters.number()
+        self.counters.number(0)
+    }
+
+    /// Records of connections dropped likewise; `None` where there are none at all.
+    pub(crate) fn connections_lost(&self) -> Option<u64> {
+        self.connections.then(|| self.counters.number(1))
     }
 }
 
-fn map(kind: Kind, value: u32, entries: u32) -> Result<OwnedFd, Unavailable> {
-    create(kind, value, entries).map_err(|error| explain("making a map", &error))
+fn map(kind: Kind, key: u32, value: u32, entries: u32) -> Result<OwnedFd, Unavailable> {
+    create(kind, key, value, entries).map_err(|error| explain("making a map", &error))
 }
 
 /// The ring buffer, where the programs can be used at all.
@@ -189,7 +217,7 @@ fn ring(proc: &Path) -> Result<OwnedFd, Unavailable> {
     if namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
         return Err(Unavailable::new("not in the initial PID namespace: process ids would be others"));
     }
-    map(Kind::Ring, 0, RING as u32)
+    map(Kind::Ring, 0, 0, RING as u32)
 }
 
 /// The value of the map `offsets` for a kernel with BTF.
@@ -223,9 +251,11 @@ impl Maps {
     fn new(events: OwnedFd, offsets: &[u32]) -> Result<Self, Unavailable> {
         let maps = [
             (c"events", events),
-            (c"scratch", map(Kind::PerCpuArray, SCRATCH, 1)?),
-            (c"counters", map(Kind::MappedArray, 8, 1)?),
-            (c"offsets", map(Kind::Array, (offsets.len() * 4) as u32, 1)?),
+            (c"scratch", map(Kind::PerCpuArray, 4, SCRATCH, 1)?),
+            (c"counters", map(Kind::MappedArray, 4, 8, 2)?),
+            (c"offsets", map(Kind::Array, 4, (offsets.len() * 4) as u32, 1)?),
+            (c"sockets", map(Kind::Recent, SOCKETS.0, SOCKETS.1, SOCKETS.2)?),
+            (c"sent", map(Kind::Recent, SENT.0, SENT.1, SENT.2)?),
         ];
         system::set(&maps[3].1, offsets).map_err(|error| explain("filling a map", &error))?;
         Ok(Self(maps.into()))
@@ -246,6 +276,22 @@ impl Maps {
             let what = if words.is_empty() { "loading".into() } else { format!("loading ({words})") };
             explain(&format!("{what} the program for {section}"), &error)
         })
+    }
+
+    /// Attaches what tells whose connections are, as far as the kernel has it; true when TCP is told of. The second one, for datagrams,
+    /// came with Linux 6.3.
+    fn attach_sockets(&self, object: &[u8], points: [(&str, Point); 2], links: &mut Vec<OwnedFd>) -> bool {
+        let before = links.len();
+        for (section, point) in points {
+            match self.attach(object, section, point) {
+                Ok(link) => links.push(link),
+                Err(error) => tracing::debug!(%error, "whose connections are is asked of /proc"),
+            }
+            if links.len() == before {
+                break;
+            }
+        }
+        links.len() > before
     }
 
     fn attach(&self, object: &[u8], section: &str, point: Point) -> Result<OwnedFd, Unavailable> {

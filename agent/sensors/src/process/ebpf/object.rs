@@ -152,6 +152,7 @@ mod tests {
     fn all_programs_are_found_and_name_known_maps() {
         let mut sections =
             vec![(OBJECT, "exec"), (OBJECT, "exit"), (OBJECT, "module_load"), (OBJECT, "module_free")];
+        sections.extend([(OBJECT, "state"), (OBJECT, "send"), (ENTRY, "state"), (ENTRY, "send")]);
         sections.extend(super::super::ENTRY.map(|(section, _)| (ENTRY, section)));
         for (object, section) in sections {
             let asked = std::cell::RefCell::new(Vec::new());
@@ -162,7 +163,8 @@ mod tests {
             let code = code.unwrap();
             assert_eq!(code.len() % INSTRUCTION, 0);
             assert!(code.windows(4).any(|bytes| bytes == [4, 3, 2, 1]));
-            let known = ["events", "scratch", "counters", "offsets", "parents", "programs"];
+            let known =
+                ["events", "scratch", "counters", "offsets", "parents", "programs", "sockets", "sent"];
             assert!(asked.borrow().iter().all(|name| known.contains(&name.as_str())), "{asked:?}");
         }
         assert_eq!(program(OBJECT, "exec", |_| None), None);

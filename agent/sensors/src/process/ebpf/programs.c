@@ -22,6 +22,8 @@ struct offsets {
     u32 signal_live, signal_code, signal_flags, signal_tty, tty_name;
     /* Without CONFIG_AUDIT these two are ABSENT. */
     u32 task_loginuid, task_sessionid;
+    /* Nor are those of IPv6, or all of these, where the kernel lacks it. */
+    u32 sock_daddr, sock_dport, sock_family, sock_protocol, sock_v6_daddr, sock_v6_saddr;
     /* Nor is this where the kernel loads no modules. */
     u32 module_name;
     /* Bytes in `events`, from the loader. */
@@ -211,4 +213,66 @@ SECTION("module_free")
 int on_module_free(u64 *context)
 {
     return on_module(context[0], 0);
+}
+
+/* The addresses of a socket: what the kernel compares in one go lies in one piece (include/net/inet_hashtables.h). */
+INLINE void addresses(const struct offsets *at, struct connection *connection, u64 socket, u32 family)
+{
+    u32 ports = half(socket, at->sock_dport);
+    connection->ports = ports << 16 | ports >> 16;
+    if (family == AF_INET) {
+        u64 both = word(socket, at->sock_daddr);
+        map_v4(connection->remote, both);
+        map_v4(connection->local, both >> 32);
+    } else if (at->sock_v6_daddr != ABSENT) {
+        read_kernel(connection->remote, 16, socket + at->sock_v6_daddr);
+        read_kernel(connection->local, 16, socket + at->sock_v6_saddr);
+    }
+}
+
+INLINE u32 parent_of(const struct offsets *at)
+{
+    return half(word(current_task(), at->task_real_parent), at->task_tgid);
+}
+
+SECTION("state")
+int on_state(u64 *context)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at)
+        return 0;
+    u64 socket = context[0];
+    u32 from = context[1], to = context[2];
+    /* Most changes are of no interest. */
+    if (from != SYN_SENT && to != SYN_SENT && to != LISTEN)
+        return 0;
+    struct connection connection = {};
+    if (!changes(&connection, socket, from, to, parent_of(at)))
+        return 0;
+    connection.who.protocol = half(socket, at->sock_protocol);
+    addresses(at, &connection, socket, half(socket, at->sock_family) & 0xffff);
+    put_connection(at->ring, &connection);
+    return 0;
+}
+
+/* Something was sent, by whatever kind of socket. */
+SECTION("send")
+int on_send(u64 *context)
+{
+    u32 zero = 0;
+    const struct offsets *at = lookup(&offsets, &zero);
+    u64 socket = context[0];
+    if (!at || (half(socket, at->sock_protocol) & 0xffff) != UDP || (int)context[1] < 0)
+        return 0;
+    u32 family = half(socket, at->sock_family) & 0xffff;
+    if (family != AF_INET && family != AF_INET6)
+        return 0;
+    struct connection connection = {};
+    name_process(&connection.who, parent_of(at));
+    connection.who.protocol = UDP;
+    addresses(at, &connection, socket, family);
+    if (is_first(&connection))
+        put_connection(at->ring, &connection);
+    return 0;
 }

@@ -1,7 +1,9 @@
 //! Records of the programs to events. The layouts are those of `shared.h`, `programs.c` and `entry.c`.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 
+use defender_model::network::Protocol;
 use defender_model::process::{ExitReason, Process};
 use defender_model::text;
 
@@ -16,6 +18,7 @@ const ENTERED: u32 = 6;
 const CONFIRMED: u32 = 7;
 const FAILED: u32 = 8;
 const MODULE: u32 = 9;
+const CONNECTION: u32 = 10;
 
 const DELETED: u32 = 1;
 const PSEUDO: u32 = 2;
@@ -30,6 +33,8 @@ const FILE: usize = 32;
 /// Offset of the short name of the process in the record of a module, and of the module's name, after which nothing comes.
 const COMMAND: usize = 24;
 const MODULE_NAME: usize = 40;
+/// Offset of the device's address in the record of a connection. The other one comes next, then the ports.
+const LOCAL: usize = 40;
 /// "Unset" of `auid` and `ses`, and of both where the kernel has no audit.
 const UNSET: u32 = u32::MAX;
 /// Processes whose head has not come. There are as many as processors, but for those whose head found no room.
@@ -69,6 +74,22 @@ pub(crate) enum Told {
         command: Vec<u8>,
         name: String,
     },
+    Connection(Box<Connection>),
+}
+
+/// A process connects, listens or sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) time: u64,
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    /// Its short name.
+    pub(crate) command: Vec<u8>,
+    pub(crate) listens: bool,
+    pub(crate) protocol: Protocol,
+    pub(crate) local: (IpAddr, u16),
+    /// Address and port are 0 where there is none, the address also where it is not known.
+    pub(crate) remote: (IpAddr, u16),
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +135,7 @@ impl Assembler {
                 command: until_nul(record.get(COMMAND..MODULE_NAME)?).to_vec(),
                 name: text::from_bytes(until_nul(record.get(MODULE_NAME..)?)),
             }),
+            CONNECTION => connection(pid, record).map(|told| Told::Connection(Box::new(told))),
             FAILED => {
                 self.take(pid);
                 None
@@ -212,6 +234,25 @@ impl Assembler {
             truncated,
         })
     }
+}
+
+fn connection(pid: u32, record: &[u8]) -> Option<Connection> {
+    let address = |at: usize| {
+        let bytes: [u8; 16] = record.get(at..at + 16)?.try_into().ok()?;
+        Some(Ipv6Addr::from(bytes).to_canonical())
+    };
+    let ports = half(record, LOCAL + 32)?;
+    Some(Connection {
+        time: long(record, 16)?,
+        pid,
+        parent: half(record, 8)?,
+        command: until_nul(record.get(24..LOCAL)?).to_vec(),
+        listens: record[13] != 0,
+        protocol: Protocol(record[12]),
+        local: (address(LOCAL)?, ports as u16),
+        // As it is on the wire.
+        remote: (address(LOCAL + 16)?, ((ports >> 16) as u16).to_be()),
+    })
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -363,6 +404,30 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_has_its_ends() {
+        let mut record = part(CONNECTION, 40, 7, &99u64.to_ne_bytes());
+        (record[12], record[13]) = (6, 0);
+        record.extend_from_slice(b"curl\0\0\0\0\0\0\0\0\0\0\0\0");
+        record.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+        record.extend_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        record.extend_from_slice(&40_000u16.to_ne_bytes());
+        record.extend_from_slice(&443u16.to_be_bytes());
+        assert_eq!(Assembler::default().push(&record[..72]), None);
+        let told = Assembler::default().push(&record);
+        let expected = Connection {
+            time: 99,
+            pid: 40,
+            parent: 7,
+            command: b"curl".to_vec(),
+            listens: false,
+            protocol: Protocol::TCP,
+            local: ("192.0.2.1".parse().unwrap(), 40_000),
+            remote: ("2001:db8::1".parse().unwrap(), 443),
+        };
+        assert_eq!(told, Some(Told::Connection(Box::new(expected))));
+    }
+
+    #[test]
     fn an_end_has_its_status() {
         let mut record = part(EXIT, 40, 5, &[]);
         record.extend_from_slice(&(7u32 << 8).to_ne_bytes());
@@ -376,7 +441,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..11, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
+        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..12, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
             let mut assembler = Assembler::default();
             for (kind, pid, content) in records {
                 let mut record = part(kind, pid, 0, &[]);

@@ -54,10 +54,10 @@ impl Mapping {
         unsafe { self.start.as_ptr().add(offset) }
     }
 
-    /// The 64-bit number at the start of the mapping.
-    pub(crate) fn number(&self) -> u64 {
-        // SAFETY: mappings are aligned to pages and at least one long; the other side writes it atomically too.
-        unsafe { &*self.at(0, 8).cast::<AtomicU64>() }.load(Ordering::Relaxed)
+    /// The 64-bit number of that index.
+    pub(crate) fn number(&self, index: usize) -> u64 {
+        // SAFETY: mappings are aligned to pages, and `at` checks the bounds; the other side writes it atomically too.
+        unsafe { &*self.at(8 * index, 8).cast::<AtomicU64>() }.load(Ordering::Relaxed)
     }
 
     /// A position: an `unsigned long` at the start of the mapping.

@@ -15,10 +15,15 @@ int events SECTION("maps");
 int scratch SECTION("maps");
 int counters SECTION("maps");
 int offsets SECTION("maps");
+/* Sockets that are being connected, with who does it; the oldest make room. */
+int sockets SECTION("maps");
+/* To whom datagrams were sent lately, likewise. */
+int sent SECTION("maps");
 
 /* Helpers by number, linux/bpf.h. */
 static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*delete)(void *map, const void *key) = (void *)3;
 static long (*tail_call)(void *context, void *programs, u32 index) = (void *)12;
 static u64 (*current_ids)(void) = (void *)14;
 static u64 (*current_user)(void) = (void *)15;
@@ -48,6 +53,7 @@ static u64 (*query)(void *ring, u64 flags) = (void *)134;
 #define CONFIRMED 7
 #define FAILED 8
 #define MODULE 9
+#define CONNECTION 10
 
 #define CHUNK 16384
 #define CHUNKS 12
@@ -77,10 +83,13 @@ INLINE u64 within(u64 length)
     return length & (CHUNK - 1);
 }
 
-INLINE void lose(void)
+/* What is counted where: records of processes, and of connections, whose loss costs nothing but a look at /proc. */
+#define PROCESSES 0
+#define CONNECTIONS 1
+
+INLINE void lose(u32 which)
 {
-    u32 zero = 0;
-    u64 *lost = lookup(&counters, &zero);
+    u64 *lost = lookup(&counters, &which);
     if (lost)
         __sync_fetch_and_add(lost, 1);
 }
@@ -93,7 +102,7 @@ INLINE void put(u32 ring, void *data, u64 size)
 {
     u64 flags = query(&events, AVAILABLE_DATA) > ring / 2 ? FORCE_WAKEUP : 0;
     if (output(&events, data, size, flags) != 0)
-        lose();
+        lose(PROCESSES);
 }
 
 /* The last quarter is for the heads of execs: neither long arguments nor process ends, which can be found missing, push those out. */
@@ -107,7 +116,101 @@ INLINE void put_cheap(u32 ring, void *data, u64 size)
     if (has_room(ring, size))
         put(ring, data, size);
     else
-        lose();
+        lose(PROCESSES);
+}
+
+/* Who connects, listens or sends, then the addresses: IPv4 as IPv6 has it mapped, none where they are not known. */
+struct who {
+    u32 kind, pid, parent;
+    u8 protocol, listens;
+    unsigned short zero;
+    u64 time;
+    u8 command[16];
+};
+
+struct connection {
+    struct who who;
+    u32 local[4], remote[4];
+    /* The device's is in the lower half, the other one in the upper half and as it is on the wire. */
+    u32 ports, zero;
+};
+
+/* States of TCP, net/tcp_states.h. */
+#define SYN_SENT 2
+#define LISTEN 10
+#define UDP 17
+#define AF_INET 2
+#define AF_INET6 10
+/* Connection tracking forgets a silent flow of datagrams after 30 seconds; what is sent after that is told again. */
+#define SILENCE 25000000000ULL
+
+INLINE void name_process(struct who *who, u32 parent)
+{
+    who->kind = CONNECTION;
+    who->pid = current_ids() >> 32;
+    who->parent = parent;
+    who->time = boot_time();
+    current_name(who->command, sizeof(who->command));
+}
+
+/* At most half of the ring: a flood of connections leaves room for arguments. */
+INLINE void put_connection(u32 ring, struct connection *connection)
+{
+    if (query(&events, AVAILABLE_DATA) > ring / 2 - sizeof(*connection)) {
+        lose(CONNECTIONS);
+        return;
+    }
+    if (output(&events, connection, sizeof(*connection), 0) != 0)
+        lose(CONNECTIONS);
+}
+
+/*
+ * A TCP socket changes its state. The process is that of the call while it is SYN_SENT or begins to LISTEN; what comes after the
+ * former happens whenever packets come, but has the port. True when there is something to tell, once the addresses are there.
+ */
+INLINE int changes(struct connection *connection, u64 socket, u32 from, u32 to, u32 parent)
+{
+    struct who *who = &connection->who;
+    if (to == SYN_SENT || to == LISTEN) {
+        name_process(who, parent);
+        who->listens = to == LISTEN;
+        if (to == SYN_SENT)
+            update(&sockets, &socket, who, 0);
+        return to == LISTEN;
+    }
+    if (from != SYN_SENT)
+        return 0;
+    const struct who *known = lookup(&sockets, &socket);
+    if (!known) {
+        lose(CONNECTIONS);
+        return 0;
+    }
+    *who = *known;
+    delete(&sockets, &socket);
+    return 1;
+}
+
+INLINE void map_v4(u32 *to, u32 address)
+{
+    to[2] = 0xffff0000;
+    to[3] = address;
+}
+
+struct datagram {
+    u32 pid, ports;
+    u32 remote[4];
+};
+
+/* The first datagram from this port to there for a while. */
+INLINE int is_first(const struct connection *connection)
+{
+    struct datagram datagram = {.pid = connection->who.pid, .ports = connection->ports};
+    __builtin_memcpy(datagram.remote, connection->remote, sizeof(datagram.remote));
+    const u64 *last = lookup(&sent, &datagram);
+    if (last && connection->who.time - *last < SILENCE)
+        return 0;
+    update(&sent, &datagram, &connection->who.time, 0);
+    return 1;
 }
 
 char terms[] SECTION("license") = "GPL";

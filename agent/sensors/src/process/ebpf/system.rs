@@ -77,8 +77,8 @@ impl Attributes {
     }
 }
 
-/// Makes a map. A ring has no values.
-pub(crate) fn create(kind: Kind, value: u32, entries: u32) -> io::Result<OwnedFd> {
+/// Makes a map with keys and values of so many bytes. A ring has neither.
+pub(crate) fn create(kind: Kind, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
     let (number, flags) = match kind {
         Kind::Array => (2, 0),
         // BPF_F_MMAPABLE.
@@ -88,7 +88,6 @@ pub(crate) fn create(kind: Kind, value: u32, entries: u32) -> io::Result<OwnedFd
         Kind::Recent => (9, 0),
         Kind::Ring => (27, 0),
     };
-    let key = if matches!(kind, Kind::Ring) { 0 } else { 4 };
     let attributes =
         Attributes::new().half(0, number).half(4, key).half(8, value).half(12, entries).half(16, flags);
     // SAFETY: there are no pointers in the attributes.

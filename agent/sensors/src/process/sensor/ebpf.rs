@@ -3,9 +3,9 @@
 use defender_model::health::{Health, Kind};
 use defender_model::time::Timestamp;
 
-use super::ProcessSensor;
+use super::{ProcessSensor, ANCESTORS};
 use crate::process::active::Active;
-use crate::process::ebpf::{entry, since_boot, Told};
+use crate::process::ebpf::{entry, since_boot, Connection, Told};
 use crate::process::Unavailable;
 use crate::Observation;
 
@@ -51,11 +51,27 @@ impl ProcessSensor {
                     let process = self.directory().of_stream(pid, &command);
                     self.told_module(when(time), loaded, name, process);
                 }
+                Told::Connection(connection) if connection.time < until => self.connects(*connection),
                 Told::Exit { time, pid, reason } if time < until => {
                     self.exit(pid, reason, when(time), source, out);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Tells the network sensor who it is.
+    fn connects(&mut self, connection: Connection) {
+        let Connection { pid, parent, command, listens, protocol, local, remote, .. } = connection;
+        if self.table().get(pid).is_none() {
+            // It forked, and runs its parent's program, or is older than the table.
+            if self.table().get(parent).is_some_and(|parent| parent.is_called(&command)) {
+                self.table().fork(pid, parent);
+            } else {
+                self.adopt(pid, ANCESTORS);
+            }
+        }
+        let by = self.directory().of_stream(pid, &command);
+        self.owners.tell(protocol, local, remote, listens, by);
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{ProcessSensor, ANCESTORS};
 use crate::module::Told;
+use crate::network::Owners;
 use crate::process::audit::arch::Effect;
 use crate::process::audit::assembly::Exec;
 use crate::process::recording::actor;
@@ -23,6 +24,12 @@ impl ProcessSensor {
     #[must_use]
     pub fn writers(&self) -> Writers {
         self.writers.clone()
+    }
+
+    /// Tells the network sensor whose connections are.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        self.owners.clone()
     }
 
     pub(super) fn wrote(&mut self, watch: usize, effect: Effect, by: &Exec) {

@@ -1,0 +1,191 @@
+//! Whose connections are, as the kernel tells while they are made: by the eBPF sources of the process sensor, which see the process before
+//! it can end. Where neither runs, nobody tells, and [`onlooker`](super::onlooker) looks.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use defender_model::network::Protocol;
+use defender_model::process::Actor;
+use tokio::sync::Notify;
+
+/// Connections remembered; most are asked for within milliseconds.
+#[cfg(feature = "ebpf")]
+const CONNECTIONS: usize = 2048;
+/// Sockets that listen remembered.
+#[cfg(feature = "ebpf")]
+const LISTENERS: usize = 256;
+/// How long before a question word may have come that answers it. A port may be another's after that.
+const RECENT: Duration = Duration::from_secs(1);
+/// How long word of it may take: what came before the question counts only if nothing newer comes until then.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
+
+/// One end of a connection.
+pub(crate) type End = (IpAddr, u16);
+
+#[derive(Debug)]
+struct Owned {
+    heard: Instant,
+    protocol: Protocol,
+    local: End,
+    /// Address and port are 0 where there is none or none is known.
+    remote: End,
+    by: Actor,
+}
+
+impl Owned {
+    fn is(&self, protocol: Protocol, local: End, remote: End) -> bool {
+        let fits = |own: End, other: End| own.0.is_unspecified() || own.0 == other.0;
+        self.local.1 == local.1
+            && self.protocol == protocol
+            && (self.remote.1 == 0 || self.remote.1 == remote.1)
+            && fits(self.local, local)
+            && fits(self.remote, remote)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    live: bool,
+    /// Oldest first.
+    connections: VecDeque<Owned>,
+    listeners: VecDeque<Owned>,
+    /// One has come that nobody has looked at.
+    listens: bool,
+}
+
+/// What was told lately, shared by who hears and who asks.
+#[derive(Debug, Clone, Default)]
+pub struct Owners(Arc<Mutex<Told>>, Arc<Notify>);
+
+impl Owners {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anything is told.
+    pub(crate) fn set_live(&self, live: bool) {
+        if cfg!(feature = "ebpf") {
+            self.told().live = live;
+        }
+    }
+
+    /// Whether anything is told.
+    pub(super) fn is_live(&self) -> bool {
+        cfg!(feature = "ebpf") && self.told().live
+    }
+
+    /// A process opens a connection, or listens.
+    #[cfg(feature = "ebpf")]
+    pub(crate) fn tell(&self, protocol: Protocol, local: End, remote: End, listens: bool, by: Actor) {
+        let owned = Owned { heard: Instant::now(), protocol, local, remote, by };
+        let mut told = self.told();
+        told.listens |= listens;
+        let (list, most) = match listens {
+            true => (&mut told.listeners, LISTENERS),
+            false => (&mut told.connections, CONNECTIONS),
+        };
+        if list.len() >= most {
+            list.pop_front();
+        }
+        list.push_back(owned);
+        self.1.notify_one();
+    }
+
+    /// Ready when something was told since.
+    pub(super) async fn changed(&self) {
+        match cfg!(feature = "ebpf") {
+            true => self.1.notified().await,
+            false => std::future::pending().await,
+        }
+    }
+
+    /// Who opened a connection that is known of since then.
+    pub(super) fn of(&self, protocol: Protocol, local: End, remote: End, since: Instant) -> Option<Actor> {
+        let oldest = since.checked_sub(RECENT)?;
+        let told = self.told();
+        let mut recent = told.connections.iter().rev().take_while(|owned| owned.heard >= oldest);
+        let owned = recent.find(|owned| owned.is(protocol, local, remote))?;
+        (owned.heard >= since || since.elapsed() >= ON_ITS_WAY).then(|| owned.by.clone())
+    }
+
+    /// Who listens there.
+    pub(super) fn listener(&self, protocol: Protocol, local: End) -> Option<Actor> {
+        let told = self.told();
+        let owned = told.listeners.iter().rev().find(|owned| owned.is(protocol, local, local))?;
+        Some(owned.by.clone())
+    }
+
+    /// Somebody has begun to listen and nobody has looked yet.
+    pub(super) fn news(&self) -> bool {
+        self.is_live() && self.told().listens
+    }
+
+    /// Somebody looks.
+    pub(super) fn looked(&self) {
+        self.told().listens = false;
+    }
+}
+
+#[cfg(all(test, feature = "ebpf"))]
+mod tests {
+    use super::*;
+
+    fn end(address: &str, port: u16) -> End {
+        (address.parse().expect("an address"), port)
+    }
+
+    fn actor(pid: u32) -> Actor {
+        Actor { pid, ..Actor::default() }
+    }
+
+    #[test]
+    fn what_is_not_known_fits() {
+        let owners = Owners::default();
+        let (here, there) = (end("192.0.2.1", 40_000), end("198.51.100.7", 53));
+        let before = Instant::now();
+        owners.tell(Protocol::UDP, end("0.0.0.0", 40_000), end("::", 0), false, actor(7));
+        let who = |local, remote| owners.of(Protocol::UDP, local, remote, before).map(|by| by.pid);
+        assert_eq!(who(here, there), Some(7));
+        assert_eq!(who(end("192.0.2.1", 40_001), there), None);
+        owners.tell(Protocol::UDP, here, end("198.51.100.8", 53), false, actor(8));
+        assert_eq!((who(here, there), who(here, end("198.51.100.8", 53))), (Some(7), Some(8)));
+        assert_eq!(owners.of(Protocol::TCP, here, there, before), None);
+        owners.tell(Protocol::TCP, end("::", 22), end("::", 0), true, actor(9));
+        assert!(owners.listener(Protocol::TCP, here).is_none());
+        assert_eq!(owners.listener(Protocol::TCP, end("192.0.2.1", 22)).map(|by| by.pid), Some(9));
+    }
+
+    /// What was told before the question is the word on an earlier connection until time has passed.
+    #[test]
+    fn the_newest_word_counts_once_it_must_have_come() {
+        let owners = Owners::default();
+        let (here, there) = (end("192.0.2.1", 40_000), end("198.51.100.7", 53));
+        owners.tell(Protocol::UDP, here, there, false, actor(7));
+        std::thread::sleep(Duration::from_millis(1));
+        let asked = Instant::now();
+        let who = || owners.of(Protocol::UDP, here, there, asked).map(|by| by.pid);
+        let early = who();
+        // On a machine that was held up here the time has passed.
+        assert!(early.is_none() || asked.elapsed() >= ON_ITS_WAY);
+        while asked.elapsed() < ON_ITS_WAY {
+            std::thread::yield_now();
+        }
+        assert_eq!(who(), Some(7));
+        owners.tell(Protocol::UDP, here, there, false, actor(8));
+        assert_eq!(who(), Some(8));
+        let later = asked + 2 * RECENT;
+        assert_eq!(owners.of(Protocol::UDP, here, there, later), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let owners = Owners::default();
+        for port in 0..10_000 {
+            owners.tell(Protocol::TCP, end("::", port), end("::", 0), port % 2 == 0, actor(1));
+        }
+        let told = owners.told();
+        assert_eq!((told.connections.len(), told.listeners.len()), (CONNECTIONS, LISTENERS));
+    }
+}
