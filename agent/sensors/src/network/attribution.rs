@@ -108,8 +108,8 @@ impl Attribution {
             return None;
         }
         let Some(question) = question else { return event };
-        let told = opened && self.waiting.len() < UNASKED && self.owners.is_live();
-        let ticket = if told { 0 } else { self.ask(question) };
+        let told = self.waiting.len() < UNASKED && self.owners.is_live();
+        let ticket = if told && opened { 0 } else { self.ask(question) };
         if ticket == 0 && !told {
             return event;
         }
@@ -170,7 +170,8 @@ impl Attribution {
                 true => self.owners.of(question.protocol, question.local, question.remote, since),
                 false => None,
             };
-            if process.is_some() {
+            // Who waits for what comes in is known already if it is told at all.
+            if process.is_some() || !opened && ticket == 0 {
                 if let Some(waiting) = self.waiting.remove(at) {
                     out.push(self.answered(waiting, process));
                 }

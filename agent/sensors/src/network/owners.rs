@@ -103,7 +103,7 @@ impl Owners {
 
     /// Who opened a connection that is known of since then.
     pub(super) fn of(&self, protocol: Protocol, local: End, remote: End, since: Instant) -> Option<Actor> {
-        let oldest = since.checked_sub(RECENT)?;
+        let oldest = since.checked_sub(RECENT).unwrap_or(since);
         let told = self.told();
         let mut recent = told.connections.iter().rev().take_while(|owned| owned.heard >= oldest);
         let owned = recent.find(|owned| owned.is(protocol, local, remote))?;

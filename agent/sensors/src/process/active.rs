@@ -40,6 +40,10 @@ impl Active {
         match self {
             Self::Audit(stream) => stream.role().describe(),
             #[cfg(feature = "ebpf")]
+            Self::Ebpf(stream) if stream.connections_lost().is_some() => {
+                "from a ring buffer that programs in the kernel write; so is whose connections are"
+            }
+            #[cfg(feature = "ebpf")]
             Self::Ebpf(_) => "from a ring buffer that programs in the kernel write",
             #[cfg(feature = "ebpf")]
             Self::EbpfEntry(_) => {

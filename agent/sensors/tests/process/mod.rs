@@ -170,6 +170,13 @@ pub(crate) fn exits(seen: &Seen, pid: u32) -> Option<ExitReason> {
     })
 }
 
+/// The running kernel's version, as far as two numbers tell it.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Waits for a child and returns its id.
 pub(crate) fn finished(mut child: Child) -> u32 {
     child.wait().unwrap();

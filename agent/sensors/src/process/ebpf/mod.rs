@@ -99,7 +99,8 @@ impl Stream {
         // Where it has sockets. Without, /proc tells whose they are.
         let mut connections = false;
         if !offsets[btf::SOCKET].contains(&btf::ABSENT) {
-            let points = [("state", Point::Raw(c"inet_sock_set_state")), ("send", Point::Raw(c"sock_send_length"))];
+            let points =
+                [("state", Point::Raw(c"inet_sock_set_state")), ("send", Point::Raw(c"sock_send_length"))];
             connections = maps.attach_sockets(object::OBJECT, points, &mut links);
         }
         // Where it loads modules. Without, /proc/modules tells.
@@ -342,26 +343,99 @@ fn explain(what: &str, error: &io::Error) -> Unavailable {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
     use std::process::Command;
 
+    use defender_model::network::Protocol;
+
     use super::*;
+
+    /// What runs here, and whether it is the one with BTF.
+    fn opened() -> Vec<(bool, Stream)> {
+        let proc = Path::new("/proc");
+        let with_btf = Stream::open(proc, true, Path::new("/sys/kernel/btf/vmlinux"));
+        let both = [(true, with_btf), (false, Stream::open_entry(proc, true))];
+        let running = both.into_iter().filter_map(|(btf, stream)| match stream {
+            Ok(stream) => Some((btf, stream)),
+            Err(reason) => {
+                println!("skipped: {reason}");
+                None
+            }
+        });
+        running.collect()
+    }
+
+    /// The kernel has the tracepoint sock_send_length.
+    fn tells_of_datagrams() -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+    }
+
+    fn end(address: SocketAddr) -> (IpAddr, u16) {
+        (address.ip(), address.port())
+    }
+
+    #[test]
+    fn connections_have_their_process() {
+        for (btf, mut stream) in opened() {
+            assert_eq!(stream.connections_lost(), Some(0));
+            let (mut expected, mut open) = (Vec::new(), Vec::new());
+            for (host, none) in [("127.0.0.1:0", IpAddr::from([0; 4])), ("[::1]:0", IpAddr::from([0; 16]))] {
+                let Ok(listener) = TcpListener::bind(host) else {
+                    println!("skipped {host}");
+                    continue;
+                };
+                let server = end(listener.local_addr().unwrap());
+                let client = TcpStream::connect(server).unwrap();
+                expected.push((true, Protocol::TCP, server, (none, 0)));
+                expected.push((false, Protocol::TCP, end(client.local_addr().unwrap()), server));
+                let (a, b) = (UdpSocket::bind(host).unwrap(), UdpSocket::bind(host).unwrap());
+                let (here, there) = (end(a.local_addr().unwrap()), end(b.local_addr().unwrap()));
+                a.connect(there).unwrap();
+                for _ in 0..3 {
+                    a.send(b"x").unwrap();
+                }
+                b.send_to(b"x", here).unwrap();
+                if tells_of_datagrams() {
+                    // Where sockets have addresses of IPv6, only BTF tells.
+                    let known =
+                        |end: (IpAddr, u16)| if btf || here.0.is_ipv4() { end } else { (none, end.1) };
+                    expected.push((false, Protocol::UDP, known(here), known(there)));
+                    expected.push((false, Protocol::UDP, known(there), (none, 0)));
+                }
+                open.push((listener, client, a, b));
+            }
+            let free = end(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+            TcpStream::connect(free).unwrap_err();
+
+            let mut told = Vec::new();
+            stream.drain(&mut told);
+            let told: Vec<_> = told
+                .iter()
+                .filter_map(|told| match told {
+                    Told::Connection(told) if told.pid == std::process::id() => {
+                        // Without BTF it is that of a process that was forked since.
+                        let parent = if btf { std::os::unix::process::parent_id() } else { 0 };
+                        assert_eq!(told.parent, parent);
+                        Some((told.listens, told.protocol, told.local, told.remote))
+                    }
+                    _ => None,
+                })
+                .collect();
+            for one in expected {
+                assert_eq!(told.iter().filter(|other| **other == one).count(), 1, "{btf} {one:?} {told:?}");
+            }
+            assert!(told.iter().any(|one| !one.0 && one.3 == free), "{btf} {told:?}");
+        }
+    }
 
     /// Nobody reads while programs with long arguments start: later ones lose their arguments and process ends are dropped, but each start
     /// is there.
     #[test]
     fn a_full_ring_has_room_for_starts() {
         const COUNT: usize = 30;
-        let proc = Path::new("/proc");
-        let opened =
-            [Stream::open(proc, true, Path::new("/sys/kernel/btf/vmlinux")), Stream::open_entry(proc, true)];
-        for stream in opened {
-            let mut stream = match stream {
-                Ok(stream) => stream,
-                Err(reason) => {
-                    println!("skipped: {reason}");
-                    continue;
-                }
-            };
+        for (_, mut stream) in opened() {
             let long = "x".repeat(100_000);
             let mut started = Vec::new();
             for _ in 0..COUNT {
