@@ -21,6 +21,8 @@ const ARMED: Duration = Duration::from_secs(60);
 pub mod class {
     /// File System Activity.
     pub const FILE: u64 = 1001;
+    /// Network Activity.
+    pub const NETWORK: u64 = 4001;
     /// Account Change.
     pub const ACCOUNT: u64 = 3001;
     /// Device Inventory Info.

@@ -78,5 +78,14 @@ fn sees(machine: &mut Machine, marker: &str, provider: &str) -> Result<()> {
             && e.at("/metadata/log_provider") == provider
             && e.at("/process/cmd_line") == line.as_str()
     })?;
+    // Refused at once: nobody who looks for its socket finds the process.
+    let port = if provider == "ebpf" { 41 } else { 42 };
+    machine.run(&format!("busybox nc 127.0.0.1 {port} </dev/null"))?;
+    let line = format!("busybox nc 127.0.0.1 {port}");
+    machine.event(&format!("{provider} tells who connected"), &line, REPORT, |e| {
+        e.class() == class::NETWORK
+            && e.at("/dst_endpoint/port") == port
+            && e.at("/actor/process/cmd_line") == line.as_str()
+    })?;
     Ok(())
 }
