@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use self::place::objects;
-use super::{class, wire};
+use super::{class, mark};
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::Event;
 use crate::process::{Change, ExitReason, Process, ProcessActivity, Source};
@@ -69,14 +69,14 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
             Some(change) => change.into(),
             None => return Ok(None),
         },
-        Some(class::APPLICATION_LIFECYCLE) if record.unmapped.kind == wire::SERVICE => {
+        Some(class::APPLICATION_LIFECYCLE) if record.unmapped.kind == mark::SERVICE => {
             observed::service(record)?.into()
         }
         Some(class::ACCOUNT_CHANGE | class::GROUP_MANAGEMENT) => match observed::account(record) {
             Some(activity) => activity.into(),
             None => return Ok(None),
         },
-        Some(class::BASE_EVENT) if record.unmapped.kind == wire::SUBMITTED => {
+        Some(class::BASE_EVENT) if record.unmapped.kind == mark::SUBMITTED => {
             observed::submitted(record)?.into()
         }
         Some(_) => return Ok(None),

@@ -31,9 +31,10 @@
 
 mod decode;
 mod encode;
+mod json;
+mod mark;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use decode::{decode, DecodeError};
 pub use encode::encode;

@@ -8,7 +8,7 @@ use crate::dns::{Answer, Dns};
 use crate::file::{FileActivity, FileChange, FileType, Sha256};
 use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
 use crate::network::{self, Direction, Flow, FlowChange, Listener, Protocol, Volume};
-use crate::ocsf::wire;
+use crate::ocsf::mark;
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
 use crate::process::{Actor, Ancestor};
 use crate::service::{ServiceActivity, ServiceChange, Submitted};
@@ -59,7 +59,7 @@ pub(super) fn network(record: Record) -> Result<NetworkActivity, DecodeError> {
     let protocol = Protocol(
         record.connection_info.protocol_num.ok_or(DecodeError::Attribute("connection_info.protocol_num"))?,
     );
-    if record.activity_id == 7 || record.unmapped.kind == wire::LISTENER {
+    if record.activity_id == 7 || record.unmapped.kind == mark::LISTENER {
         let open = match record.activity_id {
             7 => true,
             2 => false,
@@ -216,7 +216,7 @@ pub(super) fn module(record: Record) -> Result<ModuleActivity, DecodeError> {
 
 /// A change to the packet filter; `None` for other managed entities.
 pub(super) fn firewall(record: Record) -> Result<Option<FirewallChange>, DecodeError> {
-    if record.entity.kind != wire::FIREWALL {
+    if record.entity.kind != mark::FIREWALL {
         return Ok(None);
     }
     let change = match record.activity_id {

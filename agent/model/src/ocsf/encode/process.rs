@@ -1,0 +1,117 @@
+//! Process Activity, 1007, and processes in other events.
+
+use super::{file, user, Logged, Object};
+use crate::ocsf::class;
+use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity};
+use crate::text::truncate;
+
+/// Bytes of a command line that an event carries. Rules have seen all of it; a line of JSON can be six times as long as what it
+/// says, and every sink has to hold it.
+const COMMAND_LINE: usize = 256 << 10;
+
+pub(super) fn class(activity: &ProcessActivity) -> (u32, u32) {
+    let number = match activity.change {
+        Change::Exec { .. } => 1,
+        Change::Exit(_) => 2,
+    };
+    (class::PROCESS_ACTIVITY, number)
+}
+
+pub(super) fn activity<'a>(record: &mut Object<'_>, activity: &'a ProcessActivity) -> Logged<'a> {
+    let subject = &activity.process;
+    let whole = subject.command_line();
+    let command_line = truncate(&whole, COMMAND_LINE);
+    let cut = command_line.len() < whole.len();
+    let mut logged = Logged { provider: Some(activity.source.name()), ..Logged::default() };
+    let mut code = None;
+    let mut signal = None;
+    let mut created = None;
+    let mut launcher = None;
+    match activity.change {
+        Change::Exec { truncated } => {
+            logged.truncated = truncated || cut;
+            logged.whole = cut.then_some(whole.len() as u64);
+            // OCSF: the actor of a launch is the process that launched; the host profile demands an actor.
+            launcher = subject.parent.as_deref();
+        }
+        Change::Exit(reason) => {
+            created = activity.started;
+            match reason {
+                ExitReason::Code(number) => code = Some(i32::from(number)),
+                ExitReason::Signal(number) => {
+                    // The shell's convention, bash(1) "EXIT STATUS".
+                    code = Some(128 + i32::from(number));
+                    signal = Some(number);
+                }
+                ExitReason::Unknown => {}
+            }
+        }
+    }
+    if let Some(code) = code {
+        record.signed("exit_code", code.into());
+    }
+    record.object("actor", |actor| {
+        actor.object("process", |process| match launcher {
+            Some(launcher) => ancestor(process, launcher),
+            None => process.number("pid", subject.pid),
+        });
+    });
+    record.object("process", |process| {
+        described(process, subject, command_line);
+        if let Some(created) = created {
+            process.signed("created_time", created.millis());
+        }
+    });
+    record.any("unmapped", |unmapped| {
+        // A command line that was cut is not spelt out a second time.
+        if !cut && ambiguous(&subject.argv) {
+            unmapped.texts("argv", &mut subject.argv.iter().map(String::as_str));
+        }
+        unmapped.counted("signal", signal);
+    });
+    logged
+}
+
+/// A process, without those above it: an event tells of the nearest, its own event told of the next.
+pub(super) fn described(process: &mut Object<'_>, subject: &Process, command_line: &str) {
+    process.number("pid", subject.pid);
+    process.said("name", subject.name());
+    file(process, &subject.executable);
+    process.said("cmd_line", command_line);
+    process.said("working_directory", &subject.cwd);
+    user(process, "user", subject.uid, subject.user.as_deref());
+    process.counted("euid", subject.euid);
+    process.any("group", |group| group.decimal("uid", subject.gid));
+    process.counted("auid", subject.auid);
+    process.any("session", |session| {
+        session.decimal("uid", subject.session);
+        session.known("terminal", subject.tty.as_deref());
+    });
+}
+
+/// One ancestor, without those above it.
+pub(super) fn ancestor(process: &mut Object<'_>, ancestor: &Ancestor) {
+    process.number("pid", ancestor.pid);
+    file(process, &ancestor.executable);
+    process.said("cmd_line", &ancestor.command_line);
+}
+
+/// The chain of ancestors, as far as it is known: what a finding needs to be understood by itself.
+pub(super) fn lineage(process: &mut Object<'_>, nearest: Option<&Ancestor>) {
+    fn above(process: &mut Object<'_>, nearest: &Ancestor, levels: usize) {
+        process.object("parent_process", |parent| {
+            ancestor(parent, nearest);
+            if let (Some(next), 2..) = (nearest.parent.as_deref(), levels) {
+                above(parent, next, levels - 1);
+            }
+        });
+    }
+    if let Some(nearest) = nearest {
+        above(process, nearest, Ancestor::LEVELS);
+    }
+}
+
+/// The command line does not spell out the arguments already: one of them is empty or holds a space.
+fn ambiguous(argv: &[String]) -> bool {
+    argv.iter().any(|argument| argument.is_empty() || argument.contains(' '))
+}

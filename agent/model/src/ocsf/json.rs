@@ -1,0 +1,242 @@
+//! JSON, written from front to back into a buffer: no tree in between, for every event passes here.
+//!
+//! The grammar is that of RFC 8259. Texts that need escapes, and numbers, are written by `serde_json`.
+
+use core::fmt::Display;
+
+/// An object being written; its closing brace is not there yet.
+pub(super) struct Object<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+/// Appends an object with the members that `fill` writes.
+pub(super) fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Object<'_>)) {
+    out.push(b'{');
+    fill(&mut Object { out });
+    out.push(b'}');
+}
+
+impl Object<'_> {
+    /// A text.
+    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+        self.name(name);
+        string(self.out, value);
+    }
+
+    /// A text, left out when it is empty.
+    pub(super) fn said(&mut self, name: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.text(name, value);
+        }
+    }
+
+    /// A text, left out when it is not known.
+    pub(super) fn known(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+
+    /// What has a text form, as that text.
+    pub(super) fn shown(&mut self, name: &'static str, value: &dyn Display) {
+        self.text(name, &value.to_string());
+    }
+
+    /// A whole number.
+    pub(super) fn number(&mut self, name: &'static str, value: impl Into<u64>) {
+        self.unsigned(name, value.into());
+    }
+
+    /// A whole number, left out when it is not known.
+    pub(super) fn counted(&mut self, name: &'static str, value: Option<impl Into<u64>>) {
+        if let Some(value) = value {
+            self.unsigned(name, value.into());
+        }
+    }
+
+    /// A whole number that may be below zero: times, exit codes.
+    pub(super) fn signed(&mut self, name: &'static str, value: i64) {
+        self.name(name);
+        // Neither this nor what is below can fail: there is no I/O, and numbers and texts are always serialized.
+        let _ = serde_json::to_writer(&mut *self.out, &value);
+    }
+
+    /// A number that the schema wants as a text (`user.uid`, `session.uid`), left out when it is not known.
+    pub(super) fn decimal(&mut self, name: &'static str, value: Option<u32>) {
+        if let Some(value) = value {
+            self.name(name);
+            self.out.push(b'"');
+            let _ = serde_json::to_writer(&mut *self.out, &value);
+            self.out.push(b'"');
+        }
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&mut self, name: &'static str, value: bool) {
+        self.name(name);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// An object with the members that `fill` writes.
+    pub(super) fn object(&mut self, name: &'static str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.name(name);
+        object(self.out, fill);
+    }
+
+    /// An object, left out when `fill` writes nothing.
+    pub(super) fn any(&mut self, name: &'static str, fill: impl FnOnce(&mut Object<'_>)) {
+        let before = self.out.len();
+        self.object(name, fill);
+        if self.out.ends_with(b"{}") {
+            self.out.truncate(before);
+        }
+    }
+
+    /// An object of names and whole numbers, in their order; left out when there are none.
+    pub(super) fn counters(&mut self, name: &'static str, pairs: &[(String, u64)]) {
+        self.any(name, |object| {
+            for (name, value) in pairs {
+                object.name(name);
+                let _ = serde_json::to_writer(&mut *object.out, value);
+            }
+        });
+    }
+
+    /// An object of names and texts, in their order; left out when there are none.
+    pub(super) fn pairs(&mut self, name: &'static str, pairs: &[(String, String)]) {
+        self.any(name, |object| {
+            for (name, value) in pairs {
+                object.name(name);
+                string(object.out, value);
+            }
+        });
+    }
+
+    /// A list of texts, left out when there are none.
+    pub(super) fn texts(&mut self, name: &'static str, texts: &mut dyn Iterator<Item = &str>) {
+        self.list(name, |list| {
+            for text in texts {
+                list.next();
+                string(list.out, text);
+            }
+        });
+    }
+
+    /// A list, left out when `fill` writes no item.
+    pub(super) fn list(&mut self, name: &'static str, fill: impl FnOnce(&mut List<'_>)) {
+        let before = self.out.len();
+        self.name(name);
+        self.out.push(b'[');
+        fill(&mut List { out: self.out });
+        if self.out.ends_with(b"[") {
+            self.out.truncate(before);
+        } else {
+            self.out.push(b']');
+        }
+    }
+
+    fn unsigned(&mut self, name: &'static str, value: u64) {
+        self.name(name);
+        let _ = serde_json::to_writer(&mut *self.out, &value);
+    }
+
+    /// A member's name: one of the schema's, or of pairs that come from outside.
+    fn name(&mut self, name: &str) {
+        if !self.out.ends_with(b"{") {
+            self.out.push(b',');
+        }
+        string(self.out, name);
+        self.out.push(b':');
+    }
+}
+
+/// A list being written; its closing bracket is not there yet.
+pub(super) struct List<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl List<'_> {
+    /// An object with the members that `fill` writes.
+    pub(super) fn object(&mut self, fill: impl FnOnce(&mut Object<'_>)) {
+        self.next();
+        object(self.out, fill);
+    }
+
+    fn next(&mut self) {
+        if !self.out.ends_with(b"[") {
+            self.out.push(b',');
+        }
+    }
+}
+
+/// Most texts hold nothing to escape, which is quicker to see than to write byte by byte.
+fn string(out: &mut Vec<u8>, value: &str) {
+    let plain =
+        value.bytes().fold(true, |plain, byte| plain & (byte >= 0x20 && byte != b'"' && byte != b'\\'));
+    if plain {
+        out.reserve(value.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    } else {
+        let _ = serde_json::to_writer(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(fill: impl FnOnce(&mut Object<'_>)) -> String {
+        let mut out = b"before{".to_vec();
+        object(&mut out, fill);
+        String::from_utf8(out).unwrap().split_off("before{".len())
+    }
+
+    #[test]
+    fn members_have_commas_between_them() {
+        let json = written(|object| {
+            object.text("a", "{");
+            object.object("b", |inner| inner.number("c", 1u32));
+            object.any("empty", |_| {});
+            object.list("none", |_| {});
+            object.list("d", |list| {
+                list.object(|_| {});
+                list.object(|inner| inner.flag("e", true));
+            });
+            object.texts("f", &mut ["[", ""].into_iter());
+            object.signed("g", -1);
+            object.decimal("h", Some(7));
+        });
+        let expected = r#"{"a":"{","b":{"c":1},"d":[{},{"e":true}],"f":["[",""],"g":-1,"h":"7"}"#;
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let json = written(|object| {
+            object.said("a", "");
+            object.known("b", None);
+            object.counted("c", None::<u32>);
+            object.decimal("d", None);
+            object.pairs("e", &[]);
+            object.counters("f", &[]);
+        });
+        assert_eq!(json, "{}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back(texts in prop::collection::vec((any::<String>(), any::<String>()), 0..6)) {
+            let json = written(|object| object.pairs("pairs", &texts));
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let pairs = read.get("pairs").cloned().unwrap_or_else(|| serde_json::json!({}));
+            for (name, _) in &texts {
+                let last = texts.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+                prop_assert_eq!(pairs[name].as_str(), last);
+            }
+        }
+    }
+}
