@@ -89,9 +89,12 @@ impl Automaton {
         let mut state = ROOT;
         let mut end = 0;
         loop {
-            for literal in self.literals(state) {
-                let literal = *literal as usize;
-                found(literal, end - self.lengths[literal], end);
+            // Most states end nothing.
+            if self.states[state as usize] >> 16 != 0 {
+                for literal in self.literals(state) {
+                    let literal = *literal as usize;
+                    found(literal, end - self.lengths[literal], end);
+                }
             }
             let Some(byte) = text.get(end) else { return };
             state = self.next(state, self.classes[*byte as usize]);
@@ -104,7 +107,8 @@ impl Automaton {
         self.states.capacity() * size_of::<u32>() + self.lengths.capacity() * size_of::<usize>()
     }
 
-    #[inline]
+    // The crate is built for size, and this is called for every byte of every text.
+    #[inline(always)]
     fn next(&self, mut state: u32, class: u8) -> u32 {
         if class == 0 {
             return ROOT;
