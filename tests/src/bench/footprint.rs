@@ -45,13 +45,21 @@ const MODULES: [(&str, &[&str]); 4] = [
     ("NETFILTER_NETLINK_LOG, NETFILTER", &["nfnetlink_log", "nfnetlink", "nf_log_syslog"]),
 ];
 
-/// Prints the tables. Builds the smallest variant, assembles and boots two images.
+/// Prints the tables. Builds the variants, assembles and boots an image with each.
 ///
 /// # Errors
 /// When a build, a tool or a boot fails.
 pub fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
-    let smallest = progress::step("building the agent without features", || size::build(bench, &[]))?;
-    let variants = [("minimal", smallest), ("default", bench.options.agent.clone())];
+    let features = size::features(bench)?;
+    let mut variants = Vec::new();
+    for (name, chosen) in [("minimal", Vec::new()), ("default", features.default), ("full", features.all)] {
+        let chosen: Vec<_> = chosen.iter().map(String::as_str).collect();
+        let binary = progress::step(&format!("building the {name} agent"), || size::build(bench, &chosen))?;
+        // The next build writes to the same place.
+        let copy = bench.directory.join(format!("agent-{name}"));
+        fs::copy(&binary, &copy).map_err(Error::io(format!("cannot copy {}", binary.display())))?;
+        variants.push((name, copy));
+    }
     flash(workspace, bench, &variants)?;
     kernel(workspace, bench)?;
     let mut rows = vec![[

@@ -25,7 +25,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     if !bench.options.features_matrix {
         return Ok(());
     }
-    let features = features(bench)?;
+    let features = features(bench)?.default;
     let mut rows = vec![vec!["build".to_owned(), "KiB".to_owned(), "difference".to_owned()]];
     let mut builds: Vec<(String, Vec<&str>)> =
         vec![("default".into(), features.iter().map(String::as_str).collect())];
@@ -56,8 +56,14 @@ fn stripped(bench: &Bench, binary: &Path) -> Result<u64> {
     Ok(data.len())
 }
 
-/// The default features of the agent, which are all it has, from `cargo metadata`.
-fn features(bench: &Bench) -> Result<Vec<String>> {
+/// Cargo features of the agent.
+pub(super) struct Features {
+    pub(super) default: Vec<String>,
+    pub(super) all: Vec<String>,
+}
+
+/// From `cargo metadata`.
+pub(super) fn features(bench: &Bench) -> Result<Features> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(&bench.source).args([
         "metadata",
@@ -72,8 +78,13 @@ fn features(bench: &Bench) -> Result<Vec<String>> {
         .map_err(|error| Error::Unexpected(format!("cargo metadata is not JSON: {error}")))?;
     let mut packages = data["packages"].as_array().into_iter().flatten();
     let agent = packages.find(|package| package["name"] == "defender");
-    let default = agent.and_then(|package| package["features"]["default"].as_array());
-    Ok(default.into_iter().flatten().filter_map(|name| name.as_str().map(String::from)).collect())
+    let features = agent.map(|package| &package["features"]);
+    let default = features.and_then(|features| features["default"].as_array());
+    let all = features.and_then(|features| features.as_object());
+    Ok(Features {
+        default: default.into_iter().flatten().filter_map(|name| name.as_str().map(String::from)).collect(),
+        all: all.into_iter().flat_map(|all| all.keys().cloned()).filter(|name| name != "default").collect(),
+    })
 }
 
 pub(super) fn build(bench: &Bench, features: &[&str]) -> Result<PathBuf> {
