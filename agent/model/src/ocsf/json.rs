@@ -96,7 +96,7 @@ impl Object<'_> {
     pub(super) fn counters(&mut self, name: &'static str, pairs: &[(String, u64)]) {
         self.any(name, |object| {
             for (name, value) in pairs {
-                object.name(name);
+                object.foreign(name);
                 let _ = serde_json::to_writer(&mut *object.out, value);
             }
         });
@@ -106,7 +106,7 @@ impl Object<'_> {
     pub(super) fn pairs(&mut self, name: &'static str, pairs: &[(String, String)]) {
         self.any(name, |object| {
             for (name, value) in pairs {
-                object.name(name);
+                object.foreign(name);
                 string(object.out, value);
             }
         });
@@ -128,7 +128,7 @@ impl Object<'_> {
         self.name(name);
         self.out.push(b'[');
         fill(&mut List { out: self.out });
-        if self.out.ends_with(b"[") {
+        if self.out.last() == Some(&b'[') {
             self.out.truncate(before);
         } else {
             self.out.push(b']');
@@ -140,13 +140,25 @@ impl Object<'_> {
         let _ = serde_json::to_writer(&mut *self.out, &value);
     }
 
-    /// A member's name: one of the schema's, or of pairs that come from outside.
-    fn name(&mut self, name: &str) {
-        if !self.out.ends_with(b"{") {
-            self.out.push(b',');
-        }
+    /// A member's name. Those of the schema need no escapes.
+    fn name(&mut self, name: &'static str) {
+        self.comma();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A member's name that comes from outside.
+    fn foreign(&mut self, name: &str) {
+        self.comma();
         string(self.out, name);
         self.out.push(b':');
+    }
+
+    fn comma(&mut self) {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
     }
 }
 
@@ -163,7 +175,7 @@ impl List<'_> {
     }
 
     fn next(&mut self) {
-        if !self.out.ends_with(b"[") {
+        if self.out.last() != Some(&b'[') {
             self.out.push(b',');
         }
     }
@@ -171,9 +183,7 @@ impl List<'_> {
 
 /// Most texts hold nothing to escape, which is quicker to see than to write byte by byte.
 fn string(out: &mut Vec<u8>, value: &str) {
-    let plain =
-        value.bytes().fold(true, |plain, byte| plain & (byte >= 0x20 && byte != b'"' && byte != b'\\'));
-    if plain {
+    if is_plain(value.as_bytes()) {
         out.reserve(value.len() + 2);
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
@@ -181,6 +191,22 @@ fn string(out: &mut Vec<u8>, value: &str) {
     } else {
         let _ = serde_json::to_writer(out, value);
     }
+}
+
+/// No byte is a control character, a quotation mark or a backslash (RFC 8259, section 7). Eight bytes are looked at together.
+fn is_plain(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHEST: u64 = ONES << 7;
+    // The highest bit of some byte is set if there is a byte below `bound`, which is at most 128.
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGHEST;
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let mut words = bytes.chunks_exact(8);
+    let mut odd = 0;
+    for word in &mut words {
+        let word = <[u8; 8]>::try_from(word).map_or(0, u64::from_ne_bytes);
+        odd |= below(word, 0x20) | is(word, b'"') | is(word, b'\\');
+    }
+    odd == 0 && words.remainder().iter().all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\')
 }
 
 #[cfg(test)]
@@ -228,6 +254,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_text_is_plain_when_none_of_its_bytes_is_odd(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'a'), Just(0x1f), Just(0x20), Just(b'\\')], 0..30),
+        ) {
+            let odd = bytes.iter().any(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(is_plain(&bytes), !odd);
+        }
+
         #[test]
         fn any_text_is_read_back(texts in prop::collection::vec((any::<String>(), any::<String>()), 0..6)) {
             let json = written(|object| object.pairs("pairs", &texts));
