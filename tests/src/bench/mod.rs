@@ -3,6 +3,7 @@
 //! | Room | Holds |
 //! |---|---|
 //! | [`exec`] | the cost of each program start, unmonitored, under the agent (by audit, by eBPF), under auditd |
+//! | [`connect`] | a storm of connections, unmonitored, under the agent by audit and by eBPF |
 //! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
 //! | [`footprint`] | bytes by component, memory and boot time in an image, for variants of the agent |
 //! | [`latency`] | from exec to the alert's line in the event file |
@@ -32,6 +33,7 @@ use crate::workspace::Workspace;
 
 pub mod audit;
 pub mod block;
+pub mod connect;
 pub mod drain;
 pub mod exec;
 pub mod footprint;
@@ -80,13 +82,14 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`, `idle`.
+/// Runs the benchmark `what`: `exec`, `connect`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`, `idle`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
 pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
     let known = [
         "exec",
+        "connect",
         "size",
         "start",
         "latency",
@@ -141,6 +144,9 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
     }
     if chosen("exec") {
         exec::run(&bench)?;
+    }
+    if what == "connect" {
+        connect::run(&bench)?;
     }
     if chosen("latency") {
         latency::run(&bench)?;

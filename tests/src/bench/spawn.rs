@@ -98,7 +98,7 @@ pub fn monotonic() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
-fn text(word: &(impl AsRef<str> + ?Sized)) -> Result<CString> {
+pub(super) fn text(word: &(impl AsRef<str> + ?Sized)) -> Result<CString> {
     CString::new(word.as_ref()).map_err(|_| Error::Usage("an argument with a NUL byte".into()))
 }
 
@@ -115,7 +115,7 @@ fn pin(processor: usize) -> io::Result<()> {
 }
 
 /// One program, to its end. The C library starts it the cheapest way there is, with the memory shared until exec.
-fn spawn(program: &CString, arguments: &[&CString]) -> io::Result<()> {
+pub(super) fn spawn(program: &CString, arguments: &[&CString]) -> io::Result<()> {
     let mut argv = [ptr::null_mut(); 8];
     for (slot, argument) in argv.iter_mut().take(7).zip(arguments) {
         *slot = argument.as_ptr().cast_mut();
