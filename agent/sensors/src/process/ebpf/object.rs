@@ -3,8 +3,9 @@
 //!
 //! The object is our own and part of the agent, so only what clang writes for `programs.c` is known here; anything else is refused.
 
-/// `programs.c`, compiled by Debian 12's clang, beside the source, which the test below repeats and compares:
-/// `clang --target=bpfel -mcpu=v2 -O2 -g0 -Wall -Werror -Wno-unused-parameter -ffreestanding -c programs.c -o programs.o`
+/// `programs.c`, compiled by Debian 12's clang and stripped by its LLVM, beside the source, which the test below repeats and compares:
+/// `clang --target=bpfel -mcpu=v2 -O2 -g0 -Wall -Werror -Wno-unused-parameter -ffreestanding -fno-addrsig -c programs.c -o programs.o &&
+/// llvm-strip-14 --strip-unneeded programs.o`
 pub(crate) const OBJECT: &[u8] = include_bytes!("programs.o");
 /// `entry.c`, likewise.
 pub(crate) const ENTRY: &[u8] = include_bytes!("entry.o");
@@ -111,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    const COMPILE: [&str; 9] = [
+    const COMPILE: [&str; 10] = [
         "--target=bpfel",
         "-mcpu=v2",
         "-O2",
@@ -120,6 +121,7 @@ mod tests {
         "-Werror",
         "-Wno-unused-parameter",
         "-ffreestanding",
+        "-fno-addrsig",
         "-c",
     ];
 
@@ -143,6 +145,13 @@ mod tests {
             compile.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/ebpf"));
             compile.args(COMPILE).arg(source).arg("-o").arg(&object);
             assert!(compile.status().unwrap().success());
+            // Of the package llvm-14, which that of clang recommends.
+            let strip = Command::new("llvm-strip-14").arg("--strip-unneeded").arg(&object).status();
+            let Ok(strip) = strip else {
+                println!("skipped: llvm-strip-14 is not installed");
+                return;
+            };
+            assert!(strip.success());
             let same = std::fs::read(&object).unwrap() == expected;
             assert!(same, "the object in the repository is not from this {source}: compile it again");
         }
