@@ -25,9 +25,11 @@ impl SinkHandle {
         let size = record.ocsf.len();
         inner.stats.handed += 1;
         if record.alert {
-            if inner.ended || !inner.alerts.has_room(limits.alerts, limits.bytes, size) {
+            while inner.ended || !inner.alerts.has_room(limits.alerts, limits.bytes, size) {
                 inner.stats.dropped_alerts += 1;
-                return;
+                if inner.ended || !inner.alerts.give_way(record.severity) {
+                    return;
+                }
             }
             inner.alerts.push(record);
         } else if inner.ended {

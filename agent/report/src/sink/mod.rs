@@ -1,8 +1,8 @@
 //! The queue in front of a sink, its figures and its health.
 //!
 //! Two bounded queues, so that telemetry never takes an alert's place. When the telemetry queue is full its oldest record goes: the
-//! newest says most about now. When the alert queue is full the new one is left out: whoever floods the agent with alerts does not get
-//! rid of the first ones. Either way the loss is counted and reported.
+//! newest says most about now. When the alert queue is full the new one takes the place of a milder one, and is left out where there is none:
+//! whoever floods the agent with alerts gets rid neither of the first ones nor of graver ones. Either way the loss is counted and reported.
 //!
 //! | Module | Holds |
 //! |---|---|
@@ -195,6 +195,14 @@ pub fn channel(
 }
 
 impl Queue {
+    /// Gives up the newest record that is milder than this; false when there is none.
+    fn give_way(&mut self, severity: Severity) -> bool {
+        let milder = self.records.iter().rposition(|record| record.severity < severity);
+        let Some(record) = milder.and_then(|at| self.records.remove(at)) else { return false };
+        self.bytes -= record.ocsf.len();
+        true
+    }
+
     fn has_room(&self, records: usize, bytes: usize, size: usize) -> bool {
         self.records.len() < records && (self.records.is_empty() || self.bytes + size <= bytes)
     }
@@ -293,6 +301,28 @@ pub(crate) mod tests {
         let stats = handle.stats();
         assert_eq!((stats.handed, stats.written, stats.queued, stats.in_hand), (10, 2, 0, 1));
         assert_eq!((stats.dropped_alerts, stats.dropped), (3, 4));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_graver_alert_takes_the_place_of_a_milder_one() {
+        let (handle, mut intake, _health) = pair(Limits { alerts: 3, ..Limits::default() });
+        for (sequence, severity) in [
+            Severity::Medium,
+            Severity::High,
+            Severity::Medium,
+            Severity::Critical,
+            Severity::High,
+            Severity::High,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            handle.try_push(Record { severity, ..record(sequence as u64, true) });
+        }
+        assert_eq!(handle.stats().dropped_alerts, 3);
+        assert_eq!(sequences(&mut intake), [1, 3, 4]);
+        let stats = handle.stats();
+        assert_eq!((stats.handed, stats.in_hand), (6, 3));
     }
 
     #[tokio::test(flavor = "current_thread")]
