@@ -30,7 +30,7 @@ use defender_model::health::Health;
 
 use super::arch;
 use super::assembly::{Assembler, Audited};
-use super::control::{Control, Rule, Setting, Status, KEY, UNREAD};
+use super::control::{Control, Rule, Setting, Status, KEY, UNREAD, WATCH_KEY};
 use super::record::{kind, split};
 use super::serial::SerialTracker;
 use super::watch::PathRules;
@@ -122,6 +122,8 @@ pub(crate) struct AuditStream {
     /// Rules were restored while who removed them may have gone on: what is on the other list is added once more.
     restored: bool,
     switched_on: bool,
+    /// Rules about paths are left out until then.
+    shed_until: Option<Instant>,
     /// Events that came before the kernel's answer to a registration.
     early: Vec<Audited>,
 }
@@ -174,6 +176,7 @@ impl AuditStream {
             rules_removed: false,
             restored: false,
             switched_on: before.enabled == 0,
+            shed_until: None,
             early: Vec::new(),
         };
         if this.daemon_is_alive(before.pid) {
@@ -330,7 +333,8 @@ impl AuditStream {
                     // With a path it is the kernel's own doing, of a rule about one that is gone.
                     let kernel = words.contains(" path=") || words.contains(" dir=");
                     let ours = words.contains("op=remove_rule") && words.contains(KEY) && !kernel;
-                    self.rules_removed |= ours && words.contains("list=4");
+                    let shed = self.shed_until.is_some() && words.contains(WATCH_KEY);
+                    self.rules_removed |= ours && !shed && words.contains("list=4");
                 }
                 _ => {}
             }

@@ -1,7 +1,7 @@
 //! What is looked after every second: losses, the kernel's state, our rules.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
@@ -13,6 +13,10 @@ use crate::process::Unavailable;
 
 /// Ticks between two looks at the kernel's state.
 const STATUS_EVERY: u32 = 5;
+/// How long after a loss nobody is asked who writes to watched files.
+const SHED: Duration = Duration::from_secs(60);
+/// The part of the sensor that tells who does.
+const WRITERS: &str = "process.writers";
 
 impl AuditStream {
     pub(super) fn tick(&mut self, events: &mut Vec<Audited>, turn: &mut Turn) -> Result<(), Unavailable> {
@@ -46,8 +50,31 @@ impl AuditStream {
             self.lost_on_the_way = on_the_way;
             self.reported_overruns = self.overruns;
             self.reported_incomplete = incomplete;
+            self.shed(turn);
+        }
+        if self.shed_until.is_some_and(|until| until <= Instant::now()) {
+            self.shed_until = None;
+            self.paths.refresh(&mut self.control);
+            turn.notes.push(Health::new(
+                Kind::Recovered,
+                WRITERS,
+                "it is told again who writes to watched files",
+            ));
         }
         Ok(())
+    }
+
+    /// A start of a program is worth more than who wrote to a file, and a flood of writes is what mostly fills the queues.
+    fn shed(&mut self, turn: &mut Turn) {
+        if self.shed_until.is_none() {
+            if self.paths.held().is_empty() {
+                return;
+            }
+            let words = "records of programs are being lost: for a minute it is not told who writes to watched files, to make room";
+            turn.notes.push(Health::new(Kind::Degraded, WRITERS, words));
+        }
+        self.shed_until = Some(Instant::now() + SHED);
+        self.paths.remove(&mut self.control);
     }
 
     /// Compares the kernel's state with what it should be.
@@ -108,7 +135,7 @@ impl AuditStream {
         if present.is_some_and(|present| present < self.rules.len()) {
             self.restore_rules(turn)?;
         }
-        if status.enabled != 2 {
+        if status.enabled != 2 && self.shed_until.is_none() {
             self.check_paths();
         }
         Ok(())
@@ -151,6 +178,9 @@ impl AuditStream {
         self.add_rules(false)?;
         self.add_optional();
         self.paths.renew(&mut self.control);
+        if self.shed_until.is_some() {
+            self.paths.remove(&mut self.control);
+        }
         self.exclude();
         self.restored = true;
         let words = "audit rules of the agent had been removed by another program and were added again; \
