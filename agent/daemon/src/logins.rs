@@ -49,7 +49,7 @@ pub fn open() -> (Handle, Inbox) {
 /// Starts the sensor and the task that keeps its positions. The sensor's task may be aborted; the other ends after it.
 pub fn start(
     config: &Config,
-    datagrams: Option<UnixDatagram>,
+    datagrams: Option<(UnixDatagram, PathBuf)>,
     status: Arc<Mutex<Status>>,
     reports: Inbox,
     clock: fn() -> Timestamp,

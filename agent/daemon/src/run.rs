@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{lchown, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{lchown, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use defender_model::severity::Severity;
 use defender_sensors::account::AccountSensor;
 use defender_sensors::file::FileSensor;
 use defender_sensors::firewall::FirewallSensor;
+use defender_sensors::login::datagram;
 use defender_sensors::module::ModuleSensor;
 use defender_sensors::network::NetworkSensor;
 use defender_sensors::peripheral::PeripheralSensor;
@@ -211,7 +212,7 @@ struct Opened {
     services: Tally,
     #[cfg_attr(not(feature = "dbus"), allow(dead_code))]
     submissions: Tally,
-    syslog: Option<UnixDatagram>,
+    syslog: Option<(UnixDatagram, PathBuf)>,
     reports: Option<defender_sensors::login::report::Inbox>,
     control: Option<std::os::unix::net::UnixListener>,
     news: Vec<Health>,
@@ -407,34 +408,19 @@ pub(crate) fn machine() -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Takes the place of a syslog daemon that is not there. Only root can make the socket; a stale one, that nobody listens on, is
-/// replaced.
-fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<UnixDatagram> {
+/// Takes the place of a syslog daemon that is not there. Only root can make the socket.
+fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<(UnixDatagram, PathBuf)> {
     if !config.login.enabled || config.login.syslog_socket == "off" {
         return None;
     }
     let automatic = config.login.syslog_socket == "auto";
     let path = Path::new(if automatic { DEV_LOG } else { &config.login.syslog_socket });
-    // Only what certainly nobody listens on is replaced; a syslog daemon may use a stream socket, or be slow.
-    let left = path.symlink_metadata();
-    match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && left.is_err() => {}
-        Err(error)
-            if error.kind() == io::ErrorKind::ConnectionRefused
-                && left.is_ok_and(|left| left.file_type().is_socket()) =>
-        {
-            // What cannot be removed shows at the next step.
-            let _ = fs::remove_file(path);
-        }
-        _ => return None,
-    }
-    let bound = UnixDatagram::bind(path)
-        .and_then(|socket| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map(|()| socket));
-    match bound {
+    match datagram::bind(path) {
         Ok(socket) => {
+            let socket = socket?;
             let words = format!("no syslog daemon: log messages are received on {}", path.display());
             news.push(Health::new(Kind::Changed, "login", words));
-            Some(socket)
+            Some((socket, path.to_owned()))
         }
         Err(error) => {
             let words = format!("no syslog daemon, and {} cannot be made: {error}", path.display());

@@ -35,4 +35,13 @@ impl Queue {
     pub(crate) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Events<'a>> {
         self.inotify.get_mut().read_events(buffer)
     }
+
+    /// Puts a file in the place of the descriptor that cannot be read as inotify's.
+    #[cfg(test)]
+    pub(crate) fn injure(&self) {
+        use std::os::fd::AsRawFd;
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: both descriptors are open and owned here and by `self`; the second stays open, as another file.
+        assert!(unsafe { libc::dup2(null.as_raw_fd(), self.inotify.as_raw_fd()) } >= 0);
+    }
 }

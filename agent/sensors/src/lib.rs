@@ -11,7 +11,7 @@
 //! | [`network`] | connection tracking, NFLOG, `/proc/net` | connections, names looked up, listening sockets |
 //! | [`peripheral`] | kernel uevents, `/sys` | devices plugged in and pulled out |
 //!
-//! [`balance`] holds the sheet that each of them keeps of what its source produced.
+//! [`balance`] holds the sheet that each of them keeps of what its source produced, [`reopening`] when a source that failed is opened again.
 //!
 //! A sensor is one async task. It sends [`Observation`]s through an [`Outlet`] and never stops another sensor: what it cannot do it
 //! says in a health observation.
@@ -29,6 +29,7 @@ mod netlink;
 pub mod network;
 pub mod peripheral;
 pub mod process;
+pub mod reopening;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;

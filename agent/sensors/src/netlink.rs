@@ -267,6 +267,42 @@ impl Socket {
         Ok(())
     }
 
+    /// Hands what waits to `each`, batch after batch, at most so many of them.
+    ///
+    /// # Errors
+    /// When the socket is of no use any more.
+    pub(crate) fn drain(
+        &self,
+        batch: &mut Batch,
+        rounds: usize,
+        each: &mut dyn FnMut(&Batch),
+    ) -> io::Result<u64> {
+        let mut overruns = 0;
+        for _ in 0..rounds {
+            match self.receive(batch) {
+                Ok(()) => {
+                    each(batch);
+                    if !batch.is_full() {
+                        break;
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(overruns)
+    }
+
+    /// Puts a file in the place of the socket that cannot be read as one.
+    #[cfg(test)]
+    pub(crate) fn injure(&self) {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: both descriptors are open and owned here and by `self`; the second stays open, as another file.
+        assert!(unsafe { libc::dup2(null.as_raw_fd(), self.fd.as_raw_fd()) } >= 0);
+    }
+
     /// Waits for the socket to become readable, at most so long, without holding up the runtime.
     ///
     /// The socket is registered with the runtime only for this wait, so that datagrams which come while nobody waits wake nobody.

@@ -12,12 +12,14 @@ use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::baseline::{self, Files, Unusable};
+use super::bound::Counts;
 use super::digest;
 use super::entry::Entry;
 use super::pass::{self, Item, Pace};
 use super::watcher::{Compared, Watcher};
 use crate::budget::Budget;
 use crate::process::Writers;
+use crate::reopening::Reopening;
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
@@ -34,8 +36,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const WRITE_AFTER: Duration = Duration::from_secs(30);
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
-/// Before inotify is tried again after it failed.
-const RETRY: Duration = Duration::from_secs(10);
+/// What it listens to.
+const WHAT: &str = "changes of files by inotify";
 
 /// What the sensor needs to know.
 #[derive(Debug, Clone)]
@@ -135,14 +137,15 @@ impl FileSensor {
                 return;
             }
         }
-        let mut failed = false;
+        let mut reopening = Reopening::default();
+        let mut counts = Counts::default();
         loop {
             let error = match Watcher::new(self.settings.clone(), std::mem::take(&mut files), Instant::now())
             {
                 Err(error) => error,
-                Ok(watcher) => {
-                    if std::mem::take(&mut failed) {
-                        let note = Health::new(Kind::Recovered, COMPONENT, "files are watched again");
+                Ok(mut watcher) => {
+                    watcher.counts = counts;
+                    if let Some(note) = reopening.mended(Instant::now(), COMPONENT, WHAT) {
                         outlet.send(Observation::Health(note)).await;
                     }
                     let mut run = Run {
@@ -172,23 +175,23 @@ impl FileSensor {
                         }
                     }
                     let Err(error) = outcome else { return };
-                    files = run.watcher.files;
+                    run.watcher.give_up();
+                    outlet.send_all(&mut run.watcher.out).await;
+                    (files, counts) = (run.watcher.files, run.watcher.counts);
                     error
                 }
             };
-            if !std::mem::replace(&mut failed, true) {
-                let words = format!(
-                    "files are not watched, inotify is not to be had: {error}; the kernel may lack CONFIG_INOTIFY_USER, or \
-                     fs.inotify.max_user_instances is reached"
-                );
-                self.set_status(|status| status.modes = vec![words.clone()]);
-                if !outlet.send(Observation::Health(Health::new(Kind::Degraded, COMPONENT, words))).await {
+            let words = format!("{error} (the kernel may lack CONFIG_INOTIFY_USER, or fs.inotify.max_user_instances is reached)");
+            if let Some(note) = reopening.broke(Instant::now(), COMPONENT, WHAT, &words) {
+                self.set_status(|status| status.modes = vec![note.message.clone()]);
+                if !outlet.send(Observation::Health(note)).await {
                     return;
                 }
             }
+            let again = reopening.wake().unwrap_or_else(Instant::now);
             tokio::select! {
                 () = stop.as_mut() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep_until(again.into()) => {}
             }
         }
     }
@@ -251,6 +254,9 @@ impl Run {
         loop {
             let now = Instant::now();
             self.watcher.turn(now);
+            if let Some(error) = self.watcher.failed.take() {
+                return Err(error);
+            }
             self.advance(sensor, now);
             self.report_losses(now);
             sensor.set_status(|status| self.describe(status, &sensor.settings));

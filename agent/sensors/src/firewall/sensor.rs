@@ -22,10 +22,13 @@ use crate::budget::Budget;
 use crate::file::Status;
 use crate::netlink::{Batch, Drops, Socket};
 use crate::process::Directory;
+use crate::reopening::Reopening;
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
 pub const COMPONENT: &str = "firewall.monitor";
+/// What it listens to.
+const WHAT: &str = "changes of the packet filter";
 /// How long an event waits for word of the program behind it, which another sensor may hear a little later, and how often it is asked.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 const ASK: Duration = Duration::from_millis(20);
@@ -99,7 +102,9 @@ struct Counters {
 pub struct FirewallSensor {
     settings: Settings,
     socket: Option<Socket>,
+    /// When a kernel that could not be listened to at the start is tried again.
     retry: Instant,
+    reopening: Reopening,
     batch: Batch,
     ruleset: Ruleset,
     /// Number of what `ruleset` holds. Messages up to it are in there already.
@@ -127,6 +132,7 @@ impl FirewallSensor {
         let mut this = Self {
             socket: None,
             retry: now,
+            reopening: Reopening::default(),
             batch: Batch::new(),
             ruleset: Ruleset::default(),
             generation: 0,
@@ -209,7 +215,10 @@ impl FirewallSensor {
             }
             None => {
                 tokio::time::sleep(wait).await;
-                if Instant::now() >= self.retry {
+                let now = Instant::now();
+                if self.reopening.is_due(now) {
+                    self.reopen(now, out);
+                } else if self.reopening.wake().is_none() && now >= self.retry {
                     self.connect();
                     if self.socket.is_some() {
                         let words = "changes of the packet filter are told by nf_tables";
@@ -234,49 +243,50 @@ impl FirewallSensor {
     /// The socket is of no use any more.
     fn lose(&mut self, error: &io::Error, out: &mut Vec<Observation>) {
         self.socket = None;
-        self.retry = Instant::now() + RETRY;
-        self.lack = Some(format!(
-            "changes of the packet filter are not seen: {error}; it is tried again in ten minutes"
-        ));
-        out.push(self.standing());
+        self.transaction = Transaction::default();
+        if let Some(health) = self.reopening.broke(Instant::now(), COMPONENT, WHAT, error) {
+            self.lack = Some(health.message.clone());
+            out.push(Observation::Health(health));
+        }
+    }
+
+    /// Opens a socket that failed again, and tells what the ruleset came to meanwhile.
+    fn reopen(&mut self, now: Instant, out: &mut Vec<Observation>) {
+        match reading::subscribe(self.settings.receive_buffer) {
+            Ok(socket) => {
+                (self.socket, self.lack) = (Some(socket), None);
+                self.drops.renew();
+                out.extend(self.reopening.mended(now, COMPONENT, WHAT).map(Observation::Health));
+                self.read_anew(out);
+            }
+            Err(_) => {
+                self.reopening.failed(now);
+            }
+        }
     }
 
     fn drain(&mut self, out: &mut Vec<Observation>) {
         let Some(socket) = self.socket.take() else { return };
         let mut batch = std::mem::replace(&mut self.batch, Batch::empty());
-        let mut broken = None;
-        for _ in 0..ROUNDS {
-            match socket.receive(&mut batch) {
-                Ok(()) => {
-                    batch.packed().filter_map(|message| parse(message.kind, message.payload)).for_each(
-                        |message| match message {
-                            Message::Object(object) => self.object(&object),
-                            Message::Generation { id, pid, name } => self.finish(id, pid, name),
-                        },
-                    );
-                    if !batch.is_full() {
-                        break;
-                    }
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.counters.overruns += 1;
-                    self.drops.look(&socket, true);
-                    self.transaction = Transaction::default();
-                    self.reread.get_or_insert_with(Instant::now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    broken = Some(error);
-                    break;
-                }
-            }
-        }
+        let drained = socket.drain(&mut batch, ROUNDS, &mut |batch| {
+            let messages = batch.packed().filter_map(|message| parse(message.kind, message.payload));
+            messages.for_each(|message| match message {
+                Message::Object(object) => self.object(&object),
+                Message::Generation { id, pid, name } => self.finish(id, pid, name),
+            });
+        });
         self.batch = batch;
-        match broken {
-            Some(error) => self.lose(&error, out),
-            None => self.socket = Some(socket),
+        match drained {
+            Ok(0) => {}
+            Ok(overruns) => {
+                self.counters.overruns += overruns;
+                self.drops.look(&socket, true);
+                self.transaction = Transaction::default();
+                self.reread.get_or_insert_with(Instant::now);
+            }
+            Err(error) => return self.lose(&error, out),
         }
+        self.socket = Some(socket);
     }
 
     fn is_ours(&self, family: u8, table: &[u8]) -> bool {

@@ -13,7 +13,7 @@ use defender_model::time::Timestamp;
 use tokio::sync::watch;
 
 use super::accounting::Accounting;
-use super::datagram::{Datagram, Receiver};
+use super::datagram::{self, Datagram, Seat};
 use super::interpreter::Interpreter;
 use super::merger::{Figures, Merger};
 use super::report::{Inbox, Report, Teller};
@@ -24,8 +24,6 @@ use crate::{Observation, Outlet};
 
 /// What is read altogether. Single sources are components of their own, so that one's recovery does not hide another's fault.
 pub(super) const COMPONENT: &str = "login";
-/// The syslog socket.
-const DATAGRAMS: &str = "login syslog";
 
 /// What to read.
 #[derive(Debug, Default)]
@@ -34,8 +32,8 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// Where an earlier run stopped.
     pub positions: Vec<Position>,
-    /// A bound socket that syslog(3) sends to, where no syslog daemon runs.
-    pub datagrams: Option<UnixDatagram>,
+    /// A bound socket that syslog(3) sends to, where no syslog daemon runs, and where it is.
+    pub datagrams: Option<(UnixDatagram, PathBuf)>,
     /// utmp, wtmp and btmp, by whatever names; those that do not exist (yet) are waited for.
     pub accounting: Vec<PathBuf>,
     /// What others tell: the audit stream, PAM.
@@ -72,11 +70,11 @@ pub async fn run(
     } else {
         Accounting::new(&config.accounting).map_err(|error| unwatched("utmp, wtmp and btmp", error)).ok()
     };
-    let mut receiver = config.datagrams.and_then(|socket| {
-        Receiver::new(socket)
+    let mut receiver = config.datagrams.and_then(|(socket, path)| {
+        Seat::new(path, socket)
             .map_err(|error| {
                 let message = format!("cannot receive syslog datagrams: {error}");
-                notes.push(Health::new(Kind::Degraded, DATAGRAMS, message));
+                notes.push(Health::new(Kind::Degraded, datagram::COMPONENT, message));
             })
             .ok()
     });
@@ -88,7 +86,7 @@ pub async fn run(
     if let Some(accounting) = &mut accounting {
         accounting.read(&mut reports);
     }
-    let start = summary(tail.as_ref(), accounting.as_ref(), receiver.is_some(), &config.files);
+    let start = summary(tail.as_ref(), accounting.as_ref(), is_open(&receiver), &config.files);
     let mut nothing_read = start.kind == Kind::Degraded;
     show(&config.status, |status| {
         status.modes = vec![start.message.clone()];
@@ -157,14 +155,14 @@ pub async fn run(
                     balance.unreadable += 1;
                 }
             }
-            Source::Datagram(Err(error)) => {
-                receiver = None;
-                let message = format!("the syslog socket failed: {error}; datagrams are not read any more");
-                note = Some(Health::new(Kind::Degraded, DATAGRAMS, message));
+            Source::Datagram(Err(said)) => {
+                opened = said.is_some();
+                note = said;
             }
             Source::Accounting => {
                 if let Some(accounting) = &mut accounting {
                     let before = accounting.open_files().count();
+                    note = accounting.note();
                     accounting.read(&mut reports);
                     opened = accounting.open_files().count() > before;
                 }
@@ -173,9 +171,9 @@ pub async fn run(
             Source::Report(None) => others = None,
         }
         if opened {
-            let now_read = summary(tail.as_ref(), accounting.as_ref(), receiver.is_some(), &config.files);
+            let now_read = summary(tail.as_ref(), accounting.as_ref(), is_open(&receiver), &config.files);
             show(&config.status, |status| status.modes = vec![now_read.message.clone()]);
-            if std::mem::take(&mut nothing_read) {
+            if now_read.kind != Kind::Degraded && std::mem::take(&mut nothing_read) {
                 note = Some(Health { kind: Kind::Recovered, ..now_read });
             }
         }
@@ -212,7 +210,8 @@ fn attempts(event: &Event) -> u64 {
 
 enum Source {
     Item(Item),
-    Datagram(std::io::Result<Datagram>),
+    /// Or what is to be said of the socket.
+    Datagram(Result<Datagram, Option<Health>>),
     Accounting,
     Report(Option<Report>),
     Due,
@@ -235,11 +234,15 @@ async fn next_item(tail: &mut Option<Tail>, positions: &watch::Sender<Vec<Positi
     tail.next().await
 }
 
-async fn next_datagram(receiver: &mut Option<Receiver>) -> std::io::Result<Datagram> {
-    match receiver {
-        Some(receiver) => receiver.next().await,
+async fn next_datagram(seat: &mut Option<Seat>) -> Result<Datagram, Option<Health>> {
+    match seat {
+        Some(seat) => seat.next().await,
         None => std::future::pending().await,
     }
+}
+
+fn is_open(seat: &Option<Seat>) -> bool {
+    seat.as_ref().is_some_and(Seat::is_open)
 }
 
 async fn changed(accounting: &mut Option<Accounting>) {

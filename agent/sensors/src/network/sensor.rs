@@ -23,10 +23,18 @@ use super::settings::{Settings, Status};
 use super::{conntrack, dns, nflog, packet, socket, source};
 use crate::budget::Budget;
 use crate::netlink::{Batch, Drops, Message, Socket};
+use crate::reopening::Reopening;
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
 pub const COMPONENT: &str = "network";
+/// The kernel's sockets, their components in health events and what they tell.
+const CONNECTIONS: usize = 0;
+const PACKETS: usize = 1;
+const SOURCES: [(&str, &str); 2] = [
+    ("network.connections", "events of connection tracking"),
+    ("network.packets", "look-ups of names and dropped packets by NFLOG"),
+];
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
 /// How often sockets that listen are listed at most.
@@ -37,8 +45,9 @@ const ROUNDS: usize = 64;
 /// The sensor, opened but not running.
 pub struct NetworkSensor {
     settings: Settings,
-    conntrack: Option<Socket>,
-    packets: Option<Socket>,
+    /// Of connection tracking, and of packets.
+    sockets: [Option<Socket>; 2],
+    reopening: [Reopening; 2],
     batch: Batch,
     flows: Flows,
     names: Names,
@@ -50,7 +59,6 @@ pub struct NetworkSensor {
     budgets: Budgets,
     status: Arc<Mutex<Status>>,
     overruns: u64,
-    /// Of connection tracking, and of packets.
     drops: [Drops; 2],
     reported: Option<(Instant, u64, u64)>,
 }
@@ -90,8 +98,8 @@ impl NetworkSensor {
             budgets: Budgets { flows: budget(), listeners: budget(), dns: budget(), denied: budget() },
             locals: Locals::default(),
             batch: Batch::new(),
-            conntrack,
-            packets,
+            sockets: [conntrack, packets],
+            reopening: [Reopening::default(); 2],
             attribution: Attribution::new(settings.passwd.clone()),
             status: Arc::new(Mutex::new(status)),
             overruns: 0,
@@ -143,8 +151,8 @@ impl NetworkSensor {
     async fn turn(&mut self, out: &mut Vec<Observation>) {
         let wait = self.attribution.wait().unwrap_or(Duration::from_secs(1));
         let result = tokio::select! {
-            result = readable(self.packets.as_ref(), wait) => result,
-            result = readable(self.conntrack.as_ref(), wait) => result,
+            result = readable(self.sockets[PACKETS].as_ref(), wait) => result,
+            result = readable(self.sockets[CONNECTIONS].as_ref(), wait) => result,
             () = self.attribution.readable() => Ok(()),
             () = self.attribution.owners.changed() => Ok(()),
         };
@@ -154,18 +162,12 @@ impl NetworkSensor {
         }
         self.locals.refresh(false);
         // An answer of the domain name system comes before the connection that is made by it.
-        if let Some(socket) = self.packets.take() {
-            let lost = self.drain(&socket, Self::logged, out);
-            self.drops[1].look(&socket, lost);
-            self.packets = Some(socket);
-        }
-        if let Some(socket) = self.conntrack.take() {
-            let lost = self.drain(&socket, Self::tracked, out);
-            self.drops[0].look(&socket, lost);
-            if lost {
-                self.flows.forget();
-            }
-            self.conntrack = Some(socket);
+        self.reopen(PACKETS, out);
+        self.drain(PACKETS, Self::logged, out);
+        // What ended meanwhile is not told of any more.
+        let gap = self.reopen(CONNECTIONS, out);
+        if self.drain(CONNECTIONS, Self::tracked, out) || gap {
+            self.flows.forget();
         }
         self.compare_listeners(out);
         self.tell_unanswered(out);
@@ -186,27 +188,53 @@ impl NetworkSensor {
     /// Hands what waits to `each`. True when the kernel had to drop some of it.
     fn drain(
         &mut self,
-        socket: &Socket,
+        which: usize,
         each: fn(&mut Self, Message<'_>, &mut Vec<Observation>),
         out: &mut Vec<Observation>,
     ) -> bool {
+        let Some(socket) = self.sockets[which].take() else { return false };
         let mut batch = std::mem::replace(&mut self.batch, Batch::empty());
-        let before = self.overruns;
-        for _ in 0..ROUNDS {
-            match socket.receive(&mut batch) {
-                Ok(()) => {
-                    batch.packed().for_each(|message| each(self, message, out));
-                    if !batch.is_full() {
-                        break;
-                    }
+        let drained = socket.drain(&mut batch, ROUNDS, &mut |batch| {
+            batch.packed().for_each(|message| each(self, message, out));
+        });
+        self.batch = batch;
+        let lost = drained.as_ref().is_ok_and(|overruns| *overruns > 0);
+        self.drops[which].look(&socket, lost);
+        match drained {
+            Ok(overruns) => {
+                self.overruns += overruns;
+                self.sockets[which] = Some(socket);
+            }
+            Err(error) => {
+                let (component, what) = SOURCES[which];
+                let said = self.reopening[which].broke(Instant::now(), component, what, &error);
+                if let Some(health) = said {
+                    self.update(|status| status.lacks.push(health.message.clone()));
+                    out.push(Observation::Health(health));
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overruns += 1,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
             }
         }
-        self.batch = batch;
-        self.overruns > before
+        lost
+    }
+
+    /// Opens what failed again. True when it could be.
+    fn reopen(&mut self, which: usize, out: &mut Vec<Observation>) -> bool {
+        let now = Instant::now();
+        if !self.reopening[which].is_due(now) {
+            return false;
+        }
+        let mut status = Status::default();
+        let open = if which == PACKETS { source::packets } else { source::connections };
+        self.sockets[which] = open(&self.settings, &mut status);
+        if self.sockets[which].is_none() {
+            self.reopening[which].failed(now);
+            return false;
+        }
+        self.drops[which].renew();
+        let (component, what) = SOURCES[which];
+        self.update(|status| status.lacks.retain(|lack| !lack.starts_with(what)));
+        out.extend(self.reopening[which].mended(now, component, what).map(Observation::Health));
+        true
     }
 
     fn tracked(&mut self, message: Message<'_>, out: &mut Vec<Observation>) {
@@ -472,5 +500,63 @@ async fn readable(socket: Option<&Socket>, wait: Duration) -> io::Result<()> {
             tokio::time::sleep(wait).await;
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::interface::Selection;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn sockets_that_are_taken_away_are_opened_again() {
+        // SAFETY: unshare(2) takes flags; the network namespace is this thread's alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return println!("skipped: needs root for a network namespace of its own");
+        }
+        let mut sensor = NetworkSensor::open(Settings {
+            flows: true,
+            accounting: false,
+            listen_interval: None,
+            dns_group: Some(53),
+            denied_group: None,
+            dns_table: 10,
+            interfaces: Selection::default(),
+            flow_table: 10,
+            events_per_second: 0,
+            receive_buffer: 1 << 16,
+            proc: "/proc".into(),
+            passwd: "/etc/passwd".into(),
+            onlooker: None,
+            clock: || defender_model::time::Timestamp(1),
+        });
+        let open: Vec<usize> = (0..2).filter(|which| sensor.sockets[*which].is_some()).collect();
+        if open.is_empty() {
+            return println!("skipped: this kernel tells nothing of connections and packets");
+        }
+        sensor.sockets.iter().flatten().for_each(Socket::injure);
+        let mut said = Vec::new();
+        let end = Instant::now() + Duration::from_secs(60);
+        while said.len() < 2 * open.len() {
+            assert!(Instant::now() < end, "{said:?}");
+            let mut out = Vec::new();
+            sensor.turn(&mut out).await;
+            for observation in out {
+                let Observation::Health(health) = observation else { panic!("{observation:?}") };
+                said.push((health.kind, health.component));
+            }
+        }
+        for which in open {
+            let of = |kind| said.iter().position(|known| *known == (kind, SOURCES[which].0.to_owned()));
+            assert!(of(Kind::Degraded).unwrap() < of(Kind::Recovered).unwrap(), "{said:?}");
+            assert!(sensor.sockets[which].is_some());
+        }
+        assert!(sensor
+            .status
+            .lock()
+            .unwrap()
+            .lacks
+            .iter()
+            .all(|lack| !SOURCES.iter().any(|(_, what)| lack.starts_with(what))));
     }
 }

@@ -17,16 +17,22 @@ use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::file::Status;
 use crate::netlink::{Batch, Drops, Socket, KOBJECT_UEVENT};
+use crate::reopening::Reopening;
 use crate::{Observation, Outlet};
 
 /// What the sensor is called in health events.
 pub const COMPONENT: &str = "peripheral";
+/// The kernel's messages in health events, and what they are.
+const SOURCE: &str = "peripheral.messages";
+const WHAT: &str = "the kernel's messages about devices";
 /// `UDEV_MONITOR_KERNEL`: the kernel's own messages; group 2 has udev's.
 const KERNEL: u32 = 1;
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
 /// Between two looks at `/sys` where the kernel does not tell.
 const POLL: Duration = Duration::from_secs(5);
+/// After a wait that failed.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the kernel: there is nothing else to do.
 const WAIT: Duration = Duration::from_secs(60);
 /// Batches read before others have a turn.
@@ -50,6 +56,8 @@ pub struct Settings {
 /// The sensor, opened but not running.
 pub struct PeripheralSensor {
     socket: Option<Socket>,
+    reopening: Reopening,
+    receive_buffer: u32,
     batch: Batch,
     registry: Registry,
     /// Found at the start and not on the product's list.
@@ -70,11 +78,8 @@ impl PeripheralSensor {
     #[must_use]
     pub fn open(settings: Settings) -> Self {
         let mut status = Status::default();
-        let socket = match Socket::open(KOBJECT_UEVENT, KERNEL) {
-            Ok(socket) => {
-                socket.set_receive_buffer(i32::try_from(settings.receive_buffer).unwrap_or(i32::MAX));
-                Some(socket)
-            }
+        let socket = match listen(settings.receive_buffer) {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 status.lacks.push(format!(
                     "devices are looked for every {} s only, and shorter visits are not seen: no messages of the kernel: {error}{}",
@@ -100,6 +105,8 @@ impl PeripheralSensor {
         }
         Self {
             socket,
+            reopening: Reopening::default(),
+            receive_buffer: settings.receive_buffer,
             batch: Batch::new(),
             registry,
             waiting,
@@ -155,30 +162,24 @@ impl PeripheralSensor {
         let result = match &self.socket {
             Some(socket) => socket.readable(due.unwrap_or(WAIT)).await,
             None => {
-                tokio::time::sleep(due.unwrap_or(POLL).min(POLL)).await;
+                let again = self.reopening.wake().map(|at| at.saturating_duration_since(Instant::now()));
+                tokio::time::sleep(due.unwrap_or(POLL).min(again.unwrap_or(POLL)).min(POLL)).await;
                 Ok(())
             }
         };
         if let Err(error) = result {
+            // Reading it tells what is wrong with it.
             tracing::warn!(%error, "the kernel's messages about devices cannot be waited for");
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
     fn turn(&mut self, out: &mut Vec<Observation>) {
         let (now, time) = (Instant::now(), (self.clock)());
         let mut told = Vec::new();
-        let lost = match self.socket.take() {
-            Some(socket) => {
-                let before = self.overruns;
-                self.drain(&socket, now, time, &mut told);
-                let lost = self.overruns > before;
-                self.drops.look(&socket, lost);
-                self.socket = Some(socket);
-                lost
-            }
-            None => true,
-        };
+        let gap = self.socket.is_none();
+        self.reopen(now, out);
+        let lost = self.drain(now, time, &mut told, out) || gap;
         if lost {
             self.registry.rescan(now, time, &mut told);
         }
@@ -187,26 +188,63 @@ impl PeripheralSensor {
         self.report_loss(out);
     }
 
-    fn drain(&mut self, socket: &Socket, now: Instant, time: Timestamp, told: &mut Vec<Told>) {
-        for _ in 0..ROUNDS {
-            match socket.receive(&mut self.batch) {
-                Ok(()) => {
-                    for message in self.batch.datagrams() {
-                        self.seen += 1;
-                        match Uevent::parse(message) {
-                            Some(event) => self.registry.handle(&event, now, time, told),
-                            None => self.unreadable += 1,
-                        }
-                    }
-                    if !self.batch.is_full() {
-                        break;
-                    }
+    /// Reads what the kernel tells; true when it dropped something, or cannot be read.
+    fn drain(
+        &mut self,
+        now: Instant,
+        time: Timestamp,
+        told: &mut Vec<Told>,
+        out: &mut Vec<Observation>,
+    ) -> bool {
+        let Some(socket) = self.socket.take() else { return true };
+        let mut batch = std::mem::replace(&mut self.batch, Batch::empty());
+        let drained = socket.drain(&mut batch, ROUNDS, &mut |batch| {
+            for message in batch.datagrams() {
+                self.seen += 1;
+                match Uevent::parse(message) {
+                    Some(event) => self.registry.handle(&event, now, time, told),
+                    None => self.unreadable += 1,
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overruns += 1,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+            }
+        });
+        self.batch = batch;
+        let lost = drained.as_ref().map_or(true, |overruns| *overruns > 0);
+        self.drops.look(&socket, lost && drained.is_ok());
+        match drained {
+            Ok(overruns) => {
+                self.overruns += overruns;
+                self.socket = Some(socket);
+            }
+            Err(error) => {
+                if let Some(health) = self.reopening.broke(now, SOURCE, WHAT, &error) {
+                    self.show(|status| status.lacks.push(health.message.clone()));
+                    out.push(Observation::Health(health));
+                }
             }
         }
+        lost
+    }
+
+    /// Opens a socket that failed again.
+    fn reopen(&mut self, now: Instant, out: &mut Vec<Observation>) {
+        if !self.reopening.is_due(now) {
+            return;
+        }
+        match listen(self.receive_buffer) {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                self.drops.renew();
+                self.show(|status| status.lacks.retain(|lack| !lack.starts_with(WHAT)));
+                out.extend(self.reopening.mended(now, SOURCE, WHAT).map(Observation::Health));
+            }
+            Err(_) => {
+                self.reopening.failed(now);
+            }
+        }
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn send(&mut self, told: Vec<Told>, out: &mut Vec<Observation>) {
@@ -265,5 +303,51 @@ impl PeripheralSensor {
         let mut counters = vec![("messages", self.seen), ("overruns", self.overruns), ("present", present)];
         counters.extend(balance.counters());
         self.status.lock().unwrap_or_else(PoisonError::into_inner).counters = counters;
+    }
+}
+
+fn listen(receive_buffer: u32) -> io::Result<Socket> {
+    let socket = Socket::open(KOBJECT_UEVENT, KERNEL)?;
+    socket.set_receive_buffer(i32::try_from(receive_buffer).unwrap_or(i32::MAX));
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_that_is_taken_away_is_opened_again_and_sysfs_looked_through() {
+        let sys = tempfile::tempdir().unwrap();
+        let mut sensor = PeripheralSensor::open(Settings {
+            sys: sys.path().into(),
+            allow: Vec::new(),
+            events_per_second: 0,
+            receive_buffer: 1 << 16,
+            clock: || Timestamp(1),
+        });
+        let Some(socket) = &sensor.socket else { return println!("skipped: no messages of the kernel here") };
+        socket.injure();
+        let mut said = Vec::new();
+        let end = Instant::now() + Duration::from_secs(60);
+        while said.len() < 2 {
+            assert!(Instant::now() < end, "{said:?}");
+            let mut out = Vec::new();
+            sensor.wait().await;
+            // Plugged in while nothing can be heard.
+            let card = sys.path().join("class/net/eth9");
+            fs::create_dir_all(&card).unwrap();
+            sensor.turn(&mut out);
+            for observation in out {
+                let Observation::Health(health) = observation else { continue };
+                let lacks =
+                    sensor.status.lock().unwrap().lacks.iter().filter(|lack| lack.starts_with(WHAT)).count();
+                said.push((health.kind, health.component, lacks));
+            }
+        }
+        assert_eq!(said, [(Kind::Degraded, SOURCE.to_owned(), 1), (Kind::Recovered, SOURCE.to_owned(), 0)]);
+        assert!(sensor.socket.is_some() && sensor.reopening.wake().is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! What the kernel's events say, joined to news of files.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,7 +24,14 @@ impl Watcher {
         for _ in 0..ROUNDS {
             let mut heard: Vec<(WatchDescriptor, EventMask, u32, Option<OsString>)> = Vec::new();
             {
-                let Ok(events) = self.tree.queue.read(&mut buffer) else { return };
+                let events = match self.tree.queue.read(&mut buffer) {
+                    Ok(events) => events,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    Err(error) => {
+                        self.failed = Some(error);
+                        return;
+                    }
+                };
                 heard.extend(events.map(|e| (e.wd, e.mask, e.cookie, e.name.map(ToOwned::to_owned))));
             }
             for (watch, mask, cookie, name) in heard {

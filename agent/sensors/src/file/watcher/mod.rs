@@ -84,6 +84,8 @@ pub(super) struct Watcher {
     pub(super) dirty: bool,
     /// Events were left in the queue.
     pub(super) more: bool,
+    /// Why the queue is of no use any more.
+    pub(super) failed: Option<io::Error>,
     /// A pass over everything is wanted.
     pub(super) overflowed: bool,
     /// Bounds that were reached in the last look at everything.
@@ -120,6 +122,7 @@ impl Watcher {
             held: Held::new(settings.writers.clone()),
             dirty: false,
             more: false,
+            failed: None,
             overflowed: false,
             full: Bound::default(),
             too_many: Bound::default(),
@@ -188,6 +191,12 @@ impl Watcher {
     /// Lets out what waits for the name of who did it: nothing more will come.
     pub(super) fn let_go(&mut self) {
         self.held.let_go(&mut self.out);
+    }
+
+    /// The end of a queue that failed: what is pending is found, and told, by a look at every file.
+    pub(super) fn give_up(&mut self) {
+        self.let_go();
+        self.counts.joined += self.pending.len() as u64;
     }
 
     /// Tells what became of a file.

@@ -22,11 +22,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use defender_model::authentication::{Activity, Authentication, Outcome};
+use defender_model::health::Health;
 use inotify::WatchMask;
 use record::{kind, Layout, Record};
 
 use super::report::{Report, Teller};
 use crate::inotify_queue::Queue;
+use crate::reopening::Reopening;
 
 /// Read at a time: a whole number of records in both layouts.
 const CHUNK: usize = 9600;
@@ -45,7 +47,15 @@ pub struct Accounting {
     recheck: Instant,
     /// There is more to read.
     more: bool,
+    /// When inotify is opened again after it failed.
+    reopening: Reopening,
+    /// What is to be said of that.
+    note: Option<Health>,
 }
+
+/// What is said of the way here is of this component.
+const COMPONENT: &str = "login accounting";
+const WHAT: &str = "changes of utmp, wtmp and btmp by inotify";
 
 #[derive(Debug)]
 struct Followed {
@@ -78,7 +88,19 @@ impl Accounting {
             .iter()
             .map(|path| Followed { path: path.clone(), teller: teller(path), open: None, looked: false })
             .collect();
-        Ok(Self { inotify: Queue::new()?, files, recheck: Instant::now(), more: true })
+        Ok(Self {
+            inotify: Queue::new()?,
+            files,
+            recheck: Instant::now(),
+            more: true,
+            reopening: Reopening::default(),
+            note: None,
+        })
+    }
+
+    /// What is to be said of the files, once.
+    pub fn note(&mut self) -> Option<Health> {
+        self.note.take()
     }
 
     /// Files that are open.
@@ -86,26 +108,61 @@ impl Accounting {
         self.files.iter().filter(|file| file.open.is_some()).map(|file| file.path.as_path())
     }
 
-    /// Waits until there may be something to read. May be dropped before it is done.
+    /// Waits until there may be something to read or to say. May be dropped before it is done.
     pub async fn changed(&mut self) {
-        while !self.more && Instant::now() < self.recheck {
-            tokio::select! {
-                result = self.inotify.wait() => if result.is_err() {
-                    // Looked at by the clock from here on.
-                    tokio::time::sleep_until(self.recheck.into()).await;
-                },
-                () = tokio::time::sleep_until(self.recheck.into()) => {}
+        while !self.more && self.note.is_none() && Instant::now() < self.recheck {
+            if let Some(again) = self.reopening.wake() {
+                // Files are looked at by the clock until then.
+                tokio::time::sleep_until(again.min(self.recheck).into()).await;
+                self.renew();
+                continue;
             }
-            let mut buffer = [0; 4096];
-            while let Ok(events) = self.inotify.read(&mut buffer) {
-                for event in events {
-                    // An event of a file has no name, one of a directory that of the new file.
-                    self.more |= event
-                        .name
-                        .is_none_or(|name| self.files.iter().any(|file| file.path.file_name() == Some(name)));
-                }
+            let waited = tokio::select! {
+                result = self.inotify.wait() => result,
+                () = tokio::time::sleep_until(self.recheck.into()) => Ok(()),
+            };
+            if let Err(error) = waited.and_then(|()| self.hear()) {
+                self.note = self.reopening.broke(Instant::now(), COMPONENT, WHAT, &error);
             }
         }
+    }
+
+    fn hear(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.inotify.read(&mut buffer) {
+                Ok(events) => {
+                    for event in events {
+                        // An event of a file has no name, one of a directory that of the new file.
+                        self.more |= event.name.is_none_or(|name| {
+                            self.files.iter().any(|file| file.path.file_name() == Some(name))
+                        });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens inotify again after it failed. Directories are watched anew by the next reading.
+    fn renew(&mut self) {
+        let now = Instant::now();
+        if !self.reopening.is_due(now) {
+            return;
+        }
+        match Queue::new() {
+            Ok(queue) => self.inotify = queue,
+            Err(_) => {
+                self.reopening.failed(now);
+                return;
+            }
+        }
+        for file in self.files.iter().filter(|file| file.open.is_some()) {
+            let _ = self.inotify.watches().add(&file.path, WatchMask::MODIFY);
+        }
+        self.note = self.reopening.mended(now, COMPONENT, WHAT);
+        self.recheck = now;
     }
 
     /// Appends what is new. Reads a bounded part; [`Accounting::changed`] is ready at once when there is more.

@@ -103,7 +103,8 @@ async fn datagrams_to_events_but_only_roots_addresses_count() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("log");
     let socket = UnixDatagram::bind(&path).expect("bind");
-    let (mut observations, _positions) = start(Config { datagrams: Some(socket), ..Config::default() });
+    let (mut observations, _positions) =
+        start(Config { datagrams: Some((socket, path.clone())), ..Config::default() });
     let sender = UnixDatagram::unbound().expect("a socket");
     sender
         .send_to(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use defender_model::health::{Health, Kind};
 
 use super::{Followed, Tail};
+use crate::inotify_queue::Queue;
 use crate::login::sensor::COMPONENT;
 
 /// Longest time between two tries of an unreadable file.
@@ -18,26 +19,45 @@ pub(in crate::login) const INOTIFY: &str = "login inotify";
 pub(super) const AGAIN: &str = "can be read again";
 
 impl Tail {
-    /// Takes note of how the waiting for inotify ended; true if it failed.
+    /// Takes note of how the waiting for inotify, or reading from it, ended; true while it fails.
     pub(super) fn waited(&mut self, outcome: io::Result<()>) -> bool {
-        match outcome {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                let message = "inotify works again";
-                self.notes.push_back(Health::new(Kind::Recovered, INOTIFY, message));
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.recheck = self.recheck.min(Instant::now() + FAILING_RECHECK);
-                if !self.failing {
-                    self.failing = true;
-                    let message =
-                        format!("inotify failed ({error}): log files are looked at every second instead");
-                    self.notes.push_back(Health::new(Kind::Degraded, INOTIFY, message));
-                }
+        if let Err(error) = outcome {
+            let now = Instant::now();
+            self.recheck = self.recheck.min(now + FAILING_RECHECK);
+            // One failure makes all tries fail until inotify is opened again.
+            if !self.is_failing() && self.reopening.failed(now) {
+                let message = format!(
+                    "inotify failed ({error}): log files are looked at every second until it can be opened again"
+                );
+                self.notes.push_back(Health::new(Kind::Degraded, INOTIFY, message));
             }
         }
-        self.failing
+        self.is_failing()
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.reopening.wake().is_some()
+    }
+
+    /// Opens inotify again after it failed, and looks at everything.
+    pub(super) fn renew(&mut self, now: Instant) {
+        match Queue::new() {
+            Ok(queue) => self.inotify = queue,
+            Err(_) => {
+                self.reopening.failed(now);
+                return;
+            }
+        }
+        self.directories.clear();
+        self.watched.clear();
+        for file in &mut self.files {
+            file.dirty = true;
+            for open in file.current.iter_mut().chain(file.old.iter_mut().map(|(open, _)| open)) {
+                open.watch = None;
+            }
+        }
+        self.notes.extend(self.reopening.mended(now, INOTIFY, "inotify"));
+        self.check_paths(now);
     }
 
     /// A path cannot be read: tells it once, and when to try again.

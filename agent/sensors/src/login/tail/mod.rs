@@ -30,6 +30,7 @@ use defender_model::health::{Health, Kind};
 use inotify::{EventMask, WatchDescriptor, WatchMask};
 
 use crate::inotify_queue::Queue;
+use crate::reopening::Reopening;
 pub(super) use fault::INOTIFY;
 use fault::{AGAIN, FAILING_RECHECK};
 pub use position::{BadPosition, Position};
@@ -74,8 +75,8 @@ pub struct Tail {
     notes: VecDeque<Health>,
     /// A file was opened under a path that had none.
     opened: bool,
-    /// inotify failed when it was waited for last.
-    failing: bool,
+    /// When inotify is opened again after it failed.
+    reopening: Reopening,
     recheck: Instant,
 }
 
@@ -152,7 +153,7 @@ impl Tail {
             lines: VecDeque::new(),
             notes: VecDeque::new(),
             opened: false,
-            failing: false,
+            reopening: Reopening::default(),
             recheck: Instant::now(),
         };
         tail.check_paths(Instant::now());
@@ -176,6 +177,10 @@ impl Tail {
                 }
             }
             self.read_events();
+            let now = Instant::now();
+            if self.reopening.is_due(now) {
+                self.renew(now);
+            }
         }
     }
 
@@ -246,7 +251,14 @@ impl Tail {
         // An event with a name takes at most 272 bytes.
         let mut buffer = [0; 4096];
         for round in 0.. {
-            let Ok(events) = self.inotify.read(&mut buffer) else { break };
+            let events = match self.inotify.read(&mut buffer) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.waited(Err(error));
+                    break;
+                }
+            };
             if round == 1024 {
                 // Somebody makes events faster than they are read. The rest is not announced again: come back at once.
                 self.recheck = Instant::now();
@@ -340,7 +352,7 @@ impl Tail {
 
     /// Looks at what every path leads to now.
     fn check_paths(&mut self, now: Instant) {
-        self.recheck = now + RECHECK;
+        self.recheck = now + if self.is_failing() { FAILING_RECHECK } else { RECHECK };
         let mut directories = Vec::new();
         for index in 0..self.files.len() {
             let mut watches = self.inotify.watches();

@@ -264,10 +264,39 @@ async fn inotify_fails_and_recovers_once_each() {
     let failed = || Err(io::Error::from_raw_os_error(libc::EIO));
     assert!(tail.waited(failed()) && tail.waited(failed()));
     assert!(tail.recheck <= Instant::now() + FAILING_RECHECK);
-    assert!(!tail.waited(Ok(())) && !tail.waited(Ok(())));
+    // It is over when it is opened again, and not before.
+    assert!(tail.waited(Ok(())));
+    tail.renew(Instant::now());
+    assert!(!tail.waited(Ok(())));
     let said: Vec<(Kind, &str)> =
         tail.notes.iter().map(|note| (note.kind, note.component.as_str())).collect();
     assert_eq!(said, [(Kind::Degraded, INOTIFY), (Kind::Recovered, INOTIFY)]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_inotify_that_is_taken_away_is_opened_again() {
+    let log = Log::new();
+    log.append("auth.log", "");
+    let mut tail = log.tail(&[]);
+    assert!(tail.take().is_none());
+    tail.inotify.injure();
+    tail.recheck = Instant::now() + Duration::from_millis(50);
+    assert_eq!(note(&mut tail).await.kind, Kind::Degraded);
+    log.append("auth.log", "meanwhile\n");
+    let (mut kinds, mut lines) = (Vec::new(), Vec::new());
+    while kinds.is_empty() || lines.is_empty() {
+        match tokio::time::timeout(Duration::from_secs(60), tail.next()).await.expect("in time") {
+            Item::Note(health) => kinds.push(health.kind),
+            Item::Line(line) => lines.push(line.bytes),
+            Item::Opened => {}
+        }
+    }
+    assert_eq!((kinds, lines), (vec![Kind::Recovered], vec![b"meanwhile".to_vec()]));
+    // Changes are announced again.
+    log.append("auth.log", "after\n");
+    tail.recheck = Instant::now() + Duration::from_secs(3600);
+    let item = tokio::time::timeout(Duration::from_secs(60), tail.next()).await.expect("in time");
+    assert!(matches!(item, Item::Line(line) if line.bytes == b"after"));
 }
 
 #[tokio::test(flavor = "current_thread")]
