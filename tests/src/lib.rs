@@ -13,6 +13,7 @@
 //! | [`control`], [`qemu`] | the machine under test and the channel by which it is told what to do |
 //! | [`device`], [`scenario`] | the product as an operator sees it, and what has to happen on it |
 //! | [`samples`] | a page with one event of every kind, from a run |
+//! | [`storm`] | everything at once, and the agent's balance sheet after it |
 //! | [`demo`] | the same as a narrated show |
 //! | [`bench`] | what watching costs, beside peers on the same machine |
 //! | [`servers`], [`faults`] | servers a device reports to; what arrives there when everything is taken away in turn |
@@ -40,4 +41,5 @@ pub mod qemu;
 pub mod samples;
 pub mod scenario;
 pub mod servers;
+pub mod storm;
 pub mod workspace;

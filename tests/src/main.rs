@@ -26,7 +26,7 @@ Commands (all need root: they make network namespaces, and files that belong to 
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
-  bench WHAT       measure: exec, connect, size, start, latency, block, posture or all of them; footprint; faults; fleet; idle
+  bench WHAT       measure: exec, connect, size, start, latency, block, posture or all of them; footprint; storm; faults; fleet; idle
 
 Options
   --flavour NAME   busybox or systemd; may be repeated (default: both; demo and try: busybox)
@@ -168,6 +168,7 @@ impl Options {
             count: self.count,
             kills: self.kills,
             only: self.only.clone(),
+            flavours: self.flavours.clone(),
             features_matrix: self.features_matrix,
         }
     }

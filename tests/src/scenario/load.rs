@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::progress;
 use crate::qemu::{Machine, PROGRAMS as DIRECTORY};
+use crate::storm::{self, Scale};
 
 use super::{configuration, expect, World};
 
@@ -31,7 +32,7 @@ fn storm_of(sample: Duration) -> (usize, Duration) {
 const LARGE_FILE: &str = "[sink.file]\nmax_kib = 98304\nkeep = 1\n";
 
 pub(super) fn every_exec_is_reported_once(world: &mut World<'_>) -> Result<()> {
-    let result = configuration::with(world, "conf.d/99-validation.toml", LARGE_FILE, storm);
+    let result = configuration::with(world, "conf.d/99-validation.toml", LARGE_FILE, executions_are_counted);
     // What follows need not search through all of this.
     let machine = world.machine()?;
     machine.agent_service("stop")?;
@@ -39,6 +40,21 @@ pub(super) fn every_exec_is_reported_once(world: &mut World<'_>) -> Result<()> {
     machine.agent_service("start")?;
     machine.wait_armed()?;
     result
+}
+
+/// `tests/bench storm --qemu` has one of full size.
+const SCALE: Scale =
+    Scale { execs: 300, alerts: 5, connections: 300, files: 1000, names: 300, failures: 300, devices: 50 };
+
+pub(super) fn a_storm_adds_up(world: &mut World<'_>) -> Result<()> {
+    configuration::with(world, "conf.d/99-validation.toml", storm::CONFIGURATION, |world| {
+        let machine = world.machine()?;
+        let result = storm::run(machine, &SCALE);
+        // Other files are watched than usual: the next start takes over what it finds.
+        // What follows need not search through all of this; the agent begins a new file.
+        machine.ok("touch /var/lib/defender/file-baseline.accept; rm -f /var/log/defender/events.jsonl*")?;
+        result
+    })
 }
 
 /// What the agent has said of losses since the boot.
@@ -57,7 +73,7 @@ fn spawn(machine: &mut Machine, first: usize, count: usize, bound: Duration) -> 
     })
 }
 
-fn storm(world: &mut World<'_>) -> Result<()> {
+fn executions_are_counted(world: &mut World<'_>) -> Result<()> {
     let machine = world.machine()?;
     machine.install_programs()?;
     let pid = machine.agent_pid()?;

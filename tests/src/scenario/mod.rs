@@ -123,6 +123,7 @@ const SCENARIOS: &[Scenario] = &[
         agent: true,
         run: load::every_exec_is_reported_once,
     },
+    Scenario { name: "a_storm_adds_up", on: BOTH, agent: true, run: load::a_storm_adds_up },
     Scenario { name: "blocks_survive_a_reboot", on: BOTH, agent: true, run: life::blocks_survive_a_reboot },
     Scenario { name: "var_read_only", on: BUSYBOX, agent: true, run: faults::var_read_only },
     Scenario { name: "var_full", on: BUSYBOX, agent: true, run: faults::var_full },
