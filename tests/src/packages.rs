@@ -91,12 +91,13 @@ pub fn unpacked(workspace: &Workspace, architecture: Architecture, sections: &[&
     Ok(tree)
 }
 
-/// Downloads and unpacks the kernel of `architecture`, from section `kernel` or the one for it, without what it would install around itself.
+/// Downloads and unpacks the kernel of section `kind` (`kernel`, `kernel-usb`) or the one of that for `architecture`, without what it
+/// would install around itself.
 ///
 /// # Errors
 /// As [`unpacked`].
-pub fn kernel(workspace: &Workspace, architecture: Architecture) -> Result<PathBuf> {
-    let name = format!("kernel{}", architecture.suffix());
+pub fn kernel(workspace: &Workspace, architecture: Architecture, kind: &str) -> Result<PathBuf> {
+    let name = format!("{kind}{}", architecture.suffix());
     let entries = section(workspace, &name)?;
     let mut hasher = DefaultHasher::new();
     entries.hash(&mut hasher);

@@ -138,6 +138,8 @@ pub struct Setup {
     pub memory: u32,
     /// Processors.
     pub processors: u32,
+    /// With a controller that USB devices are plugged into by `device_add usb-...`.
+    pub usb: bool,
     /// Directory for the console's log and the disks of this machine; made, and emptied, when missing.
     pub directory: PathBuf,
 }
@@ -154,7 +156,7 @@ impl Setup {
         fs::create_dir_all(&directory)
             .map_err(Error::io(format!("cannot create {}", directory.display())))?;
         let accelerator = Accelerator::choose(workspace, image)?;
-        Ok(Self { image: image.clone(), accelerator, memory: 256, processors: 1, directory })
+        Ok(Self { image: image.clone(), accelerator, memory: 256, processors: 1, usb: false, directory })
     }
 
     /// The disk that becomes `/var`; empty when first asked for. It survives reboots.
@@ -236,6 +238,9 @@ impl Machine {
         qemu.args(["-device", "virtio-rng-pci"]);
         for (chassis, port) in (1..).zip(image.architecture.ports()) {
             qemu.arg("-device").arg(format!("pcie-root-port,id={port},chassis={chassis}"));
+        }
+        if setup.usb {
+            qemu.args(["-device", "qemu-xhci,id=usb"]);
         }
         let errors =
             File::create(setup.directory.join("qemu.log")).map_err(Error::io("cannot open QEMU's log"))?;
@@ -420,6 +425,18 @@ impl Machine {
         self.bring_down("reboot")?;
         let (setup, boots) = (self.setup.clone(), self.boots + 1);
         drop(self);
+        Self::start(setup, lab, boots)
+    }
+
+    /// Cuts the power and boots what `change` makes of the machine; the disk for `/var` stays, with all that was written before.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn cut_power(mut self, lab: &Lab, change: impl FnOnce(&mut Setup)) -> Result<Self> {
+        self.ok("sync")?;
+        let (mut setup, boots) = (self.setup.clone(), self.boots + 1);
+        drop(self);
+        change(&mut setup);
         Self::start(setup, lab, boots)
     }
 

@@ -180,7 +180,7 @@ fn packed(bench: &Bench, component: &Component) -> Result<u64> {
 
 /// Bytes of code and data of Debian's modules: what options weigh that Debian did not build in.
 fn kernel(workspace: &Workspace, bench: &Bench) -> Result<()> {
-    let tree = packages::kernel(workspace, Architecture::X86_64)?;
+    let tree = packages::kernel(workspace, Architecture::X86_64, "kernel")?;
     let modules = files(&tree)?;
     let mut rows = vec![["options", "text, data, bss"].map(String::from).to_vec()];
     for (options, names) in MODULES {

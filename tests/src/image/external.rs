@@ -54,7 +54,7 @@ pub fn external(
         base(workspace, architecture, Flavour::Busybox)?.join("usr/bin/busybox")
     };
     let modules = modules(&image.rootfs, &directory.join("root"))?;
-    initramfs::build(workspace, &image.programs, &busybox, modules.as_ref(), &image.initramfs)?;
+    initramfs::build(workspace, &image.programs, &busybox, modules.as_ref(), &["boot"], &image.initramfs)?;
     Ok(image)
 }
 

@@ -10,12 +10,14 @@ use crate::workspace::Workspace;
 use super::guest::Programs;
 use super::modules::{plain, Kernel};
 
-/// Writes the initramfs to `to`: `busybox` is a static one of the image's architecture; with the modules of `kernel` if that has any to load.
+/// Writes the initramfs to `to`: `busybox` is a static one of the image's architecture; with the modules of `kernel` that `sections` of
+/// `image/modules.txt` ask for, if that has any to load.
 pub(super) fn build(
     workspace: &Workspace,
     programs: &Programs,
     busybox: &Path,
     kernel: Option<&Kernel>,
+    sections: &[&str],
     to: &Path,
 ) -> Result<()> {
     let stage = to.with_extension("stage");
@@ -35,9 +37,13 @@ pub(super) fn build(
     let mut order = String::new();
     if let Some(kernel) = kernel {
         let list = super::root::module_list(workspace)?;
-        for path in kernel.select(&list, "boot") {
+        for path in sections.iter().flat_map(|section| kernel.select(&list, section)) {
             let file = plain(&path).rsplit('/').next().unwrap_or_default().to_owned();
-            kernel.install(&path, &stage.join("modules").join(&file))?;
+            let to = stage.join("modules").join(&file);
+            if to.exists() {
+                continue;
+            }
+            kernel.install(&path, &to)?;
             order.push_str(&file);
             order.push('\n');
         }

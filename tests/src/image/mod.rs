@@ -25,6 +25,7 @@ use toolchain::Toolchain;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::architecture::Architecture;
@@ -128,7 +129,7 @@ pub fn assemble(
         });
     }
     let base = base(workspace, architecture, flavour)?;
-    let kernel = modules::kernel(&packages::kernel(workspace, architecture)?)?;
+    let kernel = modules::kernel(&packages::kernel(workspace, architecture, "kernel")?)?;
     let programs = guest::build(workspace, architecture)?;
 
     let mut digest = inputs::Digest::new();
@@ -163,7 +164,7 @@ pub fn assemble(
             .map_err(Error::io(format!("cannot create {}", directory.display())))?;
         root::lay_out(workspace, (architecture, flavour), &base, &kernel, agent, &stage)?;
         let busybox = base.join("usr/bin/busybox");
-        initramfs::build(workspace, &image.programs, &busybox, Some(&kernel), &image.initramfs)?;
+        initramfs::build(workspace, &image.programs, &busybox, Some(&kernel), &["boot"], &image.initramfs)?;
         // Last, and renamed into place: its presence says that the image is complete. Not compressed: an emulated
         // processor unpacks slower than the disk delivers.
         let partial = directory.join("rootfs.partial");
@@ -175,6 +176,36 @@ pub fn assemble(
         fs::rename(&partial, &image.rootfs).map_err(Error::io(format!("cannot rename {}", partial.display())))
     })?;
     Ok(image)
+}
+
+/// `image` on the distribution's kernel for any hardware, which has USB; the initramfs loads what that needs, since the root file system has
+/// the modules of its own kernel alone. `None` for an image from elsewhere, and where no such kernel is named.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn with_usb(workspace: &Workspace, image: &Image) -> Result<Option<Image>> {
+    /// Machines of both flavours may ask at once for the same packages.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    if image.kernel_config.is_none() || !image.architecture.is_native() {
+        return Ok(None);
+    }
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let kernel = modules::kernel(&packages::kernel(workspace, image.architecture, "kernel-usb")?)?;
+    let initramfs = image.initramfs.with_file_name("initramfs-usb.cpio");
+    if !initramfs.exists() {
+        let busybox = base(workspace, image.architecture, image.flavour)?.join("usr/bin/busybox");
+        let sections = ["boot", "root", "usb"];
+        let partial = initramfs.with_extension("partial");
+        initramfs::build(workspace, &image.programs, &busybox, Some(&kernel), &sections, &partial)?;
+        fs::rename(&partial, &initramfs)
+            .map_err(Error::io(format!("cannot rename {}", partial.display())))?;
+    }
+    Ok(Some(Image {
+        kernel: kernel.image.clone(),
+        kernel_config: Some(kernel.config.clone()),
+        initramfs,
+        ..image.clone()
+    }))
 }
 
 /// The root file system of a flavour as a directory, before anything packs it: what a build system's posture gate looks at.
@@ -195,7 +226,7 @@ pub struct Tree {
 pub fn tree(workspace: &Workspace, flavour: Flavour, agent: &Path, root: &Path) -> Result<Tree> {
     let native = Architecture::X86_64;
     let base = base(workspace, native, flavour)?;
-    let kernel = modules::kernel(&packages::kernel(workspace, native)?)?;
+    let kernel = modules::kernel(&packages::kernel(workspace, native, "kernel")?)?;
     root::lay_out(workspace, (native, flavour), &base, &kernel, agent, root)?;
     Ok(Tree {
         root: root.to_path_buf(),

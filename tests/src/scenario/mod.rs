@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::image::{Flavour, Image};
+use crate::image::{self, Flavour, Image};
 use crate::lab::{Lab, Node};
 use crate::progress;
 use crate::qemu::{Accelerator, Machine, Setup};
@@ -127,6 +127,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "blocks_survive_a_reboot", on: BOTH, agent: true, run: life::blocks_survive_a_reboot },
     Scenario { name: "var_read_only", on: BUSYBOX, agent: true, run: faults::var_read_only },
     Scenario { name: "var_full", on: BUSYBOX, agent: true, run: faults::var_full },
+    // Last: the machine has another kernel from then on.
+    Scenario {
+        name: "usb_devices_come_and_go",
+        on: BOTH,
+        agent: true,
+        run: peripheral::usb_devices_come_and_go,
+    },
 ];
 
 /// How many scenarios did what.
@@ -262,6 +269,19 @@ impl World<'_> {
     fn reboot(&mut self) -> Result<()> {
         let machine = self.machine.take().ok_or_else(|| Error::Machine("it is not running".into()))?;
         self.machine = Some(machine.reboot(self.lab)?);
+        self.wait_for_network()
+    }
+
+    /// Cuts the machine's power and boots it anew on a kernel with USB, with a controller.
+    fn boot_with_usb(&mut self) -> Result<()> {
+        let image = image::with_usb(self.workspace, self.image)?.ok_or_else(|| {
+            Error::Skipped("no kernel with USB is named for this image in tests/packages.txt".into())
+        })?;
+        let machine = self.machine.take().ok_or_else(|| Error::Machine("it is not running".into()))?;
+        self.machine = Some(machine.cut_power(self.lab, |setup| {
+            setup.image = image;
+            setup.usb = true;
+        })?);
         self.wait_for_network()
     }
 

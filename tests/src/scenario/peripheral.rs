@@ -1,10 +1,12 @@
 //! Devices that are plugged into the running machine.
 //!
-//! The distribution's kernel for virtual machines has no USB. A disk, a keyboard and a network card on PCI take the same way from the
-//! hot-plug controller to the kernel's announcement and to the agent; USB itself is tested beside the sensor.
+//! The distribution's kernel for virtual machines has no USB: on it a disk, a keyboard and a network card are plugged into PCI. For USB the
+//! machine is booted on the kernel for any hardware.
 
 use std::fs::File;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::device::{class, Event};
 use crate::error::{Error, Result};
@@ -80,6 +82,71 @@ pub(super) fn devices_come_and_go(world: &mut World<'_>) -> Result<()> {
     let status = machine.query("status")?;
     let modes = status["peripherals"]["modes"].to_string();
     expect(modes.contains("messages of the kernel"), || format!("status: {}", status["peripherals"]))
+}
+
+/// Of the two keyboards, which are of one vendor and product, the list has the one with this serial number.
+const LISTED_KEYBOARD: &str = "PRODUCT-KEYPAD";
+const OTHER_KEYBOARD: &str = "FOREIGN-KEYBOARD";
+const STICK: &str = "USBSTICK-0042";
+
+pub(super) fn usb_devices_come_and_go(world: &mut World<'_>) -> Result<()> {
+    world.boot_with_usb()?;
+    let machine = world.machine()?;
+    machine.wait_armed()?;
+    let file = machine.setup().directory.join("stick.img");
+    File::create(&file)
+        .and_then(|file| file.set_len(4 << 20))
+        .map_err(Error::io(format!("cannot make {}", file.display())))?;
+    for command in [
+        format!("drive_add 0 if=none,id=stick,format=raw,file={}", file.display()),
+        format!("device_add usb-storage,id=usb0,bus=usb.0,drive=stick,serial={STICK}"),
+        format!("device_add usb-kbd,id=usb1,bus=usb.0,serial={LISTED_KEYBOARD}"),
+        format!("device_add usb-kbd,id=usb2,bus=usb.0,serial={OTHER_KEYBOARD}"),
+    ] {
+        let said = machine.monitor(&command)?;
+        expect(said.trim().is_empty() || said.trim() == "OK", || format!("{command}: {said}"))?;
+    }
+    // Vendor, product and interfaces as QEMU's devices have them: a disk by SCSI over bulk transfers, a boot keyboard.
+    let devices = [
+        (STICK, "storage", ("46f4", "0001"), ":080650:", true),
+        (LISTED_KEYBOARD, "keyboard", ("0627", "0001"), ":030101:", true),
+        (OTHER_KEYBOARD, "keyboard", ("0627", "0001"), ":030101:", false),
+    ];
+    let usb = |event: &Event, class: &str, activity| {
+        is(event, class, activity)
+            && event.at("/unmapped/bus") == "usb"
+            && *event.at("/unmapped/parent") == Value::Null
+    };
+    for (serial, class, (vendor, product), interfaces, allowed) in devices {
+        let came = machine.event("a USB device is told", serial, REPORT, |event| usb(event, class, 1))?;
+        expect(
+            came.at("/peripheral_device/vendor_id_list/0") == vendor
+                && came.at("/unmapped/product_id") == product
+                && came.at("/peripheral_device/vendor_name") == "QEMU"
+                && came.at("/peripheral_device/serial_number") == serial
+                && came.at("/unmapped/interfaces") == interfaces
+                && came.at("/unmapped/allowed") == allowed,
+            || format!("{serial}: {}", came.0),
+        )?;
+    }
+    machine.event("the stick's disk is told as a part of it", STICK, REPORT, |event| {
+        is(event, "storage", 1) && event.at("/unmapped/parent").is_string()
+    })?;
+    machine.event("an alert for the keyboard that is not on the list", UNLISTED, REPORT, |event| {
+        event.class() == class::FINDING && event.0.to_string().contains(OTHER_KEYBOARD)
+    })?;
+    for id in ["usb0", "usb1", "usb2"] {
+        machine.monitor(&format!("device_del {id}"))?;
+    }
+    for (serial, class, ..) in devices {
+        machine.event("its removal is told, with what was known", serial, REPORT, |event| {
+            usb(event, class, 2)
+        })?;
+    }
+    let alerts = machine.events(UNLISTED)?;
+    let listed =
+        |alert: &Event| [STICK, LISTED_KEYBOARD].iter().any(|serial| alert.0.to_string().contains(serial));
+    expect(!alerts.iter().any(listed), || format!("an alert for what is on the list: {alerts:?}"))
 }
 
 fn is(event: &Event, of: &str, activity: u64) -> bool {
