@@ -29,6 +29,7 @@
 //! | `small_file` | small files, read within a bound and replaced whole |
 //! | `stop` | how the agent is told to stop |
 //! | [`supply`] | which data sources of rules the sensors supply |
+//! | `syslog` | log messages where no syslog daemon takes them |
 //! | [`tally`] | how services are watched and what they submit, for the status |
 //! | `wire` | requests, replies and shown events from JSON |
 
@@ -61,5 +62,6 @@ pub mod services;
 mod small_file;
 mod stop;
 pub mod supply;
+mod syslog;
 pub mod tally;
 mod wire;

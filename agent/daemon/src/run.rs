@@ -15,7 +15,6 @@ use defender_model::severity::Severity;
 use defender_sensors::account::AccountSensor;
 use defender_sensors::file::FileSensor;
 use defender_sensors::firewall::FirewallSensor;
-use defender_sensors::login::datagram;
 use defender_sensors::module::ModuleSensor;
 use defender_sensors::network::NetworkSensor;
 use defender_sensors::peripheral::PeripheralSensor;
@@ -34,7 +33,7 @@ use crate::request::Desk;
 use crate::tally::Tally;
 use crate::{
     allocator, device, files, inventory, logins, network, onlooker, packet_filter, peripherals, posture,
-    profile, rules, services, stop,
+    profile, rules, services, stop, syslog,
 };
 
 /// What the command line says.
@@ -53,13 +52,11 @@ impl Default for Options {
 /// Exit status for "could not run".
 const COULD_NOT_RUN: u8 = 3;
 
-/// Where syslog daemons listen.
-const DEV_LOG: &str = "/dev/log";
-
 /// Runs the agent until it is told to stop.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let began = Instant::now();
+    let handed = syslog::handed();
     allocator::keep_little();
     let Loaded { config, problems, .. } = load(&options.config);
     log_to_stderr(&config);
@@ -127,7 +124,7 @@ pub fn run(options: &Options) -> ExitCode {
     if let (Some(process), Some(modules)) = (&mut process, &mut modules) {
         process.tell_modules(modules.teller());
     }
-    let syslog = syslog_socket(&config, &mut news);
+    let syslog = syslog::socket(&config, handed, &mut news);
     let (set, rule_errors) = rules::load(&config);
     for error in &rule_errors {
         news.push(Health::new(Kind::Degraded, "rules", format!("left out: {error}")));
@@ -406,28 +403,6 @@ pub(crate) fn machine() -> String {
     }
     let bytes: Vec<u8> = name.machine.iter().take_while(|c| **c != 0).map(|c| c.to_ne_bytes()[0]).collect();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Takes the place of a syslog daemon that is not there. Only root can make the socket.
-fn syslog_socket(config: &Config, news: &mut Vec<Health>) -> Option<(UnixDatagram, PathBuf)> {
-    if !config.login.enabled || config.login.syslog_socket == "off" {
-        return None;
-    }
-    let automatic = config.login.syslog_socket == "auto";
-    let path = Path::new(if automatic { DEV_LOG } else { &config.login.syslog_socket });
-    match datagram::bind(path) {
-        Ok(socket) => {
-            let socket = socket?;
-            let words = format!("no syslog daemon: log messages are received on {}", path.display());
-            news.push(Health::new(Kind::Changed, "login", words));
-            Some((socket, path.to_owned()))
-        }
-        Err(error) => {
-            let words = format!("no syslog daemon, and {} cannot be made: {error}", path.display());
-            news.push(Health::new(Kind::Degraded, "login.socket", words));
-            None
-        }
-    }
 }
 
 fn control_socket(config: &Config, news: &mut Vec<Health>) -> Option<std::os::unix::net::UnixListener> {

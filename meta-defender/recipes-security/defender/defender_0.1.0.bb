@@ -135,7 +135,9 @@ PACKAGES =+ "${PN}-firewall ${PN}-hardening ${PN}-strict"
 
 FILES:${PN} += "${datadir}/dbus-1 \
                 ${nonarch_libdir}/sysusers.d \
-                ${nonarch_libdir}/tmpfiles.d"
+                ${nonarch_libdir}/tmpfiles.d \
+                ${nonarch_libdir}/systemd/journald.conf.d \
+                ${systemd_system_unitdir}/defender-syslog.socket"
 # nooelint: oelint.var.filesoverride - a package of our own
 FILES:${PN}-firewall = "${sysconfdir}/defender/nftables \
                         ${sysconfdir}/init.d/defender-firewall \

@@ -50,6 +50,9 @@ fn units_verify_and_are_hardened() {
         ("defender-firewall.service", None, 25),
         ("defender.service", Some(drop_in), 25),
     ] {
+        let socket = "defender-syslog.socket";
+        fs::copy(top().join("rootfs-overlay/usr/lib/systemd/system").join(socket), scratch.join(socket))
+            .expect("socket");
         if let Some(drop_in) = drop_in {
             fs::create_dir_all(scratch.join("defender.service.d")).expect("directory");
             fs::write(

@@ -190,7 +190,7 @@ Login {
     enabled: bool = true,
     /// Log files that login services write to. Files that do not exist yet are picked up when they appear.
     files: Vec<PathBuf> = ["/var/log/auth.log", "/var/log/secure", "/var/log/messages", "/var/log/syslog"].map(PathBuf::from).to_vec(),
-    /// Receive log messages directly: `auto` takes `/dev/log` if no syslog daemon has it when the agent starts, `off` never does, a path names another socket.
+    /// Receive log messages directly: `auto` takes what systemd's journal forwards, or `/dev/log`, if no syslog daemon has it when the agent starts, `off` never does, a path names another socket.
     syslog_socket: String = "auto".into(),
     /// Files in which the C library keeps who is logged in (`utmp...`), who was turned away (`btmp...`), and who was logged in (any other name).
     accounting: Vec<PathBuf> = ["/run/utmp", "/var/run/utmp", "/var/log/wtmp", "/var/log/btmp"].map(PathBuf::from).to_vec(),
