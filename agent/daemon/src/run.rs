@@ -101,6 +101,7 @@ pub fn run(options: &Options) -> ExitCode {
             etc: "/etc".into(),
             state_dir: config.agent.state_dir.clone(),
             writers: writers.clone(),
+            records: process.as_ref().map(ProcessSensor::account_records).unwrap_or_default(),
             clock: wall_clock,
         })
     });

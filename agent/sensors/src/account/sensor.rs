@@ -12,7 +12,8 @@ use defender_model::health::{Health, Kind};
 use defender_model::severity::Severity;
 use defender_model::time::Timestamp;
 
-use super::database::Accounts;
+use super::audit::Records;
+use super::database::{named, Accounts};
 use super::{baseline, difference};
 use crate::process::Writers;
 use crate::{file, Observation, Outlet};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Tells who wrote, where audit can.
     pub writers: Writers,
+    /// What programs tell audit of accounts.
+    pub records: Records,
     /// Wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -75,15 +78,21 @@ impl AccountSensor {
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                () = self.changed(&mut seen) => self.look(),
+                () = self.changed(&mut seen) => {
+                    self.look();
+                    self.rest(Instant::now());
+                }
             }
         }
     }
 
-    /// Waits until the files are others than they were, and stay so.
+    /// Waits until the files are others than they were, and stay so; or until audit told of what they do not show.
     async fn changed(&self, seen: &mut Stamp) {
         let mut now = self.stamp();
         while now == *seen {
+            if self.settings.records.due(Instant::now()) {
+                return;
+            }
             tokio::time::sleep(EVERY).await;
             now = self.stamp();
         }
@@ -155,7 +164,9 @@ impl AccountSensor {
                 change if change.concerns_password() => "shadow",
                 _ => "passwd",
             });
-            activity.process = self.settings.writers.lately(&file, Instant::now());
+            let now = Instant::now();
+            let said = self.settings.records.doer(&activity, now);
+            activity.process = self.settings.writers.lately(&file, now).or(said);
             self.out.push(Observation::Event(Event::new(time, activity.into())));
         }
         if beyond > 0 {
@@ -164,6 +175,29 @@ impl AccountSensor {
                 .push(Observation::Health(Health::new(Kind::Lost, COMPONENT, words).with("changes", beyond)));
         }
         self.keep(&now);
+    }
+
+    /// Tells what audit told of and the files have not shown.
+    fn rest(&mut self, now: Instant) {
+        while let Some((time, mut activity)) = self.settings.records.next(now) {
+            let users = self.known.as_ref().map_or(&[][..], |known| &known.users);
+            if let (true, Some(uid)) = (activity.user.is_empty(), activity.uid) {
+                let known = users.iter().find(|(_, user)| user.uid == uid);
+                activity.user = known.map(|(name, _)| name.clone()).unwrap_or_default();
+            }
+            if let Some(user) = named(users, &activity.user) {
+                activity.uid = Some(user.uid);
+                activity.gid = Some(user.gid);
+                activity.shell.clone_from(&user.shell);
+            }
+            self.out.push(Observation::Event(Event::new(time, activity.into())));
+        }
+        let lost = self.settings.records.lost();
+        if lost > 0 {
+            let words = "more was told of accounts at once than is remembered";
+            self.out
+                .push(Observation::Health(Health::new(Kind::Lost, COMPONENT, words).with("records", lost)));
+        }
     }
 
     fn keep(&mut self, now: &Accounts) {
@@ -214,6 +248,7 @@ mod tests {
             etc: etc.clone(),
             state_dir: etc.clone(),
             writers: Writers::default(),
+            records: Records::default(),
             clock: || Timestamp(1),
         };
         let start = || {

@@ -135,7 +135,7 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
             let activity = ModuleActivity { loaded, name, path: None, sha256: None, process };
             Some(Event::new(time, activity.into()))
         }
-        Audited::Wrote { .. } | Audited::Login { .. } | Audited::ConfigChange { .. } => None,
+        Audited::Wrote { .. } | Audited::Said { .. } | Audited::ConfigChange { .. } => None,
     }
 }
 

@@ -29,6 +29,7 @@ use super::recording::into_process;
 use super::table::ProcessTable;
 use super::writers::Writers;
 use super::Unavailable;
+use crate::account;
 use crate::accounts::Accounts;
 use crate::balance::Balance;
 use crate::login::audit::Records;
@@ -133,6 +134,8 @@ pub struct ProcessSensor {
     lost_before: u64,
     /// Who is told of logins in the audit stream.
     logins: Option<(Reports, Records)>,
+    /// What it tells of accounts.
+    account_records: account::audit::Records,
     /// Who is told of kernel modules in the audit stream.
     modules: Option<mpsc::Sender<Told>>,
     module_files: ModuleFiles,
@@ -157,6 +160,7 @@ impl ProcessSensor {
             next_sweep: now + SWEEP,
             next_upgrade: (!declined.is_empty()).then(|| now + UPGRADE),
             logins: None,
+            account_records: account::audit::Records::default(),
             modules: None,
             module_files: ModuleFiles::default(),
             writers,
@@ -268,7 +272,8 @@ impl ProcessSensor {
                 Audited::Exit { stamp, pid, reason } => {
                     self.exit(pid, reason, stamp.time, Source::Audit, out);
                 }
-                Audited::Login { record, fields, .. } => {
+                Audited::Said { stamp, record, fields } => {
+                    self.told_account(stamp, record, &fields);
                     if let Some((logins, records)) = &mut self.logins {
                         if let Some(report) = records.read(record, &fields, Instant::now()) {
                             // The process sensor waits for nobody.

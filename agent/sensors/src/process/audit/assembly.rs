@@ -8,6 +8,7 @@ use defender_model::text;
 
 use super::arch::{self, Call, Effect};
 use super::record::{decimal, hexadecimal, kind, Fields, Stamp, Value};
+use crate::account::audit::concerns_accounts;
 use crate::login::audit::concerns_logins;
 
 /// Events under way at once. The kernel interleaves a few; more means that their ends were lost.
@@ -29,8 +30,8 @@ pub(crate) enum Audited {
     Exec(Box<Exec>),
     /// A process ended.
     Exit { stamp: Stamp, pid: u32, reason: ExitReason },
-    /// A program said something of a login; the record's type and fields.
-    Login { stamp: Stamp, record: u16, fields: Vec<u8> },
+    /// A program said something of a login or an account; the record's type and fields.
+    Said { stamp: Stamp, record: u16, fields: Vec<u8> },
     /// Something under a path of the rule with this number was opened for writing, changed, renamed or removed. Of the process there is
     /// what a system call's record holds.
     Wrote { watch: usize, effect: Effect, by: Box<Exec> },
@@ -44,7 +45,7 @@ impl Audited {
     pub(crate) fn stamp(&self) -> Stamp {
         match self {
             Self::Exec(by) | Self::Wrote { by, .. } | Self::Module { by, .. } => by.stamp,
-            Self::Exit { stamp, .. } | Self::Login { stamp, .. } | Self::ConfigChange { stamp, .. } => *stamp,
+            Self::Exit { stamp, .. } | Self::Said { stamp, .. } | Self::ConfigChange { stamp, .. } => *stamp,
         }
     }
 }
@@ -124,7 +125,9 @@ impl Assembler {
             kind::CONFIG_CHANGE => {
                 Some(Audited::ConfigChange { stamp, words: text::from_bytes(fields).trim().to_owned() })
             }
-            _ if concerns_logins(record) => Some(Audited::Login { stamp, record, fields: fields.to_vec() }),
+            _ if concerns_logins(record) || concerns_accounts(record) => {
+                Some(Audited::Said { stamp, record, fields: fields.to_vec() })
+            }
             _ => None,
         }
     }

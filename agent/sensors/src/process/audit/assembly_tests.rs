@@ -230,6 +230,6 @@ fn what_programs_say_of_logins_is_handed_on_as_it_is() {
     let mut assembler = Assembler::default();
     let fields = b" pid=8 uid=0 msg='op=login acct=\"root\" res=success'";
     let told = assembler.push(1112, stamp, fields);
-    assert_eq!(told, Some(Audited::Login { stamp, record: 1112, fields: fields.to_vec() }));
+    assert_eq!(told, Some(Audited::Said { stamp, record: 1112, fields: fields.to_vec() }));
     assert_eq!(assembler.push(1123, stamp, fields), None);
 }

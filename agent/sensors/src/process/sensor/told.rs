@@ -1,4 +1,5 @@
-//! What other sensors are told of the calls that audit tells of: who wrote to a file, who loaded a module.
+//! What other sensors are told of the calls that audit tells of: who wrote to a file, who loaded a module, who changed
+//! an account.
 
 use std::time::Instant;
 
@@ -7,10 +8,12 @@ use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{ProcessSensor, ANCESTORS};
+use crate::account;
 use crate::module::Told;
 use crate::network::Owners;
 use crate::process::audit::arch::Effect;
 use crate::process::audit::assembly::Exec;
+use crate::process::audit::record::Stamp;
 use crate::process::recording::actor;
 use crate::process::Writers;
 
@@ -30,6 +33,32 @@ impl ProcessSensor {
     #[must_use]
     pub fn owners(&self) -> Owners {
         self.owners.clone()
+    }
+
+    /// What the audit stream tells of accounts, for the account sensor.
+    #[must_use]
+    pub fn account_records(&self) -> account::audit::Records {
+        self.account_records.clone()
+    }
+
+    pub(super) fn told_account(&mut self, stamp: Stamp, record: u16, fields: &[u8]) {
+        let Some(said) = account::audit::read(record, fields) else { return };
+        let by = self.doer(&Exec {
+            stamp,
+            pid: said.pid,
+            ppid: 0,
+            uid: said.uid,
+            euid: None,
+            gid: None,
+            auid: said.auid,
+            session: None,
+            tty: None,
+            executable: said.executable.clone(),
+            argv: Vec::new(),
+            cwd: String::new(),
+            truncated: false,
+        });
+        self.account_records.hear(said, by, stamp.time, Instant::now());
     }
 
     pub(super) fn wrote(&mut self, watch: usize, effect: Effect, by: &Exec) {
