@@ -66,7 +66,8 @@ pub fn keep(workspace: &Workspace, machine: &mut Machine) -> Result<()> {
     fs::write(&kept, lines).map_err(Error::io(format!("cannot write {}", kept.display())))
 }
 
-/// Writes the page from what runs of these flavours kept: of each kind the event that says most.
+/// Writes the page from what runs of these flavours kept: of each kind the event that says most. A kind that they do not have keeps the
+/// sample that the page has.
 ///
 /// # Errors
 /// When nothing was kept, or the page cannot be written.
@@ -75,10 +76,7 @@ pub fn write(workspace: &Workspace, flavours: &[Flavour], page: &Path) -> Result
     for flavour in flavours {
         let kept = fs::read_to_string(file(workspace, *flavour)).unwrap_or_default();
         for line in kept.lines() {
-            let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-            let number = |name: &str| event[name].as_u64().unwrap_or_default();
-            let own = event["unmapped"]["kind"].as_str().unwrap_or_default().to_owned();
-            let kind = (number("class_uid"), number("activity_id"), own);
+            let Some(kind) = kind(line) else { continue };
             let better = best.get(&kind).is_none_or(|(_, known)| rank(line) > rank(known));
             if better {
                 best.insert(kind, (*flavour, line.to_owned()));
@@ -91,7 +89,34 @@ pub fn write(workspace: &Workspace, flavours: &[Flavour], page: &Path) -> Result
             next: "run scenarios that need the agent".into(),
         });
     }
+    let before = fs::read_to_string(page).unwrap_or_default();
+    for (kind, sample) in samples_of(&before) {
+        best.entry(kind).or_insert(sample);
+    }
     fs::write(page, text(&best)).map_err(Error::io(format!("cannot write {}", page.display())))
+}
+
+/// What kind of event a line is; `None` if it is none.
+fn kind(line: &str) -> Option<Kind> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    let number = |name: &str| event[name].as_u64().unwrap_or_default();
+    let own = event["unmapped"]["kind"].as_str().unwrap_or_default().to_owned();
+    (number("class_uid") > 0 || event["class_uid"] == 0)
+        .then(|| (number("class_uid"), number("activity_id"), own))
+}
+
+/// The samples of a page, with the images that its table says they are from.
+fn samples_of(page: &str) -> Vec<(Kind, (Flavour, String))> {
+    page.lines()
+        .filter_map(|line| Some((kind(line)?, line)))
+        .filter_map(|((class, activity, own), line)| {
+            let (begin, end) = (format!("| {class} "), format!(" | {activity} | {own} | "));
+            let flavour =
+                page.lines().filter(|row| row.starts_with(&begin)).find_map(|row| row.split_once(&end))?.1;
+            let flavour = Flavour::parse(flavour.trim_end_matches(" |")).ok()?;
+            Some(((class, activity, own), (flavour, line.to_owned())))
+        })
+        .collect()
 }
 
 /// Long is good, too long is not.
@@ -103,8 +128,8 @@ fn rank(line: &str) -> (bool, i64) {
 
 fn text(best: &BTreeMap<Kind, (Flavour, String)>) -> String {
     let mut out = String::from(
-        "# Samples\n\nOne event of every kind ([events.md](events.md)), as the agent wrote it in a run of the validation on the reference \
-         images.\nNothing is edited. `defender-validation run --samples docs/samples.md` writes this page anew; `tests/tests/ocsf` checks \
+        "# Samples\n\nOne event of every kind ([events.md](events.md)), as the agent wrote it in runs of the validation on the reference \
+         images.\nNothing is edited. `defender-validation run --samples docs/samples.md` writes anew what its scenarios bring about; `tests/tests/ocsf` checks \
          every line\nagainst the published schema.\n\n| Class | Activity | Kind | Image |\n|---|---|---|---|\n",
     );
     let name = |class: u64| CLASSES.iter().find(|(known, _)| *known == class).map_or("", |(_, name)| name);
@@ -131,6 +156,7 @@ mod tests {
         let page = text(&best);
         assert!(page.contains("| 1001 File System Activity | 3 |  | busybox |"), "{page}");
         assert_eq!(page.lines().filter(|on| *on == line).count(), 1);
+        assert_eq!(samples_of(&page), best.into_iter().collect::<Vec<_>>());
         assert!(rank("long") > rank("s") && rank("s") > rank(&"x".repeat(READABLE + 1)));
     }
 }
