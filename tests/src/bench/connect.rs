@@ -189,7 +189,7 @@ fn measure(
         let mut status = Command::new(&bench.options.agent);
         status.args(["status", "--json", "--socket"]).arg(monitor.directory().join("run/control.sock"));
         let told = command::run(&mut status, Duration::from_secs(10))?;
-        figures.lost += tail::number_after(&told, b"\"owners_lost\":").unwrap_or(0);
+        figures.lost += tail::number_after(&told, b"\"owners_lost\",").unwrap_or(0);
     }
     Ok(())
 }

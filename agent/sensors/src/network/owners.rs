@@ -16,8 +16,9 @@ const CONNECTIONS: usize = 2048;
 /// Sockets that listen remembered.
 #[cfg(feature = "ebpf")]
 const LISTENERS: usize = 256;
-/// How long before a question word may have come that answers it. A port may be another's after that.
-const RECENT: Duration = Duration::from_secs(1);
+/// How long before a question word may have come that answers it: under a storm the messages of connection tracking lie about for a while.
+/// A port may be another's after that.
+const RECENT: Duration = Duration::from_secs(3);
 /// How long word of it may take: what came before the question counts only if nothing newer comes until then.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
