@@ -14,7 +14,7 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
 /// Structure, member, and whether there are kernels to do without it. In the order of `struct offsets` in `programs.c`.
-pub(crate) const MEMBERS: [(&str, &str, bool); 42] = [
+pub(crate) const MEMBERS: [(&str, &str, bool); 43] = [
     ("task_struct", "real_parent", true),
     ("task_struct", "tgid", true),
     ("task_struct", "mm", true),
@@ -52,6 +52,7 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 42] = [
     ("task_struct", "sessionid", false),
     ("sock_common", "skc_daddr", false),
     ("sock_common", "skc_dport", false),
+    ("inet_sock", "inet_sport", false),
     ("sock_common", "skc_family", false),
     ("sock", "sk_protocol", false),
     ("sock_common", "skc_v6_daddr", false),
@@ -60,9 +61,9 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 42] = [
 ];
 
 /// Where the members are that every socket has.
-pub(crate) const SOCKET: std::ops::Range<usize> = 35..39;
+pub(crate) const SOCKET: std::ops::Range<usize> = 35..40;
 /// Index of the member of modules.
-pub(crate) const MODULE: usize = 41;
+pub(crate) const MODULE: usize = 42;
 
 /// Byte offsets of [`MEMBERS`], [`ABSENT`] where one may be missing and is.
 ///

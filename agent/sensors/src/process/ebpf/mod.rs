@@ -431,7 +431,7 @@ mod tests {
             for one in expected {
                 assert_eq!(told.iter().filter(|other| **other == one).count(), 1, "{btf} {one:?} {told:?}");
             }
-            assert!(told.iter().any(|one| !one.0 && one.3 == free), "{btf} {told:?}");
+            assert!(told.iter().any(|one| !one.0 && one.2 .1 != 0 && one.3 == free), "{btf} {told:?}");
         }
     }
 

@@ -23,7 +23,7 @@ struct offsets {
     /* Without CONFIG_AUDIT these two are ABSENT. */
     u32 task_loginuid, task_sessionid;
     /* Nor are those of IPv6, or all of these, where the kernel lacks it. */
-    u32 sock_daddr, sock_dport, sock_family, sock_protocol, sock_v6_daddr, sock_v6_saddr;
+    u32 sock_daddr, sock_dport, sock_sport, sock_family, sock_protocol, sock_v6_daddr, sock_v6_saddr;
     /* Nor is this where the kernel loads no modules. */
     u32 module_name;
     /* Bytes in `events`, from the loader. */
@@ -218,8 +218,9 @@ int on_module_free(u64 *context)
 /* The addresses of a socket: what the kernel compares in one go lies in one piece (include/net/inet_hashtables.h). */
 INLINE void addresses(const struct offsets *at, struct connection *connection, u64 socket, u32 family)
 {
-    u32 ports = half(socket, at->sock_dport);
-    connection->ports = ports << 16 | ports >> 16;
+    /* Not the number beside that of the other side: a connection that was refused has lost it by now. */
+    unsigned short local = half(socket, at->sock_sport);
+    connection->ports = half(socket, at->sock_dport) << 16 | __builtin_bswap16(local);
     if (family == AF_INET) {
         u64 both = word(socket, at->sock_daddr);
         map_v4(connection->remote, both);
