@@ -304,6 +304,10 @@ pub struct StatusReport {
     pub services: NetworkStatus,
     /// What other services submitted.
     pub submissions: NetworkStatus,
+    /// The watch on users and groups.
+    pub accounts: NetworkStatus,
+    /// What the device consists of.
+    pub inventory: NetworkStatus,
     /// Events by kind since start.
     pub events: EventCounts,
     /// Rules loaded, and the files or rules left out with the reason.
@@ -426,7 +430,7 @@ pub struct SinkStatus {
 }
 
 wire! {
-    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, modules, services, submissions, events, rules, firewall, sinks, confinement }
+    StatusReport { version, health, armed, armed_after_ms, uptime_s, device, boot, degraded, process, logins, network, files, peripherals, packet_filter, modules, services, submissions, accounts, inventory, events, rules, firewall, sinks, confinement }
     ProcessStatus { source, detail, declined, lost, table, counters }
     NetworkStatus { modes, lacks, counters }
     EventCounts { process, authentication, network, files, peripherals, findings, remediations, health, dropped, received, emitted }
@@ -588,6 +592,8 @@ mod tests {
             modules: part("m"),
             services: part("s"),
             submissions: part("u"),
+            accounts: part("a"),
+            inventory: part("i"),
             events: EventCounts {
                 process: 1,
                 authentication: 2,

@@ -154,7 +154,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
-    let (watched, submissions) = (Tally::default(), Tally::default());
+    let (watched, submissions, listed) = (Tally::default(), Tally::default(), Tally::default());
     let parts = Parts {
         device: device::identify(Path::new("/"), &config.device.id),
         detector,
@@ -167,6 +167,8 @@ pub fn run(options: &Options) -> ExitCode {
         packet_filter: packet_filter.as_ref().map(FirewallSensor::status),
         modules: modules.as_ref().map(ModuleSensor::status),
         services: config.services.enabled.then(|| watched.status()),
+        accounts: accounts.as_ref().map(AccountSensor::status),
+        inventory: config.inventory.enabled.then(|| listed.status()),
         submissions: (cfg!(feature = "dbus") && config.dbus.enabled).then(|| submissions.status()),
         disturbed: Arc::clone(&disturbed.blocks),
         confinement: confined.entries().iter().map(ToString::to_string).collect(),
@@ -185,6 +187,7 @@ pub fn run(options: &Options) -> ExitCode {
         modules,
         disturbed,
         services: watched,
+        inventory: listed,
         submissions,
         syslog,
         reports: logins.1,
@@ -208,6 +211,7 @@ struct Opened {
     modules: Option<ModuleSensor>,
     disturbed: packet_filter::Disturbed,
     services: Tally,
+    inventory: Tally,
     #[cfg_attr(not(feature = "dbus"), allow(dead_code))]
     submissions: Tally,
     syslog: Option<(UnixDatagram, PathBuf)>,
@@ -253,7 +257,7 @@ async fn serve(parts: Parts, opened: Opened) {
     let operators = operators(&config);
     let mut tasks = services::start(&config, wall_clock, orders, &outlet, &opened.services);
     if config.inventory.enabled {
-        tasks.push(tokio::spawn(inventory::watch(config.clone(), outlet.clone())));
+        tasks.push(tokio::spawn(inventory::watch(config.clone(), outlet.clone(), opened.inventory)));
     }
     let mut kept = None;
     if let Some(listener) = opened.control {

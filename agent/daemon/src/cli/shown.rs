@@ -46,6 +46,8 @@ pub(super) fn status(out: &mut dyn Write, report: &StatusReport) -> io::Result<(
         ("modules", &report.modules),
         ("services", &report.services),
         ("submitted", &report.submissions),
+        ("accounts", &report.accounts),
+        ("inventory", &report.inventory),
     ];
     for (name, sensor) in sensors {
         rows(out, name, &sensor.modes)?;

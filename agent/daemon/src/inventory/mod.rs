@@ -14,17 +14,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use defender_model::event::Event;
+use defender_model::health::Kind;
 use defender_model::inventory::{Interface, Inventory};
 use defender_sensors::{Observation, Outlet};
 
 use crate::clock::wall_clock;
 use crate::config::Config;
+use crate::tally::Tally;
 use software::Software;
 
-/// Tells how it is, and from then on what changes. The caller ends it.
-pub(crate) async fn watch(config: Config, outlet: Outlet) {
+/// Tells how it is, and from then on what changes; `tally` has what became of it. The caller ends it.
+pub(crate) async fn watch(config: Config, outlet: Outlet, tally: Tally) {
     let every = Duration::from_secs(config.inventory.interval_s.max(1));
-    let tell = |inventory: Inventory| Observation::Event(Event::new(wall_clock(), inventory.into()));
+    tally.says("device and software", Ok(&format!("every {} s", every.as_secs())));
+    let tell = |inventory: Inventory| {
+        tally.produced(|balance| balance.delivered += 1);
+        Observation::Event(Event::new(wall_clock(), inventory.into()))
+    };
     let mut known = interfaces::read(Path::new("/"));
     let mut info = hardware::read(Path::new("/"));
     info.interfaces.clone_from(&known);
@@ -34,6 +40,18 @@ pub(crate) async fn watch(config: Config, outlet: Outlet) {
     let mut software = Software::new(&config);
     loop {
         for observation in software.look().await {
+            match &observation {
+                Observation::Event(_) => tally.produced(|balance| balance.delivered += 1),
+                // Changes that are not told one by one.
+                Observation::Health(health) if health.kind == Kind::Lost => {
+                    let beyond = health.counters.iter().map(|(_, count)| count).sum::<u64>();
+                    tally.count(|balance| {
+                        balance.produced += beyond;
+                        balance.over_bound += beyond;
+                    });
+                }
+                Observation::Health(_) => {}
+            }
             if !outlet.send(observation).await {
                 return;
             }

@@ -140,6 +140,8 @@ impl Pipeline {
             modules: part_status(self.parts.modules.as_ref()),
             services: part_status(self.parts.services.as_ref()),
             submissions: part_status(self.parts.submissions.as_ref()),
+            accounts: part_status(self.parts.accounts.as_ref()),
+            inventory: part_status(self.parts.inventory.as_ref()),
             events: EventCounts { dropped: self.drops.load(Ordering::Relaxed), ..self.counts.clone() },
             rules: RulesStatus {
                 loaded: self.parts.detector.rules().rules().filter(|rule| rule.enabled).count() as u64,

@@ -98,6 +98,8 @@ impl Pipeline {
             ("module", part_status(self.parts.modules.as_ref())),
             ("services", part_status(self.parts.services.as_ref())),
             ("submissions", part_status(self.parts.submissions.as_ref())),
+            ("accounts", part_status(self.parts.accounts.as_ref())),
+            ("inventory", part_status(self.parts.inventory.as_ref())),
         ];
         for (name, part) in parts {
             if !part.counters.is_empty() {

@@ -104,6 +104,10 @@ pub struct Parts {
     pub services: Option<Arc<Mutex<file::Status>>>,
     /// What became of what other services submitted; `None` without D-Bus.
     pub submissions: Option<Arc<Mutex<file::Status>>>,
+    /// The watch on accounts.
+    pub accounts: Option<Arc<Mutex<file::Status>>>,
+    /// The list of what the device consists of.
+    pub inventory: Option<Arc<Mutex<file::Status>>>,
     /// Told when another program changed a table of the agent.
     pub disturbed: Arc<Notify>,
     /// Measures of confinement, as `measure: state`.

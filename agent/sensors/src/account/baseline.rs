@@ -44,7 +44,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Accounts> {
         return None;
     }
     let mut accounts = Accounts::default();
-    for line in body.strip_prefix(FORMAT)?.strip_prefix('\n')?.lines() {
+    for line in body.strip_prefix(FORMAT)?.strip_prefix('\n')?.split_terminator('\n') {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
             ["u", name, uid, gid, letter, number, home, shell] => {
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_state_comes_back_without_its_hashes() {
         let accounts = Accounts::parse(
-            b"root:x:0:0:root:/root:/bin/sh\nodd \xff:x:7:7::/:\n",
+            b"root:x:0:0:root:/root:/bin/sh\nodd \xff:x:7:7::/:/bin/sh\r\n",
             b"root:x:0:\nwheel:x:10:a,b\n",
             Some(b"root:$6$salt$hash:1::::::\n"),
         );
@@ -92,6 +92,13 @@ mod tests {
     }
 
     proptest! {
+        /// A carriage return at the end of a line, for instance.
+        #[test]
+        fn states_of_arbitrary_files_come_back(files in prop::array::uniform3("([a-c]{0,2}[:,x!*$0-9\\r]{0,3}\n?){0,30}")) {
+            let [passwd, group, shadow] = files;
+            let _ = crate::account::fuzz([passwd.as_bytes(), group.as_bytes(), shadow.as_bytes()]);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);

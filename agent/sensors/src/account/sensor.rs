@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use defender_model::event::Event;
@@ -15,6 +16,8 @@ use defender_model::time::Timestamp;
 use super::audit::Records;
 use super::database::{named, Accounts};
 use super::{baseline, difference};
+use crate::balance::Balance;
+use crate::file::Status;
 use crate::process::Writers;
 use crate::{file, Observation, Outlet};
 
@@ -53,6 +56,8 @@ pub struct AccountSensor {
     known: Option<Accounts>,
     out: Vec<Observation>,
     unwritten: bool,
+    balance: Balance,
+    status: Arc<Mutex<Status>>,
 }
 
 /// Which version of the files there is.
@@ -62,7 +67,30 @@ impl AccountSensor {
     /// A sensor that has not looked yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, known: None, out: Vec::new(), unwritten: false }
+        let this = Self {
+            settings,
+            known: None,
+            out: Vec::new(),
+            unwritten: false,
+            balance: Balance::default(),
+            status: Arc::default(),
+        };
+        this.count();
+        this
+    }
+
+    /// What the sensor is doing, kept up to date while it runs.
+    #[must_use]
+    pub fn status(&self) -> Arc<Mutex<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    fn count(&self) {
+        let (users, groups) = self.known.as_ref().map_or((0, 0), |now| (now.users.len(), now.groups.len()));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.modes = vec![format!("users and groups: {}, every second", self.settings.etc.display())];
+        status.counters = vec![("users", users as u64), ("groups", groups as u64)];
+        status.counters.extend(self.balance.counters());
     }
 
     /// Runs until the pipeline is gone or `stop` is ready.
@@ -72,6 +100,7 @@ impl AccountSensor {
         let mut seen = self.stamp();
         self.look();
         loop {
+            self.count();
             if !outlet.send_all(&mut self.out).await {
                 return;
             }
@@ -158,6 +187,8 @@ impl AccountSensor {
         }
         let time = (self.settings.clock)();
         let (activities, beyond) = difference::between(&before, &now);
+        self.balance.produced += activities.len() as u64 + beyond;
+        self.balance.over_bound += beyond;
         for mut activity in activities {
             let file = etc.join(match activity.change {
                 change if change.concerns_group() => "group",
@@ -167,6 +198,7 @@ impl AccountSensor {
             let now = Instant::now();
             let said = self.settings.records.doer(&activity, now);
             activity.process = self.settings.writers.lately(&file, now).or(said);
+            self.balance.delivered += 1;
             self.out.push(Observation::Event(Event::new(time, activity.into())));
         }
         if beyond > 0 {
@@ -266,6 +298,10 @@ mod tests {
         assert_eq!(told(&mut sensor), ["user_created toor", "member_added toorroot"]);
         sensor.look();
         assert_eq!(told(&mut sensor), [""; 0]);
+        sensor.count();
+        let counters = sensor.status().lock().unwrap().counters.clone();
+        assert_eq!(crate::balance::sides(counters.iter().copied()), Some((2, 2)));
+        assert!(counters.contains(&("users", 2)) && counters.contains(&("delivered", 2)), "{counters:?}");
         assert_eq!(told(&mut start()), [""; 0]);
         fs::write(etc.join(BASELINE), "no baseline").unwrap();
         assert!(told(&mut start())[0].contains("cut off or damaged"));
