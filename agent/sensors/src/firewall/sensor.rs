@@ -552,3 +552,49 @@ impl FirewallSensor {
         status.counters.extend(balance.counters());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use defender_model::event::EventKind;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_changes_while_the_socket_is_gone_is_told_when_it_is_back() {
+        // SAFETY: unshare(2) takes flags; the network namespace is this thread's alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return println!("skipped: needs root for a network namespace of its own");
+        }
+        let mut sensor = FirewallSensor::open(Settings {
+            own_tables: &["defender"],
+            own_process: |_| false,
+            disturbed: Box::new(|| ()),
+            directory: Directory::of_proc("/proc".into()),
+            receive_buffer: 1 << 16,
+            events_per_second: 0,
+            clock: || Timestamp(1),
+        });
+        let Some(socket) = &sensor.socket else {
+            return println!("skipped: no nf_tables: {:?}", sensor.lack);
+        };
+        socket.injure();
+        let (mut said, mut made, end) = (Vec::new(), false, Instant::now() + Duration::from_secs(60));
+        while said.len() < 3 {
+            assert!(Instant::now() < end, "{said:?}");
+            let mut out = Vec::new();
+            sensor.turn(&mut out).await;
+            if !std::mem::replace(&mut made, true) {
+                let nft = std::process::Command::new("nft").args(["add", "table", "inet", "other"]).status();
+                assert!(nft.is_ok_and(|status| status.success()), "nft is needed");
+            }
+            said.extend(out.into_iter().map(|observation| match observation {
+                Observation::Health(health) => health.kind.name().to_owned(),
+                Observation::Event(event) => match event.kind {
+                    EventKind::Firewall(change) => change.table,
+                    other => panic!("{other:?}"),
+                },
+            }));
+        }
+        assert_eq!(said, ["degraded", "recovered", "other"]);
+    }
+}
