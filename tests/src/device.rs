@@ -39,6 +39,8 @@ pub mod class {
     pub const COMPLIANCE: u64 = 2003;
     /// Entity Management: the packet filter was changed.
     pub const ENTITY: u64 = 3004;
+    /// DNS Activity.
+    pub const DNS: u64 = 4003;
     /// Authentication.
     pub const AUTHENTICATION: u64 = 3002;
     /// Application Lifecycle and Application Error: the agent about itself.

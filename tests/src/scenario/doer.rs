@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::device::{class, Event};
 use crate::error::Result;
+use crate::image::Flavour;
 
 use super::{expect, World};
 
@@ -70,6 +71,28 @@ pub(super) fn deeds_have_a_doer(world: &mut World<'_>) -> Result<()> {
         .event("an alert for a second root", SECOND_ROOT, REPORT, |event| event.class() == class::FINDING)?;
     machine.ok("umount /etc/passwd && rm /run/passwd")?;
     machine.event("the user's end is told", "toor", REPORT, user(6))?;
+    if machine.flavour() == Flavour::Systemd {
+        // shadow's programs tell audit what they do: one event has what the files show and who did it.
+        machine.ok("cp -a /etc /run/etc && mount --bind /run/etc /etc")?;
+        let made = machine.ok("useradd eve");
+        let told = made.and_then(|_| {
+            machine.event("the user is told with who made it", "\"eve\"", REPORT, |event| {
+                event.class() == class::ACCOUNT && event.at("/activity_id") == 1 && by(event) == "useradd eve"
+            })
+        });
+        machine.ok("umount -l /etc && rm -r /run/etc")?;
+        told?;
+        machine.event("it is gone", "\"eve\"", REPORT, |event| {
+            event.class() == class::ACCOUNT && event.at("/activity_id") == 6
+        })?;
+        let created = machine.events("\"eve\"")?;
+        let created = created.iter().filter(|event| {
+            event.class() == class::ACCOUNT
+                && event.at("/user/name") == "eve"
+                && event.at("/activity_id") != 6
+        });
+        expect(created.count() == 1, || "one deed is several events".into())?;
+    }
 
     // The inventory: told at start, and an address that appears.
     let inventory = machine.events("\"class_uid\":5001")?;

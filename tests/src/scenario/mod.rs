@@ -12,6 +12,7 @@ mod intrusion;
 mod life;
 mod load;
 mod login;
+mod name;
 mod packet_filter;
 mod peripheral;
 mod posture;
@@ -88,6 +89,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "kill_hook_and_isolate", on: BOTH, agent: true, run: response::kill_hook_and_isolate },
     Scenario { name: "devices_come_and_go", on: BOTH, agent: true, run: peripheral::devices_come_and_go },
     Scenario { name: "a_login_is_one_event", on: BOTH, agent: true, run: login::a_login_is_one_event },
+    Scenario { name: "names_are_told", on: BOTH, agent: true, run: name::names_are_told },
+    Scenario { name: "journald_alone", on: SYSTEMD, agent: true, run: login::journald_alone },
     Scenario {
         name: "packet_filter_is_watched",
         on: BOTH,
