@@ -154,7 +154,10 @@ impl Records {
         let about = (activity.user.clone(), activity.group.clone(), id, now);
         let mut log = self.log();
         let mut by = None;
-        for heard in log.heard.iter_mut().filter(|heard| is_about(&heard.said, &about)) {
+        for heard in log.heard.iter_mut().filter(|heard| {
+            is_about(&heard.said, &about)
+                && heard.said.change.is_none_or(|said| may_be(said, activity.change))
+        }) {
             heard.told = true;
             // The first is the program's own; what PAM adds comes later.
             if by.is_none() && now.saturating_duration_since(heard.at) < LATE {
@@ -222,6 +225,14 @@ impl Log {
         }
         self.events.push_back(about);
     }
+}
+
+/// Whether a record of one kind may be about a change of the other: who made an account has not removed it.
+fn may_be(said: AccountChange, shown: AccountChange) -> bool {
+    use AccountChange::{GroupCreated, GroupDeleted, MemberAdded, MemberRemoved, UserCreated, UserDeleted};
+    let (made, removed) =
+        ([UserCreated, GroupCreated, MemberAdded], [UserDeleted, GroupDeleted, MemberRemoved]);
+    !(made.contains(&said) && removed.contains(&shown) || removed.contains(&said) && made.contains(&shown))
 }
 
 fn is_about(said: &Said, (user, group, id, _): &(String, String, Option<u32>, Instant)) -> bool {
@@ -293,6 +304,11 @@ mod tests {
         hear(1108, "adding home directory acct=\"eve\"", 812, 0);
         let eve = activity(AccountChange::UserCreated, "eve", Some(1001));
         assert_eq!(records.doer(&eve, now + Duration::from_secs(2)).map(|by| by.pid), Some(812));
+        // Who made it has not removed it.
+        let gone = activity(AccountChange::UserDeleted, "eve", Some(1001));
+        hear(1114, "adding user id=1001", 812, 2);
+        records.log().heard.retain(|heard| heard.said.change == Some(AccountChange::UserCreated));
+        assert_eq!(records.doer(&gone, now + Duration::from_secs(2)), None);
         // What comes after the event is about it still.
         hear(1102, "changing the age acct=\"eve\"", 812, 3);
         let late = now + Duration::from_secs(12);
