@@ -3,7 +3,7 @@
 //! Needs root in the initial PID namespace, bpf(2), and the program nft for a network namespace of its own; otherwise the test says why
 //! it did nothing.
 
-#![cfg(feature = "ebpf")]
+#![cfg(ebpf)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod netns;

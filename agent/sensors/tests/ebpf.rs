@@ -3,7 +3,7 @@
 //! Needs root in the initial namespaces, a kernel with BTF and bpf(2), and for the comparison nobody else using audit; otherwise
 //! each test says why it did nothing.
 
-#![cfg(feature = "ebpf")]
+#![cfg(ebpf)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod process;

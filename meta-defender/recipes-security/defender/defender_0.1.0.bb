@@ -47,13 +47,13 @@ python () {
 }
 
 # Optional sinks. Leaving one out leaves its code and its crates out.
-PACKAGECONFIG ??= "dbus mqtt tls"
+PACKAGECONFIG ??= "dbus ebpf mqtt tls"
 # On the build host it checks configurations and images; TLS is there for the checks of certificates.
 PACKAGECONFIG:class-native ??= "tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
 PACKAGECONFIG[mqtt] = "--features mqtt"
-# For 64-bit little-endian kernels; tested on x86-64.
+# Without effect but on 64-bit little-endian machines; tested on x86-64.
 PACKAGECONFIG[ebpf] = "--features ebpf"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 

@@ -11,10 +11,10 @@ use defender_model::process::Actor;
 use tokio::sync::Notify;
 
 /// Connections remembered; most are asked for within milliseconds.
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 const CONNECTIONS: usize = 2048;
 /// Sockets that listen remembered.
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 const LISTENERS: usize = 256;
 /// How long before a question word may have come that answers it: under a storm the messages of connection tracking lie about for a while.
 /// A port may be another's after that.
@@ -67,18 +67,18 @@ impl Owners {
 
     /// Whether anything is told.
     pub(crate) fn set_live(&self, live: bool) {
-        if cfg!(feature = "ebpf") {
+        if cfg!(ebpf) {
             self.told().live = live;
         }
     }
 
     /// Whether anything is told.
     pub(super) fn is_live(&self) -> bool {
-        cfg!(feature = "ebpf") && self.told().live
+        cfg!(ebpf) && self.told().live
     }
 
     /// A process opens a connection, or listens.
-    #[cfg(feature = "ebpf")]
+    #[cfg(ebpf)]
     pub(crate) fn tell(&self, protocol: Protocol, local: End, remote: End, listens: bool, by: Actor) {
         let owned = Owned { heard: Instant::now(), protocol, local, remote, by };
         let mut told = self.told();
@@ -96,7 +96,7 @@ impl Owners {
 
     /// Ready when something was told since.
     pub(super) async fn changed(&self) {
-        match cfg!(feature = "ebpf") {
+        match cfg!(ebpf) {
             true => self.1.notified().await,
             false => std::future::pending().await,
         }
@@ -129,7 +129,7 @@ impl Owners {
     }
 }
 
-#[cfg(all(test, feature = "ebpf"))]
+#[cfg(all(test, ebpf))]
 mod tests {
     use super::*;
 

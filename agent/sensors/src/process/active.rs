@@ -4,7 +4,7 @@ use defender_model::process::Source;
 
 use super::audit::stream::{AuditStream, Settings as AuditSettings};
 use super::connector::Connector;
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 use super::ebpf;
 use super::poll::Poller;
 use super::sensor::Settings;
@@ -14,9 +14,9 @@ use super::Unavailable;
 /// The source in force.
 pub(super) enum Active {
     Audit(Box<AuditStream>),
-    #[cfg(feature = "ebpf")]
+    #[cfg(ebpf)]
     Ebpf(Box<ebpf::Stream>),
-    #[cfg(feature = "ebpf")]
+    #[cfg(ebpf)]
     EbpfEntry(Box<ebpf::Stream>),
     Connector(Box<Connector>),
     Poll(Poller),
@@ -26,9 +26,9 @@ impl Active {
     pub(super) const fn source(&self) -> Source {
         match self {
             Self::Audit(_) => Source::Audit,
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(_) => Source::Ebpf,
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::EbpfEntry(_) => Source::EbpfEntry,
             Self::Connector(_) => Source::Connector,
             Self::Poll(_) => Source::Poll,
@@ -39,13 +39,13 @@ impl Active {
     pub(super) fn detail(&self) -> &'static str {
         match self {
             Self::Audit(stream) => stream.role().describe(),
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(stream) if stream.connections_lost().is_some() => {
                 "from a ring buffer that programs in the kernel write; so is whose connections are"
             }
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(_) => "from a ring buffer that programs in the kernel write",
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::EbpfEntry(_) => {
                 "arguments as the system call was made, other details from /proc afterwards"
             }
@@ -58,7 +58,7 @@ impl Active {
     pub(super) fn lost(&self) -> u64 {
         match self {
             Self::Audit(stream) => stream.lost(),
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.lost(),
             Self::Connector(connector) => connector.lost(),
             Self::Poll(_) => 0,
@@ -68,7 +68,7 @@ impl Active {
     /// Words of whose a connection is that this source lost; `None` where it has none.
     pub(super) fn owners_lost(&self) -> Option<u64> {
         match self {
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.connections_lost(),
             _ => None,
         }
@@ -80,7 +80,7 @@ impl Active {
             Self::Audit(stream) => stream.close(),
             Self::Connector(connector) => connector.close(),
             // The programs are gone with their descriptors.
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Self::Ebpf(_) | Self::EbpfEntry(_) => {}
             Self::Poll(_) => {}
         }
@@ -102,13 +102,13 @@ pub(super) fn open(settings: &Settings, writers: &Writers, source: Source) -> Re
             writers: writers.clone(),
         })
         .map(|stream| Active::Audit(Box::new(stream))),
-        #[cfg(feature = "ebpf")]
+        #[cfg(ebpf)]
         Source::Ebpf => ebpf::Stream::open(&settings.proc, settings.exits, &settings.btf)
             .map(|stream| Active::Ebpf(Box::new(stream))),
-        #[cfg(feature = "ebpf")]
+        #[cfg(ebpf)]
         Source::EbpfEntry => ebpf::Stream::open_entry(&settings.proc, settings.exits)
             .map(|stream| Active::EbpfEntry(Box::new(stream))),
-        #[cfg(not(feature = "ebpf"))]
+        #[cfg(not(ebpf))]
         Source::Ebpf | Source::EbpfEntry => {
             Err(Unavailable::new("this agent was built without the cargo feature ebpf"))
         }

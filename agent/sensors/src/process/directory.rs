@@ -38,7 +38,7 @@ impl Directory {
 
     /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right, unless another has
     /// the id since, which forked.
-    #[cfg(feature = "ebpf")]
+    #[cfg(ebpf)]
     pub(super) fn of_stream(&self, pid: u32, name: &[u8]) -> Actor {
         let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
         let known = table.as_ref().and_then(|table| table.get(pid));

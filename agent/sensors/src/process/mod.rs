@@ -19,7 +19,7 @@ mod active;
 pub(crate) mod audit;
 pub(crate) mod connector;
 mod directory;
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 pub(crate) mod ebpf;
 mod module_file;
 pub(crate) mod poll;
@@ -31,7 +31,7 @@ pub(crate) mod table;
 mod writers;
 
 pub use directory::Directory;
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 pub use ebpf::decode_ring;
 pub use preference::Preference;
 pub use recording::AuditLog;

@@ -22,7 +22,7 @@ impl Preference {
     /// Sources to try, best first. Polling always works, so a device is never left without a process sensor.
     pub(super) const fn order(self) -> &'static [Source] {
         match self {
-            Self::Auto if cfg!(feature = "ebpf") => {
+            Self::Auto if cfg!(ebpf) => {
                 &[Source::Audit, Source::Ebpf, Source::EbpfEntry, Source::Connector, Source::Poll]
             }
             Self::Auto => &[Source::Audit, Source::Connector, Source::Poll],

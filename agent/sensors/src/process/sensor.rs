@@ -1,6 +1,6 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
-#[cfg(feature = "ebpf")]
+#[cfg(ebpf)]
 mod ebpf;
 mod told;
 
@@ -235,7 +235,7 @@ impl ProcessSensor {
     async fn turn(&mut self, out: &mut Vec<Observation>) {
         let result = match &mut self.active {
             Active::Audit(_) => self.audit_turn(out).await,
-            #[cfg(feature = "ebpf")]
+            #[cfg(ebpf)]
             Active::Ebpf(_) | Active::EbpfEntry(_) => self.ebpf_turn(out).await,
             Active::Connector(_) => self.connector_turn(out).await,
             Active::Poll(_) => {
@@ -515,7 +515,7 @@ impl ProcessSensor {
 
     /// Takes from the source in force what it has not told yet: another one is open by now.
     fn leave(&mut self, _out: &mut Vec<Observation>) {
-        #[cfg(feature = "ebpf")]
+        #[cfg(ebpf)]
         self.drain_ring(_out);
         self.lost_before += self.active.lost();
     }

@@ -47,7 +47,7 @@ impl Known {
     }
 
     /// It is remembered for its children's sake only.
-    #[cfg(feature = "ebpf")]
+    #[cfg(ebpf)]
     pub(crate) const fn has_ended(&self) -> bool {
         self.exited
     }
