@@ -52,8 +52,13 @@ const MODULES: [(&str, &[&str]); 4] = [
 pub fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let features = size::features(bench)?;
     let mut variants = Vec::new();
+    let is_default = features.all.iter().all(|feature| features.default.contains(feature));
     for (name, chosen) in [("minimal", Vec::new()), ("default", features.default), ("full", features.all)] {
         let chosen: Vec<_> = chosen.iter().map(String::as_str).collect();
+        if name == "full" && is_default {
+            progress::say(format_args!("full is default: there is no feature beyond it"));
+            continue;
+        }
         let binary = progress::step(&format!("building the {name} agent"), || size::build(bench, &chosen))?;
         // The next build writes to the same place.
         let copy = bench.directory.join(format!("agent-{name}"));

@@ -11,7 +11,7 @@ use super::isolator::IsolateOrder;
 use super::responder::{BlockOrder, Order};
 use super::Pipeline;
 use crate::request::{
-    EventCounts, FirewallStatus, NetworkStatus, ProcessStatus, Reply, Request, RulesStatus, StatusReport,
+    EventCounts, FirewallStatus, ProcessStatus, Reply, Request, RulesStatus, SensorStatus, StatusReport,
 };
 
 impl Pipeline {
@@ -95,26 +95,26 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn files_status(&self) -> NetworkStatus {
+    pub(super) fn files_status(&self) -> SensorStatus {
         part_status(self.parts.files.as_ref().map(|files| &files.status))
     }
 
-    pub(super) fn peripherals_status(&self) -> NetworkStatus {
+    pub(super) fn peripherals_status(&self) -> SensorStatus {
         part_status(self.parts.peripherals.as_ref())
     }
 
-    pub(super) fn logins_status(&self) -> NetworkStatus {
+    pub(super) fn logins_status(&self) -> SensorStatus {
         part_status(self.parts.logins.as_ref().map(|logins| &logins.status))
     }
 
-    pub(super) fn packet_filter_status(&self) -> NetworkStatus {
+    pub(super) fn packet_filter_status(&self) -> SensorStatus {
         part_status(self.parts.packet_filter.as_ref())
     }
 
-    pub(super) fn network_status(&self) -> NetworkStatus {
-        let Some(shared) = &self.parts.network else { return NetworkStatus::default() };
+    pub(super) fn network_status(&self) -> SensorStatus {
+        let Some(shared) = &self.parts.network else { return SensorStatus::default() };
         let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        NetworkStatus {
+        SensorStatus {
             modes: status.modes.clone(),
             lacks: status.lacks.clone(),
             counters: named(status.counters()),
@@ -168,10 +168,10 @@ fn named(counters: Vec<(&'static str, u64)>) -> Vec<(String, u64)> {
 }
 
 /// What a sensor says of itself; nothing where it is off.
-pub(super) fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> NetworkStatus {
-    let Some(shared) = shared else { return NetworkStatus::default() };
+pub(super) fn part_status(shared: Option<&Arc<Mutex<file::Status>>>) -> SensorStatus {
+    let Some(shared) = shared else { return SensorStatus::default() };
     let status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    NetworkStatus {
+    SensorStatus {
         modes: status.modes.clone(),
         lacks: status.lacks.clone(),
         counters: named(status.counters.clone()),
