@@ -25,6 +25,10 @@ pub mod class {
     pub const NETWORK: u64 = 4001;
     /// Account Change.
     pub const ACCOUNT: u64 = 3001;
+    /// Group Management.
+    pub const GROUP: u64 = 3006;
+    /// Base Event: what a service submitted.
+    pub const BASE: u64 = 0;
     /// Device Inventory Info.
     pub const DEVICE_INVENTORY: u64 = 5001;
     /// Process Activity.

@@ -1,6 +1,7 @@
 //! What has to happen on a device, and the runner that sees to it. One boot serves many scenarios; each attacks from
 //! addresses of its own, so that none depends on what another left.
 
+mod account;
 mod attack;
 mod benign;
 mod configuration;
@@ -17,6 +18,7 @@ mod packet_filter;
 mod peripheral;
 mod posture;
 mod response;
+mod submission;
 
 use std::num::NonZeroUsize;
 use std::thread;
@@ -96,6 +98,18 @@ const SCENARIOS: &[Scenario] = &[
         on: BOTH,
         agent: true,
         run: packet_filter::packet_filter_is_watched,
+    },
+    Scenario {
+        name: "a_service_submits_an_event",
+        on: BOTH,
+        agent: true,
+        run: submission::a_service_submits_an_event,
+    },
+    Scenario {
+        name: "accounts_and_groups_change",
+        on: BOTH,
+        agent: true,
+        run: account::accounts_and_groups_change,
     },
     Scenario { name: "deeds_have_a_doer", on: BOTH, agent: true, run: doer::deeds_have_a_doer },
     Scenario { name: "intrusion", on: BOTH, agent: true, run: intrusion::intrusion },
