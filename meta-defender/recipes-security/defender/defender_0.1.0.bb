@@ -53,7 +53,7 @@ PACKAGECONFIG:class-native ??= "tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
 PACKAGECONFIG[mqtt] = "--features mqtt"
-# Without effect but on 64-bit little-endian machines; tested on x86-64.
+# Without effect but on 64-bit little-endian machines; tested on x86-64 and AArch64.
 PACKAGECONFIG[ebpf] = "--features ebpf"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
