@@ -7,22 +7,17 @@
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
 #![allow(clippy::multiple_unsafe_ops_per_block)] // They are made together or not at all.
 
+mod agent;
+
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use agent::{is_root, Agent};
 
 /// `AF_NETLINK` and its protocols for audit, connector, netfilter and messages about devices (linux/netlink.h).
 const NETLINK: u32 = 16;
@@ -54,9 +49,7 @@ fn lacking() -> Vec<libc::sock_filter> {
 
 #[test]
 fn every_sensor_says_what_the_kernel_lacks() {
-    // SAFETY: geteuid(2) takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: needs root for a network namespace of its own");
+    if !is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -2,26 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
 
+mod agent;
+
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use agent::{is_root, Agent};
 
 #[test]
 fn silence_is_told_by_the_clock() {
-    // SAFETY: geteuid(2) takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: needs root for a network namespace of its own");
+    if !is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -4,30 +4,23 @@
 #![allow(clippy::unwrap_used)] // A test that cannot read its input has failed.
 #![allow(clippy::multiple_unsafe_ops_per_block)] // They are made together or not at all.
 
+mod agent;
+
 use std::fs;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use agent::{is_root, Agent};
 
 #[allow(dead_code)] // It is a program, too.
 #[path = "../../../tests/src/bin/storm.rs"]
 mod storm;
 
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// This thread, and what it starts, in a network and a view of `/sys` of its own, on one processor.
 fn alone() -> bool {
-    // SAFETY: geteuid(2) takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: needs root for a network namespace of its own");
+    if !is_root() {
         return false;
     }
     // SAFETY: these take flags and strings that end with a zero, and sched_setaffinity(2) a set that lives through the call, with its size.
