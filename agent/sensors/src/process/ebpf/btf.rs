@@ -62,6 +62,8 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 43] = [
 
 /// Where the members are that every socket has.
 pub(crate) const SOCKET: std::ops::Range<usize> = 35..40;
+/// Two pointers of which one lies behind the other.
+pub(crate) const PATH: [usize; 2] = [16, 17];
 /// Index of the member of modules.
 pub(crate) const MODULE: usize = 42;
 
@@ -222,6 +224,7 @@ mod tests {
     fn members_are_where_they_are_looked_for() {
         assert_eq!((MEMBERS[SOCKET.start].1, MEMBERS[SOCKET.end - 1].1), ("skc_daddr", "sk_protocol"));
         assert_eq!(MEMBERS[MODULE], ("module", "name", false));
+        assert_eq!(PATH.map(|index| MEMBERS[index].1), ["mnt", "dentry"]);
     }
 
     #[test]

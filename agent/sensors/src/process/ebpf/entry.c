@@ -6,7 +6,7 @@
  * succeeded. The guarantee is weaker than that of programs.c: another thread of the caller can change them between the two. What
  * neither tracepoint tells (directory, the resolved file, the session) the reader takes from /proc while the process is there.
  *
- * The arguments of system calls lie where linux/trace_events has them on every 64-bit kernel; where the fields of the scheduler's
+ * The arguments of system calls lie where linux/trace_events has them on every kernel of the word size; where the fields of the scheduler's
  * tracepoints lie is read from their `format` by tracefs.rs and passed in the map `offsets`.
  */
 
@@ -28,8 +28,8 @@ struct offsets {
 
 struct call {
     u64 common;
-    u64 number;
-    u64 argument[6];
+    native number;
+    native argument[6];
 };
 
 struct confirmed {
@@ -87,7 +87,7 @@ int on_arguments(void *context)
     part->flags = CUT;
     for (int i = 0; i < READS && reading->length <= CHUNK - PIECE; i++) {
         if (reading->string == 0) {
-            if (read_user(&reading->string, 8, reading->argv + 8 * (u64)reading->index) != 0)
+            if (read_user(&reading->string, sizeof(native), reading->argv + sizeof(native) * (u64)reading->index) != 0)
                 goto end;
             if (reading->string == 0) {
                 part->flags = 0;
@@ -171,7 +171,7 @@ int on_execve_end(const struct call *call)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    if (!at || (long)call->argument[0] >= 0)
+    if (!at || (native_int)call->argument[0] >= 0)
         return 0;
     struct exit failed = {.kind = FAILED, .pid = (u32)current_ids()};
     put(at->ring, &failed, 8);
@@ -207,7 +207,7 @@ int on_exit_group(const struct call *call)
 /* The tracepoint sock:inet_sock_set_state, as every kernel has it since Linux 5.6; the loader compares. */
 struct state {
     u64 common;
-    u64 socket;
+    native socket;
     u32 from, to;
     unsigned short local_port, remote_port, family, protocol;
     u32 local, remote;
@@ -251,7 +251,7 @@ int on_state(const struct state *state)
 /* The tracepoint sock:sock_send_length, since Linux 6.3. */
 struct send {
     u64 common;
-    u64 socket;
+    native socket;
     unsigned short family, protocol;
     int length;
 };

@@ -6,7 +6,9 @@
 //! |---|---|
 //! | `programs.c`, `programs.o` | the programs for kernels with BTF, and what clang makes of them |
 //! | `entry.c`, `entry.o` | those for kernels without |
+//! | `programs32.o`, `entry32.o` | both for 32-bit kernels |
 //! | `shared.h` | what both have in common |
+//! | `compile` | how the objects are made |
 //! | [`entry`] | what those cannot tell, from `/proc` |
 //! | [`object`] | the compiled programs, cut out and joined with their maps |
 //! | [`btf`] | where the members of the kernel's structures lie |
@@ -19,6 +21,8 @@
 //! bpf(2) is called while loading only. Nothing is pinned: all is gone when the agent ends.
 
 mod btf;
+#[cfg(test)]
+mod compile;
 pub(crate) mod entry;
 mod object;
 mod record;
@@ -65,6 +69,14 @@ const ENTRY: [(&str, &str); 7] = [
     ("execveat", "syscalls/sys_enter_execveat"),
     ("exit_group", "syscalls/sys_enter_exit_group"),
 ];
+/// The system call whose tracepoint says whether arguments lie where `entry.c` expects them: the second one behind eight bytes, the
+/// number of the call and the first one.
+const CALL: &str = "syscalls/sys_enter_execve";
+const SECOND_ARGUMENT: u32 = 8 + 2 * size_of::<usize>() as u32;
+/// A 32-bit agent on a 64-bit kernel, most likely.
+const OTHER_KERNEL: &str = "the kernel's word size is not the agent's";
+/// Parts of the map of counters: one for each processor where programs cannot count together (`shared.h`).
+const COUNTERS: usize = if cfg!(target_pointer_width = "32") { 64 } else { 1 };
 /// `PROC_PID_INIT_INO` (linux/proc_ns.h): the inode of the initial PID namespace.
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
@@ -124,7 +136,16 @@ impl Stream {
             ))
         })?;
         let described = |error| explain("reading the description of a tracepoint", &error);
-        let field = |tracepoint, name| tracefs.field(tracepoint, name).map_err(described);
+        let field = |tracepoint, name| tracefs.field(tracepoint, name, 4).map_err(described);
+        let number = |tracepoint| {
+            tracefs.number(tracepoint).map_err(|error| {
+                Unavailable::new(format!("tracepoint {tracepoint}: {error}: it needs CONFIG_FTRACE_SYSCALLS"))
+            })
+        };
+        number(CALL)?;
+        if tracefs.field(CALL, "argv", size_of::<usize>()).ok() != Some(SECOND_ARGUMENT) {
+            return Err(Unavailable::new(OTHER_KERNEL));
+        }
         let layout = [
             field("sched/sched_process_exec", "filename")?,
             field("sched/sched_process_exec", "old_pid")?,
@@ -141,19 +162,16 @@ impl Stream {
         system::set(&links[0], &[arguments.as_raw_fd() as u32])
             .map_err(|error| explain("filling a map", &error))?;
         for (section, tracepoint) in ENTRY.iter().take(ENTRY.len() - usize::from(!exits)) {
-            let number = tracefs.number(tracepoint).map_err(|error| {
-                Unavailable::new(format!("tracepoint {tracepoint}: {error}: it needs CONFIG_FTRACE_SYSCALLS"))
-            })?;
-            links.push(maps.attach(object::ENTRY, section, Point::Number(number))?);
+            links.push(maps.attach(object::ENTRY, section, Point::Number(number(tracepoint)?))?);
         }
         // One that is not there, or looks otherwise, has no number here.
         let numbered = |tracepoint, field, offset| {
-            let found = tracefs.field(tracepoint, field).is_ok_and(|found| found == offset);
+            let found = tracefs.field(tracepoint, field, 4).is_ok_and(|found| found == offset);
             Point::Number(found.then(|| tracefs.number(tracepoint).ok()).flatten().unwrap_or(u64::MAX))
         };
         let points = [
-            ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 36)),
-            ("send", numbered("sock/sock_send_length", "ret", 20)),
+            ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 28 + size_of::<usize>() as u32)),
+            ("send", numbered("sock/sock_send_length", "ret", 12 + size_of::<usize>() as u32)),
         ];
         let connections = maps.attach_sockets(object::ENTRY, points, &mut links);
         Self::new(maps, links, connections)
@@ -185,7 +203,7 @@ impl Stream {
         }
         self.drain(out);
         let lost = self.lost();
-        Ok(lost - std::mem::replace(&mut self.told, lost))
+        Ok(lost.saturating_sub(std::mem::replace(&mut self.told, lost)))
     }
 
     /// Appends what the records say that are there by now.
@@ -196,12 +214,16 @@ impl Stream {
 
     /// Records of processes dropped since the programs were loaded.
     pub(crate) fn lost(&self) -> u64 {
-        self.counters.number(0)
+        self.count(0)
     }
 
     /// Records of connections dropped likewise; `None` where there are none at all.
     pub(crate) fn connections_lost(&self) -> Option<u64> {
-        self.connections.then(|| self.counters.number(1))
+        self.connections.then(|| self.count(1))
+    }
+
+    fn count(&self, what: usize) -> u64 {
+        (0..COUNTERS).map(|part| self.counters.number(2 * part + what) as u64).sum()
     }
 }
 
@@ -211,9 +233,6 @@ fn map(kind: Kind, key: u32, value: u32, entries: u32) -> Result<OwnedFd, Unavai
 
 /// The ring buffer, where the programs can be used at all.
 fn ring(proc: &Path) -> Result<OwnedFd, Unavailable> {
-    if cfg!(not(all(target_pointer_width = "64", target_endian = "little"))) {
-        return Err(Unavailable::new("the programs are for 64-bit little-endian kernels"));
-    }
     let namespace = std::fs::metadata(proc.join("self/ns/pid")).map(|metadata| metadata.ino());
     if namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
         return Err(Unavailable::new("not in the initial PID namespace: process ids would be others"));
@@ -231,6 +250,10 @@ fn offsets(btf: &Path) -> Result<[u32; btf::MEMBERS.len() + 1], Unavailable> {
     }
     let found = btf::offsets(&data)
         .map_err(|words| Unavailable::new(format!("this kernel is not known: {words}")))?;
+    let [mount, dentry] = btf::PATH.map(|index| found[index]);
+    if mount.abs_diff(dentry) as usize != size_of::<usize>() {
+        return Err(Unavailable::new(OTHER_KERNEL));
+    }
     let mut offsets = [RING as u32; btf::MEMBERS.len() + 1];
     offsets[..found.len()].copy_from_slice(&found);
     Ok(offsets)
@@ -253,7 +276,7 @@ impl Maps {
         let maps = [
             (c"events", events),
             (c"scratch", map(Kind::PerCpuArray, 4, SCRATCH, 1)?),
-            (c"counters", map(Kind::MappedArray, 4, 8, 2)?),
+            (c"counters", map(Kind::MappedArray, 4, 8, 2 * COUNTERS as u32)?),
             (c"offsets", map(Kind::Array, 4, (offsets.len() * 4) as u32, 1)?),
             (c"sockets", map(Kind::Recent, SOCKETS.0, SOCKETS.1, SOCKETS.2)?),
             (c"sent", map(Kind::Recent, SENT.0, SENT.1, SENT.2)?),

@@ -3,12 +3,34 @@
 //!
 //! The object is our own and part of the agent, so only what clang writes for `programs.c` is known here; anything else is refused.
 
-/// `programs.c`, compiled by Debian 12's clang and stripped by its LLVM, beside the source, which the test below repeats and compares:
+/// Includes the object that is called so, or the one of that source which this build has compiled.
+#[cfg(not(ebpf_compiled))]
+macro_rules! object {
+    ($_source:literal, $object:literal) => {
+        include_bytes!($object)
+    };
+}
+#[cfg(ebpf_compiled)]
+macro_rules! object {
+    ($source:literal, $_object:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $source, ".o"))
+    };
+}
+
+/// `programs.c`, compiled by Debian 12's clang and stripped by its LLVM, beside the source, as `compile.rs` does and the test below
+/// repeats and compares:
 /// `clang --target=bpfel -mcpu=v2 -O2 -g0 -Wall -Werror -Wno-unused-parameter -ffreestanding -fno-addrsig -c programs.c -o programs.o &&
-/// llvm-strip-14 --strip-unneeded programs.o`
-pub(crate) const OBJECT: &[u8] = include_bytes!("programs.o");
+/// llvm-strip-14 --strip-unneeded programs.o`, and once more with `-DBITS=32` for `programs32.o`. What is here is for kernels of the
+/// agent's own word size.
+#[cfg(target_pointer_width = "64")]
+pub(crate) const OBJECT: &[u8] = object!("programs", "programs.o");
 /// `entry.c`, likewise.
-pub(crate) const ENTRY: &[u8] = include_bytes!("entry.o");
+#[cfg(target_pointer_width = "64")]
+pub(crate) const ENTRY: &[u8] = object!("entry", "entry.o");
+#[cfg(target_pointer_width = "32")]
+pub(crate) const OBJECT: &[u8] = object!("programs", "programs32.o");
+#[cfg(target_pointer_width = "32")]
+pub(crate) const ENTRY: &[u8] = object!("entry", "entry32.o");
 
 const SECTION_HEADER: usize = 64;
 const SYMBOL: usize = 24;
@@ -110,23 +132,19 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::compile::compile;
     use super::*;
 
-    const COMPILE: [&str; 10] = [
-        "--target=bpfel",
-        "-mcpu=v2",
-        "-O2",
-        "-g0",
-        "-Wall",
-        "-Werror",
-        "-Wno-unused-parameter",
-        "-ffreestanding",
-        "-fno-addrsig",
-        "-c",
+    /// Those in the repository, by source and bits of the kernel.
+    const OBJECTS: [(&str, &str, &[u8]); 4] = [
+        ("programs", "64", include_bytes!("programs.o")),
+        ("entry", "64", include_bytes!("entry.o")),
+        ("programs", "32", include_bytes!("programs32.o")),
+        ("entry", "32", include_bytes!("entry32.o")),
     ];
 
     #[test]
-    fn the_object_is_what_the_source_compiles_to() {
+    fn the_objects_are_what_the_sources_compile_to() {
         let version = Command::new("clang").arg("--version").output();
         let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         let Ok(version) = version else {
@@ -137,32 +155,33 @@ mod tests {
             println!("skipped: another compiler gives other code: {version}");
             return;
         }
-        let directory = tempfile::tempdir().unwrap();
-        for (source, expected) in [("programs.c", OBJECT), ("entry.c", ENTRY)] {
-            let object = directory.path().join("object.o");
-            // Run beside the source: the object holds its name as it was given.
-            let mut compile = Command::new("clang");
-            compile.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/ebpf"));
-            compile.args(COMPILE).arg(source).arg("-o").arg(&object);
-            assert!(compile.status().unwrap().success());
-            // Of the package llvm-14, which that of clang recommends.
-            let strip = Command::new("llvm-strip-14").arg("--strip-unneeded").arg(&object).status();
-            let Ok(strip) = strip else {
-                println!("skipped: llvm-strip-14 is not installed");
+        let temporary = tempfile::tempdir().unwrap();
+        let object = temporary.path().join("object.o");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/ebpf");
+        for (source, bits, expected) in OBJECTS {
+            let stripped = compile("clang", &directory, source, bits, &object).unwrap();
+            if !stripped {
+                // Of the package llvm-14, which that of clang recommends.
+                println!("skipped: llvm-strip is not installed");
                 return;
-            };
-            assert!(strip.success());
+            }
             let same = std::fs::read(&object).unwrap() == expected;
-            assert!(same, "the object in the repository is not from this {source}: compile it again");
+            assert!(
+                same,
+                "the {bits}-bit object in the repository is not from this {source}.c: compile it again"
+            );
         }
     }
 
     #[test]
     fn all_programs_are_found_and_name_known_maps() {
-        let mut sections =
-            vec![(OBJECT, "exec"), (OBJECT, "exit"), (OBJECT, "module_load"), (OBJECT, "module_free")];
-        sections.extend([(OBJECT, "state"), (OBJECT, "send"), (ENTRY, "state"), (ENTRY, "send")]);
-        sections.extend(super::super::ENTRY.map(|(section, _)| (ENTRY, section)));
+        let btf = ["exec", "exit", "module_load", "module_free"];
+        let entry = super::super::ENTRY.map(|(section, _)| section);
+        let mut sections: Vec<(&[u8], &str)> = vec![(OBJECT, "exec"), (ENTRY, "arguments")];
+        for (source, _, object) in OBJECTS {
+            let wanted: &[_] = if source == "entry" { &entry } else { &btf };
+            sections.extend(wanted.iter().chain(&["state", "send"]).map(|section| (object, *section)));
+        }
         for (object, section) in sections {
             let asked = std::cell::RefCell::new(Vec::new());
             let code = program(object, section, |name| {

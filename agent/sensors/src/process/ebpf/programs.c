@@ -3,7 +3,7 @@
  * Execs and exits, from inside the kernel.
  *
  * Both programs are raw tracepoints. No structure of the kernel is declared here: where its members lie is read from the running
- * kernel's BTF by btf.rs and passed in the map `offsets`, so that one object serves every 64-bit little-endian kernel with BTF.
+ * kernel's BTF by btf.rs and passed in the map `offsets`, so that one object serves every little-endian kernel of its word size with BTF.
  * The loader is object.rs; what the records mean is in record.rs, and both sides must agree on the numbers below.
  *
  * Arguments are read from the new program's own memory, which no other thread can reach before the program runs.
@@ -43,7 +43,7 @@ struct exec {
 
 INLINE u64 word(u64 from, u32 offset)
 {
-    u64 value = 0;
+    native value = 0;
     read_kernel(&value, sizeof(value), from + offset);
     return value;
 }
@@ -222,7 +222,8 @@ INLINE void addresses(const struct offsets *at, struct connection *connection, u
     unsigned short local = half(socket, at->sock_sport);
     connection->ports = half(socket, at->sock_dport) << 16 | __builtin_bswap16(local);
     if (family == AF_INET) {
-        u64 both = word(socket, at->sock_daddr);
+        u64 both = 0;
+        read_kernel(&both, sizeof(both), socket + at->sock_daddr);
         map_v4(connection->remote, both);
         map_v4(connection->local, both >> 32);
     } else if (at->sock_v6_daddr != ABSENT) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{fence, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -54,10 +54,11 @@ impl Mapping {
         unsafe { self.start.as_ptr().add(offset) }
     }
 
-    /// The 64-bit number of that index.
-    pub(crate) fn number(&self, index: usize) -> u64 {
+    /// The 64-bit number of that index. On a 32-bit machine its lower half: to load all of it at once, some of those would write to the
+    /// mapping, which is not writable.
+    pub(crate) fn number(&self, index: usize) -> usize {
         // SAFETY: mappings are aligned to pages, and `at` checks the bounds; the other side writes it atomically too.
-        unsafe { &*self.at(8 * index, 8).cast::<AtomicU64>() }.load(Ordering::Relaxed)
+        unsafe { &*self.at(8 * index, 8).cast::<AtomicUsize>() }.load(Ordering::Relaxed)
     }
 
     /// A position: an `unsigned long` at the start of the mapping.

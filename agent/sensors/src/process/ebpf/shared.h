@@ -7,6 +7,18 @@ typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+/*
+ * A pointer, or a number of the type `long`, as the kernel has it. The programs themselves compute in 64 bits everywhere. Objects for
+ * 32-bit kernels are compiled with -DBITS=32.
+ */
+#if BITS == 32
+typedef u32 native;
+typedef int native_int;
+#else
+typedef u64 native;
+typedef long long native_int;
+#endif
+
 #define SECTION(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -24,6 +36,7 @@ int sent SECTION("maps");
 static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*delete)(void *map, const void *key) = (void *)3;
+static u32 (*current_processor)(void) = (void *)8;
 static long (*tail_call)(void *context, void *programs, u32 index) = (void *)12;
 static u64 (*current_ids)(void) = (void *)14;
 static u64 (*current_user)(void) = (void *)15;
@@ -89,9 +102,20 @@ INLINE u64 within(u64 length)
 
 INLINE void lose(u32 which)
 {
+#if BITS == 32
+    /*
+     * The just-in-time compilers of 32-bit kernels have no atomic operations, and programs that call each other must all be compiled or
+     * all be interpreted. A processor runs one program at a time, and there are at most 64.
+     */
+    which += current_processor() % 64 * 2;
+    u64 *lost = lookup(&counters, &which);
+    if (lost)
+        *lost += 1;
+#else
     u64 *lost = lookup(&counters, &which);
     if (lost)
         __sync_fetch_and_add(lost, 1);
+#endif
 }
 
 /*

@@ -14,9 +14,15 @@ const PERF_TYPE_TRACEPOINT: u32 = 2;
 /// Bytes of the first version of `struct perf_event_attr`.
 const PERF_ATTRIBUTES: u32 = 64;
 const PERF_FLAG_FD_CLOEXEC: libc::c_long = 8;
-/// `_IOW('$', 8, __u32)` and `_IO('$', 0)`.
-const PERF_EVENT_IOC_SET_BPF: u32 = 0x4004_2408;
-const PERF_EVENT_IOC_ENABLE: u32 = 0x2400;
+/// `_IOW('$', 8, __u32)` and `_IO('$', 0)`: asm/ioctl.h of PowerPC and MIPS has other numbers for the direction.
+const OTHER_DIRECTIONS: bool = cfg!(any(
+    target_arch = "powerpc",
+    target_arch = "powerpc64",
+    target_arch = "mips",
+    target_arch = "mips64"
+));
+const PERF_EVENT_IOC_SET_BPF: u32 = if OTHER_DIRECTIONS { 0x8004_2408 } else { 0x4004_2408 };
+const PERF_EVENT_IOC_ENABLE: u32 = if OTHER_DIRECTIONS { 0x2000_2400 } else { 0x2400 };
 /// What the verifier may say, in bytes.
 const LOG: usize = 64 << 10;
 
@@ -44,15 +50,19 @@ impl Attributes {
         Self([0; 64])
     }
 
+    fn long(mut self, at: usize, value: u64) -> Self {
+        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
     fn half(mut self, at: usize, value: u32) -> Self {
         self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         self
     }
 
     /// Pointers are 64 bits wide here on every architecture.
-    fn pointer<T: ?Sized>(mut self, at: usize, to: *const T) -> Self {
-        self.0[at..at + 8].copy_from_slice(&(to.cast::<u8>() as u64).to_ne_bytes());
-        self
+    fn pointer<T: ?Sized>(self, at: usize, to: *const T) -> Self {
+        self.long(at, to.cast::<u8>() as u64)
     }
 
     /// # Safety
@@ -143,7 +153,7 @@ pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedF
     let event = Attributes::new()
         .half(0, PERF_TYPE_TRACEPOINT)
         .half(4, PERF_ATTRIBUTES)
-        .pointer(8, tracepoint as *const u8)
+        .long(8, tracepoint)
         // Every event counts.
         .half(16, 1);
     // Any process, on one processor: programs at a tracepoint run on all of them.

@@ -47,23 +47,24 @@ impl Tracefs {
         number.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Where a field of four bytes lies in what the tracepoint hands over.
-    pub(crate) fn field(&self, tracepoint: &str, name: &str) -> io::Result<u32> {
+    /// Where a field of so many bytes lies in what the tracepoint hands over.
+    pub(crate) fn field(&self, tracepoint: &str, name: &str, size: usize) -> io::Result<u32> {
         let content = self.read(tracepoint, "format")?;
-        offset(&content, name).ok_or_else(|| {
-            io::Error::other(format!("the format of {tracepoint} has no field {name} of four bytes"))
+        offset(&content, name, size).ok_or_else(|| {
+            io::Error::other(format!("the format of {tracepoint} has no field {name} of {size} bytes"))
         })
     }
 }
 
-/// The offset of a field of four bytes. A line is `field:TYPE NAME;`, `offset:N;`, `size:4;`, `signed:1;` with tabs between.
-fn offset(format: &[u8], name: &str) -> Option<u32> {
+/// The offset of a field of that name and size. A line is `field:TYPE NAME;`, `offset:N;`, `size:4;`, `signed:1;` with tabs between.
+fn offset(format: &[u8], name: &str, wanted: usize) -> Option<u32> {
     let text = std::str::from_utf8(format).ok()?;
     text.lines().find_map(|line| {
         let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
         let declared = parts.next()?.rsplit(' ').next()?;
         let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-        (declared == name && parts.next()? == "size:4").then_some(offset)
+        let size = parts.next()?.strip_prefix("size:")?.parse();
+        (declared == name && size == Ok(wanted)).then_some(offset)
     })
 }
 
@@ -108,17 +109,18 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_name() {
-        assert_eq!(offset(FORK, "child_pid"), Some(20));
-        assert_eq!(offset(FORK, "parent_comm"), Some(8));
+        assert_eq!(offset(FORK, "child_pid", 4), Some(20));
+        assert_eq!(offset(FORK, "parent_comm", 4), Some(8));
+        assert_eq!(offset(FORK, "common_type", 2), Some(0));
         // Not one of four bytes, and none at all.
-        assert_eq!(offset(FORK, "common_type"), None);
-        assert_eq!(offset(FORK, "pid"), None);
+        assert_eq!(offset(FORK, "common_type", 4), None);
+        assert_eq!(offset(FORK, "pid", 4), None);
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "(field:|offset:|size:4|;|\\t| |[a-z0-9]|\\n){0,60}") {
-            let _ = offset(text.as_bytes(), "a");
+            let _ = offset(text.as_bytes(), "a", 4);
         }
     }
 }
