@@ -40,6 +40,12 @@ pub(crate) fn clock() -> Timestamp {
     Timestamp(since.as_millis() as i64)
 }
 
+/// The machine as the kernel calls it. Before Linux 6.1, where 32-bit x86 has another name here, as Rust does.
+fn machine() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/arch")
+        .map_or_else(|_| std::env::consts::ARCH.into(), |machine| machine.trim().into())
+}
+
 pub(crate) fn settings(preference: Preference) -> Settings {
     Settings {
         preference,
@@ -53,7 +59,7 @@ pub(crate) fn settings(preference: Preference) -> Settings {
         proc: "/proc".into(),
         btf: "/sys/kernel/btf/vmlinux".into(),
         passwd: "/etc/passwd".into(),
-        machine: std::env::consts::ARCH.into(),
+        machine: machine(),
         clock,
     }
 }

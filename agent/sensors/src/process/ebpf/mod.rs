@@ -458,6 +458,20 @@ mod tests {
         }
     }
 
+    /// Those for kernels with BTF, on any: where members lie makes no difference to the verifier.
+    #[test]
+    fn the_verifier_takes_every_program() {
+        let Ok(events) = ring(Path::new("/proc")) else {
+            println!("skipped: bpf(2) is not permitted");
+            return;
+        };
+        let maps = Maps::new(events, &[0; btf::MEMBERS.len() + 1]).unwrap();
+        for section in ["exec", "exit", "state", "send", "module_load", "module_free"] {
+            let loaded = maps.load(object::OBJECT, section, true);
+            assert!(loaded.is_ok(), "{section}: {:?}", loaded.map_err(|error| error.to_string()));
+        }
+    }
+
     /// Nobody reads while programs with long arguments start: later ones lose their arguments and process ends are dropped, but each start
     /// is there.
     #[test]
