@@ -11,7 +11,7 @@ use crate::inventory::Inventory;
 use crate::kernel::{FirewallChange, ModuleActivity};
 use crate::network::{Direction, Flow, FlowChange, Listener};
 use crate::peripheral::PeripheralActivity;
-use crate::process::{Actor, Ancestor, Change, ExitReason, ProcessActivity};
+use crate::process::{Actor, Ancestor, Change, Deed, ExitReason, ProcessActivity, ProcessDeed};
 use crate::remediation::{self, Action, Remediation};
 use crate::service::{ServiceActivity, Submitted};
 use crate::severity::Severity;
@@ -41,6 +41,8 @@ pub struct Event {
 pub enum EventKind {
     /// A program was started or ended.
     Process(Box<ProcessActivity>),
+    /// A process traced another, or became root.
+    Deed(Box<ProcessDeed>),
     /// Somebody logged in, failed to, or logged out.
     Authentication(Box<Authentication>),
     /// A connection began, went on or ended.
@@ -53,7 +55,7 @@ pub enum EventKind {
     File(Box<FileActivity>),
     /// Hardware was plugged in or pulled out.
     Peripheral(Box<PeripheralActivity>),
-    /// A kernel module was loaded or removed.
+    /// A kernel module was loaded or removed, or an eBPF program was loaded.
     Module(Box<ModuleActivity>),
     /// Somebody changed the packet filter.
     Firewall(Box<FirewallChange>),
@@ -87,6 +89,7 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match &self.kind {
             EventKind::Process(_)
+            | EventKind::Deed(_)
             | EventKind::Network(_)
             | EventKind::Listener(_)
             | EventKind::Dns(_)
@@ -125,6 +128,15 @@ impl core::fmt::Display for Event {
                     Change::Exit(ExitReason::Unknown) => write!(f, "exit pid={} ", process.pid)?,
                 }
                 write!(f, "{}: {}", safe(&process.executable), safe(&process.command_line()))
+            }
+            EventKind::Deed(done) => {
+                match &done.deed {
+                    Deed::Traced(target) => {
+                        write!(f, "traced process {} {}", target.pid, safe(&target.executable))?;
+                    }
+                    Deed::BecameRoot { from } => write!(f, "became root from uid={from}")?,
+                }
+                by(f, Some(&done.process))
             }
             EventKind::Authentication(login) => {
                 let what = match (login.activity, login.outcome) {
@@ -230,7 +242,10 @@ impl core::fmt::Display for Event {
             }
             EventKind::Module(module) => {
                 let what = if module.loaded { "loaded" } else { "removed" };
-                write!(f, "kernel module {what} {}", safe(&module.name))?;
+                match module.program {
+                    None => write!(f, "kernel module {what} {}", safe(&module.name))?,
+                    Some(kind) => write!(f, "eBPF program {what} {} {}", kind.name(), safe(&module.name))?,
+                }
                 if let Some(path) = &module.path {
                     write!(f, " {}", safe(path))?;
                 }
@@ -382,6 +397,7 @@ impl EventKind {
     #[must_use]
     pub fn actor(&self) -> Option<&Actor> {
         match self {
+            Self::Deed(done) => Some(&done.process),
             Self::Network(flow) => flow.process.as_ref(),
             Self::Listener(socket) => socket.process.as_ref(),
             Self::Dns(dns) => dns.process.as_ref(),
@@ -424,6 +440,12 @@ fn by(f: &mut core::fmt::Formatter<'_>, process: Option<&Actor>) -> core::fmt::R
 impl From<ProcessActivity> for EventKind {
     fn from(value: ProcessActivity) -> Self {
         Self::Process(Box::new(value))
+    }
+}
+
+impl From<ProcessDeed> for EventKind {
+    fn from(value: ProcessDeed) -> Self {
+        Self::Deed(Box::new(value))
     }
 }
 

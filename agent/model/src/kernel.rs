@@ -1,15 +1,35 @@
-//! Changes to the running kernel: its modules and its packet filter.
+//! Changes to the running kernel: its modules, its eBPF programs and its packet filter.
 
 use crate::file::Sha256;
 use crate::process::Actor;
 
-/// A kernel module was loaded or removed.
+/// Type of an eBPF program: `BPF_PROG_TYPE_*` of linux/bpf.h, 0 where it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProgramType(pub u32);
+
+impl ProgramType {
+    /// Those of Linux 6.12, by number.
+    const NAMES: &'static str = "unknown socket_filter kprobe sched_cls sched_act tracepoint xdp perf_event cgroup_skb cgroup_sock \
+         lwt_in lwt_out lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint cgroup_sock_addr lwt_seg6local lirc_mode2 \
+         sk_reuseport flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup \
+         syscall netfilter";
+
+    /// What linux/bpf.h calls it, in small letters: `kprobe`; `other` for one newer than that.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        usize::try_from(self.0).ok().and_then(|number| Self::NAMES.split(' ').nth(number)).unwrap_or("other")
+    }
+}
+
+/// A kernel module was loaded or removed, or an eBPF program was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleActivity {
     /// It was loaded; false: removed.
     pub loaded: bool,
-    /// Its name as `/proc/modules` has it.
+    /// Its name as `/proc/modules` has it; of an eBPF program what its loader calls it, which may be nothing.
     pub name: String,
+    /// It is no module but an eBPF program of this type.
+    pub program: Option<ProgramType>,
     /// The file it came from, where seen.
     pub path: Option<String>,
     /// Digest of that file, where computed.

@@ -1,4 +1,4 @@
-//! Programs started and ended.
+//! Programs started and ended, and what a process did that is neither.
 
 use std::sync::Arc;
 
@@ -181,4 +181,27 @@ pub struct ProcessActivity {
     pub source: Source,
     /// When the process was seen to start, for exits.
     pub started: Option<Timestamp>,
+}
+
+/// What a process did that needs a privilege, or gains one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// It attached itself to this process as its debugger: ptrace(2) with `PTRACE_ATTACH` or `PTRACE_SEIZE`.
+    Traced(Actor),
+    /// Its user id became 0, and it had not started a set-user-ID program.
+    BecameRoot {
+        /// Real user id before.
+        from: u32,
+    },
+}
+
+/// A process did something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessDeed {
+    /// What it did.
+    pub deed: Deed,
+    /// Who did it; of one that became root, as it is now.
+    pub process: Actor,
+    /// Who says so.
+    pub source: Source,
 }

@@ -162,7 +162,8 @@ impl ModuleSensor {
             known.remove(name.as_bytes())
         };
         if news {
-            let activity = ModuleActivity { loaded, name, path, sha256: None, process: Some(process) };
+            let activity =
+                ModuleActivity { loaded, name, program: None, path, sha256: None, process: Some(process) };
             self.send(time, activity, out);
         }
         self.update_status();
@@ -182,7 +183,11 @@ impl ModuleSensor {
         let loaded = now.difference(&before).map(|name| (true, name));
         for (loaded, name) in loaded.chain(before.difference(&now).map(|name| (false, name))) {
             let name = text::from_bytes(name);
-            self.send(time, ModuleActivity { loaded, name, path: None, sha256: None, process: None }, out);
+            self.send(
+                time,
+                ModuleActivity { loaded, name, program: None, path: None, sha256: None, process: None },
+                out,
+            );
         }
         self.known = Some(now);
         self.update_status();

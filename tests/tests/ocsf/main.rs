@@ -218,7 +218,9 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
         let path = loaded.then(|| "/tmp/rootkit.ko".to_owned());
         let sha256 = loaded.then_some(Sha256([1; 32]));
         let process = process.clone();
-        kinds.push(ModuleActivity { loaded, name: "rootkit".into(), path, sha256, process }.into());
+        kinds.push(
+            ModuleActivity { loaded, name: "rootkit".into(), program: None, path, sha256, process }.into(),
+        );
     }
     for change in RuleChange::ALL {
         kinds.push(

@@ -178,7 +178,8 @@ pub fn concerns(event: &Event) -> bool {
         }
         // The agent's own table changes with every block.
         EventKind::Firewall(change) => change.table != "defender",
-        EventKind::Module(_) | EventKind::Listener(_) => true,
+        EventKind::Module(module) => module.program.is_none(),
+        EventKind::Listener(_) => true,
         EventKind::Process(activity) => {
             matches!(activity.change, Change::Exec { .. }) && CHANGING.contains(&program(&activity.process))
         }

@@ -336,6 +336,7 @@ pub(crate) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Rea
                 if device.connected { &[Class::DeviceConnection] } else { &[Class::DeviceDisconnection] };
             (class, system::peripheral(device, scratch))
         }
+        EventKind::Deed(_) => return None,
         EventKind::Module(module) => {
             let class: &'static [Class] =
                 if module.loaded { &[Class::DriverLoad] } else { &[Class::DriverUnload] };

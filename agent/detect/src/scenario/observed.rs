@@ -297,6 +297,7 @@ fn module(keys: &mut Keys<'_>) -> Result<EventKind, At> {
     Ok(ModuleActivity {
         loaded: keys.read("activity", "loaded or removed", state)?.unwrap_or(true),
         name: keys.text("module")?.unwrap_or_default(),
+        program: None,
         path: keys.text("path")?,
         sha256: keys.read("sha256", "a SHA-256", |text| text.parse().ok())?,
         process: keys.actor()?,

@@ -55,6 +55,9 @@ pub fn decode(line: &[u8]) -> Result<Option<Event>, DecodeError> {
     let time = Timestamp(record.time.ok_or(DecodeError::Attribute("time"))?);
     let sequence = record.metadata.sequence;
     let kind = match record.class_uid {
+        Some(class::PROCESS_ACTIVITY) if matches!(record.activity_id, 3 | 5) => {
+            observed::deed(record)?.into()
+        }
         Some(class::PROCESS_ACTIVITY) => process_activity(record)?.into(),
         Some(class::AUTHENTICATION) => authentication(record)?.into(),
         Some(class::NETWORK_ACTIVITY) => match observed::network(record)? {
@@ -243,6 +246,8 @@ objects! {
         summary: String,
         shell: String,
         gid: Option<u32>,
+        program_type_id: Option<u32>,
+        previous_uid: Option<u32>,
     }
 }
 
@@ -283,8 +288,12 @@ fn process_activity(record: Record) -> Result<ProcessActivity, DecodeError> {
         tty: subject.session.terminal,
         parent: parent.map(observed::ancestor),
     };
-    let source = Source::from_name(&record.metadata.log_provider).unwrap_or(Source::Replay);
-    Ok(ProcessActivity { process, change, source, started })
+    Ok(ProcessActivity { process, change, source: source(&record.metadata), started })
+}
+
+/// Which source told; a log of another agent's may name one that is not ours.
+fn source(metadata: &Metadata) -> Source {
+    Source::from_name(&metadata.log_provider).unwrap_or(Source::Replay)
 }
 
 fn split(command_line: &str) -> Vec<String> {

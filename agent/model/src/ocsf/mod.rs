@@ -4,13 +4,13 @@
 //!
 //! | Event | Class |
 //! |---|---|
-//! | process started, ended | Process Activity, 1007 |
+//! | process started, ended, traced, became root | Process Activity, 1007 |
 //! | login, logout, account switch | Authentication, 3002 |
 //! | connection, listening socket | Network Activity, 4001 |
 //! | name looked up | DNS Activity, 4003 |
 //! | file created, changed, removed | File System Activity, 1001 |
 //! | hardware plugged in, pulled out | Peripheral Activity, 1010 |
-//! | kernel module loaded, removed | Kernel Extension Activity, 1002 |
+//! | kernel module loaded, removed, eBPF program loaded | Kernel Extension Activity, 1002 |
 //! | packet filter changed | Entity Management, 3004 |
 //! | account created, deleted, changed, locked | Account Change, 3001 |
 //! | group created, deleted, its members changed | Group Management, 3006 |

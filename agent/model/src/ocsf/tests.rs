@@ -9,8 +9,11 @@ use crate::account::{AccountActivity, AccountChange};
 use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::{Event, EventKind};
 use crate::identity::DeviceIdentity;
+use crate::kernel::{ModuleActivity, ProgramType};
 use crate::ocsf::encode;
-use crate::process::{Actor, Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use crate::process::{
+    Actor, Ancestor, Change, Deed, ExitReason, Process, ProcessActivity, ProcessDeed, Source,
+};
 use crate::service::{ServiceActivity, ServiceChange, Submitted};
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -62,6 +65,27 @@ proptest! {
         let started = started.filter(|_| exit.is_some()).map(|t| Timestamp(t.into()));
         let activity = ProcessActivity { process, change, source: Source::Audit, started };
         let event = Event { time: Timestamp(time.into()), sequence, kind: activity.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+    }
+
+    #[test]
+    fn deeds_and_programs_survive_the_round_trip(
+        pids in any::<[u32; 2]>(), texts in prop::array::uniform4(text()), uid in any::<Option<u32>>(), from in any::<Option<u32>>(),
+        index in 0usize..Source::ALL.len(), kind in any::<Option<u32>>(), loaded in any::<bool>(),
+    ) {
+        let [image, command, other, name] = texts;
+        let actor = |pid, executable: &str, uid| Actor {
+            pid, executable: executable.into(), command_line: command.as_str().into(), uid, ..Actor::default()
+        };
+        let process = actor(pids[0], &image, uid);
+        let deed = from.map_or_else(|| Deed::Traced(actor(pids[1], &other, None)), |from| Deed::BecameRoot { from });
+        let done = ProcessDeed { deed, process: process.clone(), source: Source::ALL[index] };
+        let event = Event { time: Timestamp(5), sequence: 1, kind: done.into() };
+        prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
+        let module = ModuleActivity {
+            loaded, name, program: kind.map(ProgramType), path: None, sha256: None, process: Some(process),
+        };
+        let event = Event { time: Timestamp(5), sequence: 1, kind: module.into() };
         prop_assert_eq!(decode(&line(&event)).unwrap().unwrap(), event);
     }
 
@@ -119,6 +143,17 @@ proptest! {
     fn arbitrary_json_never_panics(text in "\\{(\"(class_uid|time|process|activity_id|pid)\":([0-9]{1,4}|\\{\\}|\"a\"),?){0,5}\\}") {
         let _ = decode(text.as_bytes());
     }
+}
+
+#[test]
+fn types_of_programs_have_names() {
+    let named =
+        [(0, "unknown"), (2, "kprobe"), (13, "sock_ops"), (24, "raw_tracepoint_writable"), (32, "netfilter")];
+    for (number, name) in named {
+        assert_eq!(ProgramType(number).name(), name);
+    }
+    assert_eq!(ProgramType(33).name(), "other");
+    assert_eq!(ProgramType(u32::MAX).name(), "other");
 }
 
 #[test]

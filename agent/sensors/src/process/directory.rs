@@ -36,6 +36,14 @@ impl Directory {
         known.is_called(name).then(|| actor(pid, known))
     }
 
+    #[allow(dead_code)]
+    /// What is known of this id, if anything; the number alone otherwise.
+    pub(super) fn known(&self, pid: u32) -> Actor {
+        let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
+        let known = table.as_ref().and_then(|table| table.get(pid));
+        known.map_or_else(|| Actor { pid, ..Actor::default() }, |known| actor(pid, known))
+    }
+
     /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right, unless another has
     /// the id since, which forked.
     #[cfg(ebpf)]

@@ -71,6 +71,14 @@ pub(crate) fn read_stat(proc: &Path, pid: u32) -> Option<Stat> {
     parse_stat(&bounded(&proc.join(pid.to_string()).join("stat"), STATUS)?)
 }
 
+#[allow(dead_code)]
+/// The process that a thread belongs to.
+pub(crate) fn leader(proc: &Path, thread: u32) -> Option<u32> {
+    let status = bounded(&proc.join(thread.to_string()).join("status"), STATUS)?;
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
+}
+
 fn bounded(path: &Path, limit: u64) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path).ok()?.take(limit).read_to_end(&mut content).ok()?;

@@ -132,7 +132,7 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
         }
         Audited::Module { loaded, name, by } => {
             let (time, process) = (by.stamp.time, Some(actor(&by, table, None)));
-            let activity = ModuleActivity { loaded, name, path: None, sha256: None, process };
+            let activity = ModuleActivity { loaded, name, program: None, path: None, sha256: None, process };
             Some(Event::new(time, activity.into()))
         }
         Audited::Wrote { .. } | Audited::Said { .. } | Audited::ConfigChange { .. } => None,

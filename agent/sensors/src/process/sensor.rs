@@ -1,5 +1,7 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
+#[allow(dead_code)] // Their sources come next.
+mod deeds;
 #[cfg(ebpf)]
 mod ebpf;
 mod told;
@@ -99,7 +101,7 @@ pub struct Status {
     pub table: usize,
     /// Processes that left the table for want of room.
     pub evicted: u64,
-    /// What the source told of starts and ends. What it lost is the kernel's drops: records of audit, announcements of others. The end
+    /// What the source told of starts and ends, and of what else processes do. What it lost is the kernel's drops: records of audit, announcements of others. The end
     /// of a process whose start was no event is not counted, as it says nothing.
     pub balance: Balance,
 }
@@ -141,6 +143,7 @@ pub struct ProcessSensor {
     module_files: ModuleFiles,
     writers: Writers,
     owners: Owners,
+    deeds: deeds::Deeds,
 }
 
 impl ProcessSensor {
@@ -165,6 +168,7 @@ impl ProcessSensor {
             module_files: ModuleFiles::default(),
             writers,
             owners: Owners::default(),
+            deeds: deeds::Deeds::default(),
             lost_before: 0,
             active,
             settings,
@@ -364,7 +368,11 @@ impl ProcessSensor {
         if process.parent.is_none() && ppid != 0 {
             process.parent = Some(Arc::new(Ancestor { pid: ppid, ..Ancestor::default() }));
         }
+        self.root_at_exec(&process, ppid, time, source, out);
         self.table().insert(&process, ppid, Some(time), true);
+        if matches!(source, Source::Audit | Source::Ebpf) {
+            self.table().mark_certain(process.pid);
+        }
         self.suspects.remove(&process.pid);
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
         out.push(Observation::Event(Event::new(time, activity.into())));

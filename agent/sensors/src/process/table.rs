@@ -22,6 +22,7 @@ pub(crate) struct Known {
     /// The process as its children see it, with at most [`Ancestor::LEVELS`] levels.
     pub(crate) image: Arc<Ancestor>,
     pub(crate) uid: Option<u32>,
+    euid: Option<u32>,
     pub(crate) auid: Option<u32>,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) started: Option<Timestamp>,
@@ -30,6 +31,8 @@ pub(crate) struct Known {
     /// It was found by comparing `/proc` after a loss; the record of its exec may still come.
     found: bool,
     exited: bool,
+    /// Its user ids are those it had when its program was started, as the kernel told from inside the call.
+    certain: bool,
     generation: u64,
 }
 
@@ -44,6 +47,13 @@ impl Known {
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
         let program = self.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
         !name.is_empty() && program[..program.len().min(SHORT_NAME)] == *name
+    }
+
+    /// Its real user id, where neither that nor the effective one was root's when its program was started. It came by root's since only
+    /// if it has a capability for it, or by a fault of the kernel.
+    fn unprivileged(&self) -> Option<u32> {
+        let root = self.euid? == 0 || self.exited || !self.certain;
+        self.uid.filter(|uid| *uid != 0 && !root)
     }
 
     /// It is remembered for its children's sake only.
@@ -97,12 +107,14 @@ impl ProcessTable {
                     parent: further_up(process.parent.as_ref()),
                 }),
                 uid: process.uid,
+                euid: process.euid,
                 auid: process.auid,
                 user: process.user.clone(),
                 started,
                 reported,
                 found: false,
                 exited: false,
+                certain: false,
                 generation: 0,
             },
         );
@@ -157,6 +169,39 @@ impl ProcessTable {
     pub(crate) fn mark_found(&mut self, pid: u32) {
         if let Some(known) = self.entries.get_mut(&pid) {
             known.found = true;
+        }
+    }
+
+    /// Notes that what is known of a process's user is what the kernel told from inside the exec.
+    pub(crate) fn mark_certain(&mut self, pid: u32) {
+        if let Some(known) = self.entries.get_mut(&pid) {
+            known.certain = true;
+        }
+    }
+
+    /// Notes that a process is root now.
+    pub(crate) fn is_root(&mut self, pid: u32) {
+        if let Some(known) = self.entries.get_mut(&pid) {
+            (known.uid, known.euid) = (Some(0), Some(0));
+        }
+    }
+
+    /// The real user id that the process had before this exec, where it is certain that it was not privileged: that of its own last
+    /// program, or where forks are not told (`by_parent`) that of the parent's.
+    ///
+    /// A parent that adopted the process says nothing of it: of those that are not root it is the user's service manager that does.
+    pub(crate) fn unprivileged(&self, pid: u32, ppid: u32, by_parent: bool) -> Option<u32> {
+        match self.entries.get(&pid).filter(|known| !known.exited) {
+            // Another parent than before, and not the one that orphans get: another process may have the id since.
+            Some(known) if known.ppid == ppid || ppid == 1 => known.unprivileged(),
+            Some(_) => None,
+            None => {
+                let parent = self.entries.get(&ppid).filter(|_| by_parent)?;
+                if parent.image.executable.ends_with("/systemd") {
+                    return None;
+                }
+                parent.unprivileged()
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! OCSF to connections, names, files, devices, modules and the packet filter.
+//! OCSF to connections, names, files, devices, modules, the packet filter and what processes do.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use super::{ActorObject, DecodeError, Endpoint, FileObject, ProcessObject, Recor
 use crate::account::{AccountActivity, AccountChange};
 use crate::dns::{Answer, Dns};
 use crate::file::{FileActivity, FileChange, FileType, Sha256};
-use crate::kernel::{FirewallChange, ModuleActivity, RuleChange};
+use crate::kernel::{FirewallChange, ModuleActivity, ProgramType, RuleChange};
 use crate::network::{self, Direction, Flow, FlowChange, Listener, Protocol, Volume};
 use crate::ocsf::mark;
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
-use crate::process::{Actor, Ancestor};
+use crate::process::{Actor, Ancestor, Deed, ProcessDeed};
 use crate::service::{ServiceActivity, ServiceChange, Submitted};
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -210,8 +210,23 @@ pub(super) fn module(record: Record) -> Result<ModuleActivity, DecodeError> {
         sha256: sha256(&file),
         path: (!file.path.is_empty()).then_some(file.path),
         name: file.name,
+        program: record.unmapped.program_type_id.map(ProgramType),
         process: actor(record.actor),
     })
+}
+
+pub(super) fn deed(record: Record) -> Result<ProcessDeed, DecodeError> {
+    let source = super::source(&record.metadata);
+    let process = actor(record.actor).ok_or(DecodeError::Attribute("actor.process"))?;
+    let deed = match record.unmapped.previous_uid {
+        Some(from) if record.activity_id == 5 => Deed::BecameRoot { from },
+        None if record.activity_id == 5 => return Err(DecodeError::Attribute("unmapped.previous_uid")),
+        _ => {
+            let target = actor(ActorObject { process: record.process });
+            Deed::Traced(target.ok_or(DecodeError::Attribute("process"))?)
+        }
+    };
+    Ok(ProcessDeed { deed, process, source })
 }
 
 /// A change to the packet filter; `None` for other managed entities.

@@ -1,4 +1,4 @@
-//! Connections, names, files, devices, modules, accounts, services and the packet filter.
+//! Connections, names, files, devices, modules, accounts, services, the packet filter and what processes do.
 //!
 //! What is observed is an event, or what a finding rests on. There, some attributes stand as in the event ([`shared`]); what the
 //! schema's evidence has no attribute for is in its `data` ([`particular`]).
@@ -13,7 +13,7 @@ use crate::kernel::RuleChange;
 use crate::network::{Direction, Flow, FlowChange, Protocol};
 use crate::ocsf::{class, mark};
 use crate::peripheral::{PeripheralActivity, PeripheralClass};
-use crate::process::Actor;
+use crate::process::{Actor, Deed};
 use crate::service::ServiceChange;
 use crate::time::Timestamp;
 
@@ -27,6 +27,15 @@ pub(super) fn class(kind: &EventKind) -> (u32, u32) {
         EventKind::File(activity) => (class::FILE_ACTIVITY, file_activity(activity.change)),
         EventKind::Peripheral(activity) => {
             (class::PERIPHERAL_ACTIVITY, if activity.connected { 1 } else { 2 })
+        }
+        EventKind::Deed(done) => {
+            let number = match done.deed {
+                // Open: "a request by the actor to obtain a handle [...] to a process with the aim of performing further actions".
+                Deed::Traced(_) => 3,
+                // Set User ID.
+                Deed::BecameRoot { .. } => 5,
+            };
+            (class::PROCESS_ACTIVITY, number)
         }
         EventKind::Module(activity) => {
             (class::KERNEL_EXTENSION_ACTIVITY, if activity.loaded { 1 } else { 2 })
@@ -117,6 +126,7 @@ pub(super) fn write<'a>(record: &mut Object<'_>, kind: &'a EventKind) -> Logged<
                 app.text("vendor_name", "unknown");
             });
         }
+        EventKind::Deed(done) => logged.provider = Some(done.source.name()),
         EventKind::Submitted(said) => {
             logged = Logged { provider: Some("dbus"), code: &said.code, ..Logged::default() };
         }
@@ -179,6 +189,13 @@ fn shared(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
                 }
             });
         }
+        EventKind::Deed(done) => record.object("process", |process| {
+            let subject = match &done.deed {
+                Deed::Traced(target) => target,
+                Deed::BecameRoot { .. } => &done.process,
+            };
+            described(process, subject, whole);
+        }),
         EventKind::Account(done) if !done.user.is_empty() => {
             user(record, "user", done.uid, Some(&done.user));
         }
@@ -207,14 +224,28 @@ fn particular(record: &mut Object<'_>, kind: &EventKind) {
             }
         }
         EventKind::Peripheral(activity) => peripheral(record, activity),
-        EventKind::Module(activity) => record.object("driver", |driver| {
-            driver.object("file", |file| {
-                file.known("path", activity.path.as_deref());
-                file.text("name", &activity.name);
-                file.number("type_id", REGULAR_FILE);
-                digests(file, activity.sha256.as_ref());
+        EventKind::Module(activity) => {
+            record.object("driver", |driver| {
+                driver.object("file", |file| {
+                    file.known("path", activity.path.as_deref());
+                    file.text("name", &activity.name);
+                    // 99: Other.
+                    file.number("type_id", if activity.program.is_some() { 99 } else { REGULAR_FILE });
+                    digests(file, activity.sha256.as_ref());
+                });
             });
-        }),
+            if let Some(kind) = activity.program {
+                record.object("unmapped", |unmapped| {
+                    unmapped.text("program_type", kind.name());
+                    unmapped.number("program_type_id", kind.0);
+                });
+            }
+        }
+        EventKind::Deed(done) => {
+            if let Deed::BecameRoot { from } = done.deed {
+                record.object("unmapped", |unmapped| unmapped.number("previous_uid", from));
+            }
+        }
         EventKind::Firewall(done) => {
             record.object("entity", |entity| {
                 entity.text("name", &done.table);
