@@ -47,6 +47,13 @@ ifeq ($(BR2_PACKAGE_DEFENDER_EBPF),y)
 DEFENDER_FEATURES += ebpf
 endif
 
+# By whom the eBPF programs are compiled; the source brings them compiled.
+DEFENDER_EBPF_CLANG = $(call qstrip,$(BR2_PACKAGE_DEFENDER_EBPF_CLANG))
+ifneq ($(DEFENDER_EBPF_CLANG),)
+DEFENDER_CARGO_ENV += DEFENDER_EBPF_CLANG="$(DEFENDER_EBPF_CLANG)"
+DEFENDER_DEPENDENCIES += $(if $(filter $(HOST_DIR)/%,$(DEFENDER_EBPF_CLANG)),host-clang)
+endif
+
 ifeq ($(BR2_PACKAGE_DEFENDER_MQTT),y)
 DEFENDER_FEATURES += mqtt
 endif

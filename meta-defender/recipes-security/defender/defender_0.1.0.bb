@@ -53,8 +53,11 @@ PACKAGECONFIG:class-native ??= "tls"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 # The MQTT crate links OpenSSL whether or not the other sinks use TLS.
 PACKAGECONFIG[mqtt] = "--features mqtt"
-# Without effect but on 64-bit little-endian machines; tested on x86-64 and AArch64.
+# Without effect but on little-endian machines; tested on x86-64, AArch64, i686 and ARMv7.
 PACKAGECONFIG[ebpf] = "--features ebpf"
+# Compiles the eBPF programs during the build; the source brings them compiled. clang-native is in OE-Core or meta-clang.
+PACKAGECONFIG[ebpf-clang] = ",,clang-native"
+export DEFENDER_EBPF_CLANG = "${@bb.utils.contains('PACKAGECONFIG', 'ebpf-clang', 'clang', '', d)}"
 PACKAGECONFIG[tls] = "--features tls,,openssl"
 
 # One member of the workspace; the others of its members are libraries of it, or host tools.

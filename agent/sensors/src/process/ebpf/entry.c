@@ -94,9 +94,15 @@ int on_arguments(void *context)
                 goto end;
             }
         }
-        long read = read_user_text(part->bytes + within(reading->length), PIECE, reading->string);
-        if (read <= 0)
+        u8 *to = part->bytes + within(reading->length);
+        long read = read_user_text(to, PIECE, reading->string);
+        if (read < 0)
             goto end;
+        if (read == 0) {
+            /* Linux 6.1 (mm/maccess.c), but not 6.18, does not count the end of an empty one. */
+            *to = 0;
+            read = 1;
+        }
         if (read == PIECE) {
             /* Its end was put there by the helper, and is written over next. */
             reading->length += PIECE - 1;
