@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use defender_model::event::{Event, EventKind};
 use defender_model::file::FileChange;
-use defender_model::process::{Actor, ExitReason, Source};
+use defender_model::kernel::ProgramType;
+use defender_model::process::{Actor, Deed, ExitReason, Source};
 use defender_sensors::file::{self, FileSensor};
 use defender_sensors::process::{Preference, ProcessSensor};
 use defender_sensors::Outlet;
@@ -126,6 +127,66 @@ fn execs_by_threads_and_by_32_bit_programs_are_the_process_s() {
         }
     }
     running.finish();
+}
+
+#[test]
+fn what_is_done_to_other_processes_and_to_the_kernel_is_told() {
+    let _guard = audit_or_return!();
+    let running = Running::start(Preference::Auto);
+    // The kernel audits nothing of the audit daemon itself, which this process is.
+    for (request, argument) in [(libc::PTRACE_ATTACH, "1001"), (libc::PTRACE_SEIZE, "1002")] {
+        let mut target = Command::new("/bin/sleep").arg(argument).spawn().unwrap();
+        running.exec("sleep", |p| p.pid == target.id());
+        let numbers = [request.to_string(), target.id().to_string()].join(" ");
+        let tracer = finished(again("trace").env("DEFENDER_TEST_TRACE", numbers).spawn().unwrap());
+        running.until("who traced", |seen| {
+            seen.events.iter().any(|event| match &event.kind {
+                EventKind::Deed(done) => {
+                    let line = format!("/bin/sleep {argument}");
+                    matches!(&done.deed, Deed::Traced(to) if to.pid == target.id() && *to.command_line == *line)
+                        && done.process.pid == tracer
+                        && *done.process.executable == *std::env::current_exe().unwrap().to_str().unwrap()
+                        && done.source == Source::Audit
+                }
+                _ => false,
+            })
+        });
+        target.kill().unwrap();
+        target.wait().unwrap();
+    }
+    let mut child = again("bpf").stderr(Stdio::null()).spawn().unwrap();
+    if child.wait().unwrap().success() {
+        running.until("who loaded a program", |seen| {
+            seen.events.iter().any(|event| match &event.kind {
+                EventKind::Module(module) => {
+                    let by = module.process.as_ref();
+                    module.program == Some(ProgramType(0)) && by.is_some_and(|by| by.pid == child.id())
+                }
+                _ => false,
+            })
+        });
+    } else {
+        println!("skipped: this kernel takes no eBPF programs");
+    }
+    // A user who has the capability to become root, and does.
+    let nobody = ["--reuid=65534", "--clear-groups", "--inh-caps=+setuid", "--ambient-caps=+setuid"];
+    let started =
+        Command::new("setpriv").args(nobody).args(["setpriv", "--reuid=0", "/bin/true", "again"]).status();
+    if started.is_ok_and(|status| status.success()) {
+        running.until("who became root", |seen| {
+            seen.events.iter().any(|event| match &event.kind {
+                EventKind::Deed(done) => {
+                    done.deed == Deed::BecameRoot { from: 65534 }
+                        && *done.process.command_line == *"/bin/true again"
+                }
+                _ => false,
+            })
+        });
+    } else {
+        println!("skipped: no setpriv here");
+    }
+    running.finish();
+    assert!(!auditctl(&["-l"]).contains("defender"), "rules are left behind");
 }
 
 /// How often each serial number was seen as an argument.

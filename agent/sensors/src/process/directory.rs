@@ -7,7 +7,7 @@ use defender_model::process::{Actor, Ancestor};
 use defender_model::text;
 
 use super::procfs;
-use super::table::{Known, ProcessTable};
+use super::table::ProcessTable;
 
 /// The process sensor's table, and `/proc` for what is not in it.
 #[derive(Debug, Clone)]
@@ -33,15 +33,7 @@ impl Directory {
     pub fn certain(&self, pid: u32, name: &[u8]) -> Option<Actor> {
         let table = self.table.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(pid)?;
-        known.is_called(name).then(|| actor(pid, known))
-    }
-
-    #[allow(dead_code)]
-    /// What is known of this id, if anything; the number alone otherwise.
-    pub(super) fn known(&self, pid: u32) -> Actor {
-        let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
-        let known = table.as_ref().and_then(|table| table.get(pid));
-        known.map_or_else(|| Actor { pid, ..Actor::default() }, |known| actor(pid, known))
+        known.is_called(name).then(|| known.actor(pid))
     }
 
     /// The process of this id, from who tells of its programs in the same order: what the sensor knows is right, unless another has
@@ -51,7 +43,7 @@ impl Directory {
         let table = self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner));
         let known = table.as_ref().and_then(|table| table.get(pid));
         if let Some(known) = known.filter(|known| !known.has_ended() || known.is_called(name)) {
-            return actor(pid, known);
+            return known.actor(pid);
         }
         drop(table);
         self.likely(pid, name)
@@ -86,18 +78,6 @@ impl Directory {
             }),
             ..actor
         }
-    }
-}
-
-fn actor(pid: u32, known: &Known) -> Actor {
-    Actor {
-        pid,
-        executable: Arc::clone(&known.image.executable),
-        command_line: Arc::clone(&known.image.command_line),
-        uid: known.uid,
-        auid: known.auid,
-        user: known.user.clone(),
-        parent: known.image.parent.clone(),
     }
 }
 

@@ -71,7 +71,6 @@ pub(crate) fn read_stat(proc: &Path, pid: u32) -> Option<Stat> {
     parse_stat(&bounded(&proc.join(pid.to_string()).join("stat"), STATUS)?)
 }
 
-#[allow(dead_code)]
 /// The process that a thread belongs to.
 pub(crate) fn leader(proc: &Path, thread: u32) -> Option<u32> {
     let status = bounded(&proc.join(thread.to_string()).join("status"), STATUS)?;

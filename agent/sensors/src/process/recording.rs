@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use defender_model::event::{Event, EventKind};
-use defender_model::kernel::ModuleActivity;
-use defender_model::process::{Actor, Ancestor, Change, Process, ProcessActivity, Source};
+use defender_model::kernel::{ModuleActivity, ProgramType};
+use defender_model::process::{Actor, Ancestor, Change, Deed, Process, ProcessActivity, ProcessDeed, Source};
+use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::{Assembler, Audited, Exec};
 use super::audit::record::{log_line, Stamp};
-use super::table::ProcessTable;
+use super::table::{ProcessTable, COMMAND_LINE};
 
 /// How far back in serial numbers records of one event may be apart in a log. The kernel interleaves the events of at most a few
 /// processors.
@@ -58,11 +59,11 @@ impl AuditLog {
         self.latest = self.latest.max(stamp.time);
         let table = &mut self.table;
         if let Some(event) = complete {
-            events.extend(activity(event, table));
+            activity(event, table, events);
         }
         // Logs leave the end-of-event records out.
         self.assembler
-            .flush(self.highest.saturating_sub(INTERLEAVED), |event| events.extend(activity(event, table)));
+            .flush(self.highest.saturating_sub(INTERLEAVED), |event| activity(event, table, events));
         true
     }
 
@@ -99,23 +100,30 @@ impl AuditLog {
     /// The log is over: appends what is left.
     pub fn finish(&mut self, events: &mut Vec<Event>) {
         let table = &mut self.table;
-        self.assembler.flush(u64::MAX, |event| events.extend(activity(event, table)));
+        self.assembler.flush(u64::MAX, |event| activity(event, table, events));
     }
 }
 
-fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
-    match event {
+/// Appends what an audit event tells.
+fn activity(event: Audited, table: &mut ProcessTable, events: &mut Vec<Event>) {
+    let told = match event {
         Audited::Exec(exec) => {
             let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
             let mut process = into_process(*exec);
             process.parent = table.ancestor(ppid);
+            if let Some(from) = table.root_at_exec(&process, ppid, Source::Audit) {
+                let process = Actor { uid: Some(0), ..as_actor(&process) };
+                let deed = ProcessDeed { deed: Deed::BecameRoot { from }, process, source: Source::Replay };
+                events.push(Event::new(time, deed.into()));
+            }
             table.insert(&process, ppid, Some(time), true);
+            table.mark_certain(process.pid);
             let change = Change::Exec { truncated };
             let activity = ProcessActivity { process, change, source: Source::Replay, started: None };
             Some(Event::new(time, activity.into()))
         }
         Audited::Exit { stamp, pid, reason } => {
-            let known = table.exit(pid).filter(|known| known.reported)?;
+            let Some(known) = table.exit(pid).filter(|known| known.reported) else { return };
             let process = Process {
                 pid,
                 executable: known.image.executable.clone(),
@@ -135,8 +143,38 @@ fn activity(event: Audited, table: &mut ProcessTable) -> Option<Event> {
             let activity = ModuleActivity { loaded, name, program: None, path: None, sha256: None, process };
             Some(Event::new(time, activity.into()))
         }
+        Audited::Traced { target, by } => {
+            let process = actor(&by, table, None);
+            let (time, deed) = (by.stamp.time, Deed::Traced(traced(table, target)));
+            Some(Event::new(time, ProcessDeed { deed, process, source: Source::Replay }.into()))
+        }
+        Audited::Program { by } => {
+            let (time, process) = (by.stamp.time, Some(actor(&by, table, None)));
+            let (name, program) = (String::new(), Some(ProgramType(0)));
+            let activity = ModuleActivity { loaded: true, name, program, path: None, sha256: None, process };
+            Some(Event::new(time, activity.into()))
+        }
         Audited::Wrote { .. } | Audited::Said { .. } | Audited::ConfigChange { .. } => None,
+    };
+    events.extend(told);
+}
+
+/// A process as the one behind an event.
+pub(super) fn as_actor(process: &Process) -> Actor {
+    Actor {
+        pid: process.pid,
+        executable: Arc::clone(&process.executable),
+        command_line: truncate(&process.command_line(), COMMAND_LINE).into(),
+        uid: process.uid,
+        auid: process.auid,
+        user: process.user.clone(),
+        parent: process.parent.clone(),
     }
+}
+
+/// The process that was traced. Of one that started before the log there is the number, which may be a thread's.
+fn traced(table: &ProcessTable, pid: u32) -> Actor {
+    table.alive(pid).unwrap_or_else(|| Actor { pid, ..Actor::default() })
 }
 
 /// The process that made a system call: as the record has it, with what is known of the program it runs.
@@ -174,6 +212,42 @@ pub(super) fn into_process(exec: Exec) -> Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_processes_did_is_read_from_a_log() {
+        let shell = exec(1, 10, 70, 60).replace("uid=0 gid=0 euid=0", "uid=1000 gid=0 euid=1000");
+        let root = exec(2, 11, 70, 60);
+        let deeds = std::str::from_utf8(include_bytes!("audit/testdata/deeds.log")).unwrap();
+        let mut log = AuditLog::default();
+        let mut events = Vec::new();
+        for line in (shell + &root + deeds).lines() {
+            log.line(line.as_bytes(), &mut events);
+        }
+        log.finish(&mut events);
+        let mut seen = Vec::new();
+        for event in events {
+            seen.push(match event.kind {
+                EventKind::Deed(done) => {
+                    format!("{} {:?}", done.process.pid, done.deed).replace("Actor { ", "")
+                }
+                EventKind::Module(module) => format!("{:?}", module.program),
+                EventKind::Process(activity) => format!("{} starts", activity.process.pid),
+                other => panic!("{other:?}"),
+            });
+        }
+        seen.iter_mut().for_each(|line| line.truncate(28));
+        assert_eq!(
+            seen,
+            [
+                "70 starts",
+                "70 BecameRoot { from: 1000 }",
+                "70 starts",
+                "18738 Traced(pid: 9092, exec",
+                "18738 Traced(pid: 9092, exec",
+                "Some(ProgramType(0))"
+            ]
+        );
+    }
 
     fn syscall(second: u64, serial: u64, pid: u32, ppid: u32) -> String {
         format!(

@@ -1,6 +1,5 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
-#[allow(dead_code)] // Their sources come next.
 mod deeds;
 #[cfg(ebpf)]
 mod ebpf;
@@ -287,6 +286,15 @@ impl ProcessSensor {
                 }
                 Audited::Wrote { watch, effect, by } => self.wrote(watch, effect, &by),
                 Audited::Module { loaded, name, by } => self.module(loaded, name, &by),
+                Audited::Traced { target, by } => {
+                    let process = self.doer(&by);
+                    self.told_traced(by.stamp.time, process, target, Source::Audit, out);
+                }
+                Audited::Program { by } => {
+                    let process = self.doer(&by);
+                    // Neither the name nor the type is in the record.
+                    self.told_program(by.stamp.time, process, String::new(), 0, out);
+                }
                 Audited::ConfigChange { stamp, words } => {
                     tracing::debug!(serial = stamp.serial, words, "audit configuration changed");
                 }

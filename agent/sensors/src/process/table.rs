@@ -3,12 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use defender_model::process::{Ancestor, Process};
+use defender_model::process::{Actor, Ancestor, Process, Source};
 use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 
 /// Bytes of a parent's command line that its children carry.
-const COMMAND_LINE: usize = 1024;
+pub(super) const COMMAND_LINE: usize = 1024;
 /// The same for those further up. They may have left the table long ago, and live as long as a descendant does.
 const FURTHER_UP: usize = 256;
 
@@ -41,6 +41,19 @@ impl Known {
     pub(crate) fn runs(&self, process: &Process) -> bool {
         let line = &*self.image.command_line;
         !line.is_empty() && *line == *truncate(&process.command_line(), COMMAND_LINE)
+    }
+
+    /// As the process behind an event.
+    pub(crate) fn actor(&self, pid: u32) -> Actor {
+        Actor {
+            pid,
+            executable: Arc::clone(&self.image.executable),
+            command_line: Arc::clone(&self.image.command_line),
+            uid: self.uid,
+            auid: self.auid,
+            user: self.user.clone(),
+            parent: self.image.parent.clone(),
+        }
     }
 
     /// Its program goes by this short name.
@@ -165,6 +178,11 @@ impl ProcessTable {
         self.entries.get(&pid)
     }
 
+    /// The process of this id, if it has not ended.
+    pub(crate) fn alive(&self, pid: u32) -> Option<Actor> {
+        self.get(pid).filter(|known| !known.exited).map(|known| known.actor(pid))
+    }
+
     /// Notes that a process was reported on the strength of `/proc` alone.
     pub(crate) fn mark_found(&mut self, pid: u32) {
         if let Some(known) = self.entries.get_mut(&pid) {
@@ -186,11 +204,24 @@ impl ProcessTable {
         }
     }
 
+    /// The user a process had been that becomes this program as root, where it is certain that it was not root: told from inside the
+    /// calls. A set-user-ID program leaves the real user id as it was, so one that is 0 was set by a call, which needs a privilege that
+    /// the process did not get from such a program. What `/proc` shows afterwards may be of a later time: sudo sets its own before
+    /// long.
+    ///
+    /// To be asked before the table has the new program.
+    pub(crate) fn root_at_exec(&self, process: &Process, ppid: u32, source: Source) -> Option<u32> {
+        if process.uid != Some(0) || !matches!(source, Source::Audit | Source::Ebpf) {
+            return None;
+        }
+        self.unprivileged(process.pid, ppid, source == Source::Audit)
+    }
+
     /// The real user id that the process had before this exec, where it is certain that it was not privileged: that of its own last
     /// program, or where forks are not told (`by_parent`) that of the parent's.
     ///
     /// A parent that adopted the process says nothing of it: of those that are not root it is the user's service manager that does.
-    pub(crate) fn unprivileged(&self, pid: u32, ppid: u32, by_parent: bool) -> Option<u32> {
+    fn unprivileged(&self, pid: u32, ppid: u32, by_parent: bool) -> Option<u32> {
         match self.entries.get(&pid).filter(|known| !known.exited) {
             // Another parent than before, and not the one that orphans get: another process may have the id since.
             Some(known) if known.ppid == ppid || ppid == 1 => known.unprivileged(),

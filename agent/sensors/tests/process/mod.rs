@@ -232,11 +232,51 @@ fn child_roles() {
             };
             panic!("the exec failed");
         }
+        Ok("bpf") => load_program(),
+        Ok("trace") => {
+            let numbers = std::env::var("DEFENDER_TEST_TRACE").unwrap();
+            let (request, pid) = numbers.split_once(' ').unwrap();
+            let (request, pid) = (request.parse::<u32>().unwrap(), pid.parse::<libc::pid_t>().unwrap());
+            // SAFETY: the requests that attach take numbers only.
+            let answer = unsafe { libc::ptrace(request as _, pid, 0, 0) };
+            assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+        }
         #[cfg(target_arch = "x86_64")]
         Ok("compat") => compat::exec(),
         // Not a child: nothing to do, and nothing to claim.
         _ => println!("skipped: only does something as the child of another test"),
     }
+}
+
+/// Loads the smallest eBPF program there is: a socket filter that lets nothing through. Whoever waits sees by the exit status whether
+/// this kernel takes it.
+fn load_program() {
+    // `union bpf_attr` of linux/bpf.h: type, number of instructions, where they are, where the licence is.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        licence: u64,
+        log: [u64; 2],
+        version_and_flags: [u32; 2],
+        name: [u8; 16],
+    }
+    // r0 = 0; exit
+    let instructions = [0xb7u64, 0x95];
+    let mut attributes = Attributes {
+        kind: 1,
+        count: 2,
+        instructions: instructions.as_ptr() as u64,
+        licence: c"GPL".as_ptr() as u64,
+        log: [0; 2],
+        version_and_flags: [0; 2],
+        name: [0; 16],
+    };
+    attributes.name[..5].copy_from_slice(b"probe");
+    // SAFETY: instructions, licence and attributes live through the call.
+    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, 5, &attributes, size_of::<Attributes>()) };
+    assert!(descriptor >= 0, "{}", std::io::Error::last_os_error());
 }
 
 /// A 32-bit system call of a 64-bit process: what a 32-bit program's exec looks like to audit.

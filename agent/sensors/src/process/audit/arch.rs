@@ -12,6 +12,8 @@ pub(crate) struct Arch {
     pub(crate) exit_group: u32,
     /// `init_module`, `finit_module`, `delete_module`.
     pub(crate) modules: [u32; 3],
+    pub(crate) ptrace: u32,
+    pub(crate) bpf: u32,
     /// The calls that open a file: `open` and `creat` where there are any, `openat`, `openat2`.
     pub(crate) opens: &'static [u32],
     /// `mkdir`, `mkdirat`.
@@ -53,6 +55,8 @@ pub(crate) const X86_64: Arch = Arch {
     execveat: 322,
     exit_group: 231,
     modules: [175, 313, 176],
+    ptrace: 101,
+    bpf: 321,
     opens: &[2, 85, 257, 437],
     makes_directory: &[83, 258],
     removes: &[84, 87, 263],
@@ -64,6 +68,8 @@ pub(crate) const I386: Arch = Arch {
     execveat: 358,
     exit_group: 252,
     modules: [128, 350, 129],
+    ptrace: 26,
+    bpf: 357,
     opens: &[5, 8, 295, 437],
     makes_directory: &[39, 296],
     removes: &[10, 40, 301],
@@ -75,6 +81,8 @@ pub(crate) const AARCH64: Arch = Arch {
     execveat: 281,
     exit_group: 94,
     modules: [105, 273, 106],
+    ptrace: 117,
+    bpf: 280,
     opens: &[56, 437],
     makes_directory: &[34],
     removes: &[35],
@@ -86,12 +94,19 @@ pub(crate) const ARM: Arch = Arch {
     execveat: 387,
     exit_group: 248,
     modules: [128, 379, 129],
+    ptrace: 26,
+    bpf: 386,
     opens: &[5, 8, 322, 437],
     makes_directory: &[39, 323],
     removes: &[10, 40, 328],
     attributes: &[15, 16, 94, 95, 182, 198, 207, 212, 226, 227, 228, 235, 236, 237, 325, 333, 452],
 };
 pub(crate) const RISCV64: Arch = Arch { audit_arch: 0xc000_00f3, ..AARCH64 };
+
+/// The requests of ptrace(2) that attach the caller to a process that runs: `PTRACE_ATTACH`, `PTRACE_SEIZE` (linux/ptrace.h).
+pub(crate) const ATTACHES: [u32; 2] = [16, 0x4206];
+/// The command of bpf(2) that loads a program: `BPF_PROG_LOAD` (linux/bpf.h).
+pub(crate) const LOADS: u32 = 5;
 
 const ALL: [Arch; 5] = [X86_64, I386, AARCH64, ARM, RISCV64];
 
@@ -102,6 +117,8 @@ pub(crate) enum Call {
     ExitGroup,
     LoadModule,
     DeleteModule,
+    Ptrace,
+    Bpf,
 }
 
 /// The meaning of a call in a record, whatever machine wrote it; `None` for calls of no interest.
@@ -115,6 +132,10 @@ pub(crate) fn call(audit_arch: u32, number: u32) -> Option<Call> {
         Some(Call::DeleteModule)
     } else if arch.modules.contains(&number) {
         Some(Call::LoadModule)
+    } else if number == arch.ptrace {
+        Some(Call::Ptrace)
+    } else if number == arch.bpf {
+        Some(Call::Bpf)
     } else {
         None
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use defender_model::process::ExitReason;
 use defender_model::text;
 
-use super::arch::{self, Call, Effect};
+use super::arch::{self, Call, Effect, ATTACHES, LOADS};
 use super::record::{decimal, hexadecimal, kind, Fields, Stamp, Value};
 use crate::account::audit::concerns_accounts;
 use crate::login::audit::concerns_logins;
@@ -37,6 +37,10 @@ pub(crate) enum Audited {
     Wrote { watch: usize, effect: Effect, by: Box<Exec> },
     /// A module was loaded or removed.
     Module { loaded: bool, name: String, by: Box<Exec> },
+    /// A process attached itself to this thread as its debugger.
+    Traced { target: u32, by: Box<Exec> },
+    /// An eBPF program was loaded.
+    Program { by: Box<Exec> },
     /// Settings or rules of audit were changed; the record's own words.
     ConfigChange { stamp: Stamp, words: String },
 }
@@ -44,7 +48,11 @@ pub(crate) enum Audited {
 impl Audited {
     pub(crate) fn stamp(&self) -> Stamp {
         match self {
-            Self::Exec(by) | Self::Wrote { by, .. } | Self::Module { by, .. } => by.stamp,
+            Self::Exec(by)
+            | Self::Wrote { by, .. }
+            | Self::Module { by, .. }
+            | Self::Traced { by, .. }
+            | Self::Program { by } => by.stamp,
             Self::Exit { stamp, .. } | Self::Said { stamp, .. } | Self::ConfigChange { stamp, .. } => *stamp,
         }
     }
@@ -164,6 +172,7 @@ impl Assembler {
         let mut number = None;
         let mut success = true;
         let mut first_argument = 0;
+        let mut second_argument = 0;
         let mut watch = None;
         let mut exec = Box::new(Exec {
             stamp,
@@ -191,6 +200,7 @@ impl Assembler {
                 }
                 (b"success", Value::Bare(word)) => success = word == b"yes",
                 (b"a0", Value::Bare(hex)) => first_argument = hexadecimal(hex).unwrap_or_default(),
+                (b"a1", Value::Bare(hex)) => second_argument = hexadecimal(hex).unwrap_or_default(),
                 (b"ppid", Value::Bare(digits)) => exec.ppid = id(digits).unwrap_or_default(),
                 (b"pid", Value::Bare(digits)) => exec.pid = id(digits)?,
                 (b"auid", Value::Bare(digits)) => exec.auid = id(digits).filter(|id| *id != UNSET),
@@ -239,7 +249,12 @@ impl Assembler {
                 self.pending.push(Pending { exec, argc: None, argument: Vec::new(), index: None, bytes: 0 });
                 oldest
             }
-            Call::Exec => None,
+            // What counts as a request is all of the first argument, as a command its lower half; a thread's id is a lower half too.
+            Call::Ptrace if success && ATTACHES.iter().any(|attach| u64::from(*attach) == first_argument) => {
+                Some(Audited::Traced { target: second_argument as u32, by: exec })
+            }
+            Call::Bpf if success && first_argument as u32 == LOADS => Some(Audited::Program { by: exec }),
+            Call::Exec | Call::Ptrace | Call::Bpf => None,
         }
     }
 }

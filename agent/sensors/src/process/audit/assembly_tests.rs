@@ -85,6 +85,37 @@ fn who_loaded_and_removed_a_module() {
 }
 
 #[test]
+fn who_traced_whom_and_who_loaded_a_program() {
+    let log = std::str::from_utf8(include_bytes!("testdata/deeds.log")).unwrap();
+    let told = |log: &str| -> Vec<_> {
+        let told = |event: &Audited| match event {
+            Audited::Traced { target, by } => (Some(*target), by.executable.clone()),
+            Audited::Program { by } => (None, by.executable.clone()),
+            other => panic!("{other:?}"),
+        };
+        read(log.as_bytes()).iter().map(told).collect()
+    };
+    let [gdb, strace, bpftrace] = ["/usr/bin/gdb", "/usr/bin/strace", "/usr/bin/bpftrace"].map(str::to_owned);
+    let all = [(Some(0x2384), gdb), (Some(0x2384), strace), (None, bpftrace)];
+    assert_eq!(told(log), all);
+    assert_eq!(told(&log.replace("arch=c000003e syscall=101", "arch=40000003 syscall=26")), all);
+    assert_eq!(
+        told(
+            &log.replace("c000003e syscall=101", "c00000b7 syscall=117")
+                .replace("c000003e syscall=321", "c00000b7 syscall=280")
+        ),
+        all
+    );
+    // The kernel looks at the lower half of a command and of a thread's id, and at all of a request.
+    assert_eq!(told(&log.replace("a0=5 ", "a0=100000005 ").replace("a1=2384", "a1=ffffffff00002384")), all);
+    assert_eq!(told(&log.replace("a0=10 ", "a0=100000010 ")), all[1..]);
+    // What is not the one or the other, and what failed.
+    for (from, to) in [("a0=", "a0=f"), ("success=yes", "success=no")] {
+        assert_eq!(told(&log.replace(from, to)), []);
+    }
+}
+
+#[test]
 fn a_32_bit_program_on_a_64_bit_kernel() {
     let events = read(include_bytes!("testdata/i386.log"));
     assert!(

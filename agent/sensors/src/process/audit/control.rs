@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::arch::Arch;
+use super::arch::{Arch, ATTACHES, LOADS};
 
 use crate::netlink::{acknowledgement, Socket, AUDIT, DONE, ERROR, REQUEST_ACK};
 
@@ -39,6 +39,7 @@ const WRITE_OR_ATTRIBUTES: u32 = 2 | 8;
 /// `AUDIT_CLASS_DIR_WRITE`, `AUDIT_CLASS_CHATTR`, `AUDIT_CLASS_WRITE` and their 32-bit siblings: the kernel knows which calls those are.
 /// A class stands in the mask as a bit counted from its end.
 const CLASSES: [u32; 6] = [0, 1, 2, 3, 6, 7];
+const AUDIT_ARG0: u32 = 200;
 const AUDIT_FILTERKEY: u32 = 210;
 const AUDIT_BITMASK_SIZE: usize = 64;
 const AUDIT_MAX_FIELDS: usize = 64;
@@ -147,6 +148,16 @@ impl Rule {
     pub(crate) fn modules(arch: Arch) -> Self {
         let fields = [(AUDIT_ARCH, arch.audit_arch), (AUDIT_SUCCESS, 1)];
         Self::new(AUDIT_FILTER_EXIT, &arch.modules, &fields)
+    }
+
+    /// `-a always,exit -F arch=ARCH -S ptrace -F success=1 -F a0=REQUEST -k defender` for those that attach, and `-S bpf` for the
+    /// command that loads a program. The kernel audits that one of itself since 5.6.
+    pub(crate) fn deeds(arch: Arch) -> [Self; 3] {
+        let one = |call, first| {
+            let fields = [(AUDIT_ARCH, arch.audit_arch), (AUDIT_SUCCESS, 1), (AUDIT_ARG0, first)];
+            Self::new(AUDIT_FILTER_EXIT, &[call], &fields)
+        };
+        [one(arch.ptrace, ATTACHES[0]), one(arch.ptrace, ATTACHES[1]), one(arch.bpf, LOADS)]
     }
 
     /// `-a always,exit -F perm=wa -F path=PATH -F success=1 -k defender-fNUMBER`, or `dir=PATH` with everything below it. Unlike what
@@ -325,6 +336,17 @@ mod tests {
         assert!(rule.matches(&listed));
         assert!(!Rule::watch(&[X86_64], Path::new("/etc/cron.d"), true, 8).matches(&listed));
         assert!(!rule.matches(&listed[..200]));
+    }
+
+    #[test]
+    fn rules_about_one_request_name_it() {
+        let [attach, seize, load] = Rule::deeds(X86_64);
+        for (Rule { bytes, .. }, call, first) in [(attach, 101, 16), (seize, 101, 0x4206), (load, 321, 5)] {
+            let word = |at: usize| u32::from_ne_bytes(bytes[at * 4..at * 4 + 4].try_into().unwrap());
+            assert_eq!((word(2), word(3 + call / 32)), (4, 1 << (call % 32)));
+            assert_eq!((word(67), word(68), word(69)), (AUDIT_ARCH, AUDIT_SUCCESS, AUDIT_ARG0));
+            assert_eq!((word(131), word(132), word(133), word(197)), (0xc000_003e, 1, first, AUDIT_EQUAL));
+        }
     }
 
     #[test]

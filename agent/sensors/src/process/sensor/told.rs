@@ -67,7 +67,7 @@ impl ProcessSensor {
     }
 
     /// The process behind a call that audit tells of.
-    fn doer(&mut self, by: &Exec) -> Actor {
+    pub(super) fn doer(&mut self, by: &Exec) -> Actor {
         self.adopt(by.pid, ANCESTORS);
         let user = by.uid.and_then(|uid| self.accounts.name(uid));
         actor(by, &self.table(), user)

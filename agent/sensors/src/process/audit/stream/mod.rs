@@ -94,8 +94,8 @@ pub(crate) struct AuditStream {
     settings: Settings,
     control: Control,
     rules: Vec<Rule>,
-    /// Rules about modules: without them there is still `/proc/modules`.
-    modules: Vec<Rule>,
+    /// Rules about modules, without which there is still `/proc/modules`, and about what else processes do to others and the kernel.
+    optional: Vec<Rule>,
     paths: PathRules,
     streams: Vec<Stream>,
     tracker: SerialTracker,
@@ -148,9 +148,14 @@ impl AuditStream {
             .flat_map(|arch| [Some(Rule::exec(*arch)), settings.exits.then(|| Rule::exit(*arch))])
             .flatten()
             .collect();
+        let mut optional = Vec::new();
+        for arch in arches {
+            optional.push(Rule::modules(*arch));
+            optional.extend(Rule::deeds(*arch));
+        }
         let now = Instant::now();
         let mut this = Self {
-            modules: arches.iter().map(|arch| Rule::modules(*arch)).collect(),
+            optional,
             paths: PathRules::new(arches, settings.watched.clone(), settings.writers.clone()),
             settings,
             control,
@@ -255,7 +260,7 @@ impl AuditStream {
     /// Gives the source up cleanly: our rules out, the place of the daemon free, settings as they were.
     pub(crate) fn close(mut self) {
         let excludes = UNREAD.iter().map(|unread| Rule::exclude(*unread));
-        for rule in self.rules.drain(..).chain(self.modules.drain(..)).chain(excludes) {
+        for rule in self.rules.drain(..).chain(self.optional.drain(..)).chain(excludes) {
             // A rule that cannot be removed is found again by its key at the next start.
             let _ = self.control.remove(&rule);
         }
@@ -288,7 +293,7 @@ impl AuditStream {
 
     /// Adds what makes other sensors know more. A kernel that refuses leaves them as they were without.
     fn add_optional(&mut self) {
-        for rule in &self.modules {
+        for rule in &self.optional {
             let _ = self.control.add(rule);
         }
         self.paths.refresh(&mut self.control);
