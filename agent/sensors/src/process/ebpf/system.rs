@@ -101,7 +101,28 @@ pub(crate) fn create(kind: Kind, key: u32, value: u32, entries: u32) -> io::Resu
     let attributes =
         Attributes::new().half(0, number).half(4, key).half(8, value).half(12, entries).half(16, flags);
     // SAFETY: there are no pointers in the attributes.
-    unsafe { attributes.open(MAP_CREATE) }
+    match unsafe { attributes.open(MAP_CREATE) } {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && make_room() => {
+            // SAFETY: as before.
+            unsafe { attributes.open(MAP_CREATE) }
+        }
+        result => result,
+    }
+}
+
+/// Before Linux 5.11 maps count as locked memory, of which 64 KiB are usual, even for root. Lifts that limit, which is the process's own
+/// afterwards, as nothing else here locks memory. False where `CAP_SYS_RESOURCE` is missing and the limit is as high as it may be.
+fn make_room() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one limit is written.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0 {
+        return false;
+    }
+    [libc::RLIM_INFINITY, limit.rlim_max].into_iter().any(|highest| {
+        let lifted = libc::rlimit { rlim_cur: highest, rlim_max: highest };
+        // SAFETY: one limit is read.
+        highest > limit.rlim_cur && unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const lifted) } == 0
+    })
 }
 
 /// Sets the only entry of an array. The value must be as long as the map's.
