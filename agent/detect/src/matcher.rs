@@ -6,6 +6,8 @@
 //!    with a found trigger are looked at further; rules without one (nothing but negations, numbers, regular expressions) always are.
 //! 3. A rule that is looked at evaluates its boolean program; each question is asked at most once per event, whoever asks.
 //!
+//! What was found in a field is kept until the field has another value: events in a row often share their parent, directory and user.
+//!
 //! Answers are kept with the number of the event they belong to, so nothing is cleared between events and nothing is allocated.
 
 use std::collections::HashMap;
@@ -78,9 +80,23 @@ pub(crate) struct Answers {
     predicates: Vec<u32>,
     programs: Vec<u32>,
     candidates: Vec<u32>,
+    /// By pass.
+    latest: Vec<Latest>,
     /// Programs looked at so far, for statistics.
     pub(crate) evaluated: u64,
 }
+
+/// The text a pass went through last, and what it came to.
+#[derive(Debug, Default)]
+struct Latest {
+    /// None was kept yet, or it was too long, when this is empty: then there is nothing to save.
+    text: Vec<u8>,
+    /// Predicates and what is known of them, each once.
+    answers: Vec<(u32, u32)>,
+}
+
+/// Longest text kept, in bytes.
+const KEPT: usize = 512;
 
 // An answer is the epoch in the upper thirty bits and one of these in the lower two.
 const TRUE: u32 = 1;
@@ -94,6 +110,7 @@ impl Answers {
             predicates: vec![0; matcher.predicates.len()],
             programs: vec![0; matcher.programs.len()],
             candidates: Vec::with_capacity(matcher.programs.len()),
+            latest: matcher.passes.iter().map(|_| Latest::default()).collect(),
             evaluated: 0,
         }
     }
@@ -126,9 +143,11 @@ impl Matcher {
     /// Appends the numbers of the rules that hold for an event with these values, in the order the rules were added.
     pub(crate) fn run(&self, values: &Values<'_>, answers: &mut Answers, found: &mut Vec<u32>) {
         answers.next_event();
-        for pass in &self.passes {
+        for (number, pass) in self.passes.iter().enumerate() {
             if let Value::Text(text) = values.get(pass.field) {
-                self.pass(pass, text, answers);
+                let mut latest = std::mem::take(&mut answers.latest[number]);
+                self.pass(pass, text.as_bytes(), &mut latest, answers);
+                answers.latest[number] = latest;
             }
         }
         for program in &self.always {
@@ -146,34 +165,49 @@ impl Matcher {
         answers.candidates = candidates;
     }
 
-    fn pass(&self, pass: &Pass, text: &str, answers: &mut Answers) {
-        let bytes = text.as_bytes();
-        pass.automaton.find(bytes, |literal, start, end| {
+    fn pass(&self, pass: &Pass, text: &[u8], latest: &mut Latest, answers: &mut Answers) {
+        if !latest.text.is_empty() && latest.text == text {
+            for (predicate, answer) in &latest.answers {
+                self.learn(*predicate, *answer, answers);
+            }
+            return;
+        }
+        latest.text.clear();
+        latest.answers.clear();
+        if text.len() <= KEPT {
+            latest.text.extend_from_slice(text);
+        }
+        pass.automaton.find(text, |literal, start, end| {
             for h in &pass.hits[literal] {
                 let answer = match h.place {
                     Some(place) => {
-                        if !place.accepts(start, end, bytes.len()) {
+                        if !place.accepts(start, end, text.len()) {
                             continue;
                         }
-                        if h.cased && !self.same_case(h.predicate, &bytes[start..end]) {
+                        if h.cased && !self.same_case(h.predicate, &text[start..end]) {
                             continue;
                         }
                         TRUE
                     }
                     None => MAYBE,
                 };
-                if answers.get(h.predicate) != 0 {
-                    continue;
-                }
-                answers.set(h.predicate, answer);
-                for program in &self.triggers[h.predicate as usize] {
-                    if answers.programs[*program as usize] != answers.epoch {
-                        answers.programs[*program as usize] = answers.epoch;
-                        answers.candidates.push(*program);
-                    }
+                if answers.get(h.predicate) == 0 {
+                    latest.answers.push((h.predicate, answer));
+                    self.learn(h.predicate, answer, answers);
                 }
             }
         });
+    }
+
+    /// Takes an answer, and the programs that wait for it.
+    fn learn(&self, predicate: u32, answer: u32, answers: &mut Answers) {
+        answers.set(predicate, answer);
+        for program in &self.triggers[predicate as usize] {
+            if answers.programs[*program as usize] != answers.epoch {
+                answers.programs[*program as usize] = answers.epoch;
+                answers.candidates.push(*program);
+            }
+        }
     }
 
     fn same_case(&self, predicate: u32, found: &[u8]) -> bool {
