@@ -130,6 +130,7 @@ pub struct Pipeline {
     hooked: Option<mpsc::Receiver<Remediation>>,
     feeds: mpsc::Receiver<feeds::News>,
     sinks: Sinks,
+    encoder: ocsf::Encoder,
     sequence: Sequence,
     /// Sequence number at which this run of the agent began; 0 for the first of a boot.
     resumed_at: u64,
@@ -182,6 +183,7 @@ impl Pipeline {
             hooked,
             feeds,
             sinks: Sinks::start(&parts.config, &parts.device),
+            encoder: ocsf::Encoder::new(&parts.device),
             resumed_at: sequence.last(),
             sequence,
             standing: Standing::default(),
@@ -520,7 +522,7 @@ impl Pipeline {
         event.sequence = self.sequence.next();
         self.counts.emitted += 1;
         self.buffer.clear();
-        ocsf::encode(&event, &self.parts.device, &mut self.buffer);
+        self.encoder.encode(&event, &mut self.buffer);
         // JSON that serde wrote is UTF-8.
         let line: Arc<str> = std::str::from_utf8(&self.buffer).unwrap_or_default().into();
         if self.buffer.capacity() > BUFFER {

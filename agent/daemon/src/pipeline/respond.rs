@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use defender_model::event::Event;
 use defender_model::finding::{Evidence, Finding, Response};
-use defender_model::ocsf;
 use defender_model::process::Ancestor;
 use defender_model::remediation::{Action, Outcome, Remediation};
 
@@ -37,7 +36,7 @@ impl Pipeline {
     fn run_hook(&mut self, finding: &Finding) {
         let now = (self.parts.clock)();
         let mut ocsf = Vec::new();
-        ocsf::encode(&Event::new(now, finding.clone().into()), &self.parts.device, &mut ocsf);
+        self.encoder.encode(&Event::new(now, finding.clone().into()), &mut ocsf);
         let order = hook::Order {
             finding: finding.uid.clone(),
             reason: finding.rule.title.clone(),

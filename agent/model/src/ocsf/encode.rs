@@ -11,7 +11,7 @@ mod remediation;
 
 use std::net::IpAddr;
 
-use super::json::{self, Object};
+use super::json::{self, name, Name, Object};
 use super::VERSION;
 use crate::authentication::Authentication;
 use crate::event::{Event, EventKind};
@@ -35,50 +35,85 @@ struct Logged<'a> {
     whole: Option<u64>,
 }
 
-/// Appends the event as one line of JSON, without the newline.
-pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
-    json::object(out, |record| {
-        let (class, activity) = class(&event.kind);
-        record.number("class_uid", class);
-        record.number("category_uid", class / 1000);
-        record.number("activity_id", activity);
-        record.number("type_uid", class * 100 + activity);
-        record.number("severity_id", event.severity().id());
-        record.signed("time", event.time.millis());
-        let mut logged = Logged::default();
-        match &event.kind {
-            EventKind::Process(activity) => logged = process::activity(record, activity),
-            EventKind::Authentication(attempt) => login::write(record, attempt),
-            EventKind::Finding(found) => finding::write(record, found),
-            EventKind::Compliance(concluded) => compliance::write(record, concluded),
-            EventKind::Remediation(done) => remediation::write(record, done),
-            EventKind::Health(said) => health::write(record, said, device),
-            EventKind::Inventory(inventory) => inventory::write(record, inventory),
-            kind => logged = observed::write(record, kind),
-        }
-        record.object("metadata", |metadata| {
-            metadata.text("version", VERSION);
-            metadata.texts("profiles", &mut ["host", "linux/linux_users"].into_iter());
-            metadata.number("sequence", event.sequence);
-            metadata.known("log_provider", logged.provider);
-            metadata.said("event_code", logged.code);
-            if logged.truncated {
-                metadata.flag("is_truncated", true);
-            }
-            metadata.counted("untruncated_size", logged.whole);
-            product(metadata, "product", device);
+/// Writes the events of one device: what is the same in all of them is written once.
+#[derive(Debug)]
+pub struct Encoder {
+    /// The first members of `metadata`.
+    metadata: Vec<u8>,
+    /// Members of `metadata.product`.
+    product: Vec<u8>,
+    /// Members of `device`.
+    device: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder for this device and this boot.
+    #[must_use]
+    pub fn new(device: &DeviceIdentity) -> Self {
+        let metadata = json::members(|metadata| {
+            metadata.text(name!("version"), VERSION);
+            metadata.texts(name!("profiles"), &mut ["host", "linux/linux_users"].into_iter());
         });
-        record.object("device", |described| {
+        let product = json::members(|product| {
+            product.text(name!("name"), "defender");
+            product.text(name!("vendor_name"), "defender project");
+            product.text(name!("version"), &device.agent_version);
+        });
+        let device = json::members(|described| {
             // 7: IOT.
-            described.number("type_id", 7u8);
-            described.text("uid", &device.uid);
-            described.text("hostname", &device.hostname);
-            described.text("boot_uid", &device.boot_id);
-            if let EventKind::Inventory(inventory) = &event.kind {
-                inventory::device(described, inventory);
-            }
+            described.number(name!("type_id"), 7u8);
+            described.text(name!("uid"), &device.uid);
+            described.text(name!("hostname"), &device.hostname);
+            described.text(name!("boot_uid"), &device.boot_id);
         });
-    });
+        Self { metadata, product, device }
+    }
+
+    /// Appends the event as one line of JSON, without the newline.
+    pub fn encode(&self, event: &Event, out: &mut Vec<u8>) {
+        json::object(out, |record| {
+            let (class, activity) = class(&event.kind);
+            record.number(name!("class_uid"), class);
+            record.number(name!("category_uid"), class / 1000);
+            record.number(name!("activity_id"), activity);
+            record.number(name!("type_uid"), class * 100 + activity);
+            record.number(name!("severity_id"), event.severity().id());
+            record.signed(name!("time"), event.time.millis());
+            let mut logged = Logged::default();
+            match &event.kind {
+                EventKind::Process(activity) => logged = process::activity(record, activity),
+                EventKind::Authentication(attempt) => login::write(record, attempt),
+                EventKind::Finding(found) => finding::write(record, found),
+                EventKind::Compliance(concluded) => compliance::write(record, concluded),
+                EventKind::Remediation(done) => remediation::write(record, done),
+                EventKind::Health(said) => health::write(record, said, &self.product),
+                EventKind::Inventory(inventory) => inventory::write(record, inventory),
+                kind => logged = observed::write(record, kind),
+            }
+            record.object(name!("metadata"), |metadata| {
+                metadata.written(&self.metadata);
+                metadata.number(name!("sequence"), event.sequence);
+                metadata.known(name!("log_provider"), logged.provider);
+                metadata.said(name!("event_code"), logged.code);
+                if logged.truncated {
+                    metadata.flag(name!("is_truncated"), true);
+                }
+                metadata.counted(name!("untruncated_size"), logged.whole);
+                metadata.object(name!("product"), |product| product.written(&self.product));
+            });
+            record.object(name!("device"), |described| {
+                described.written(&self.device);
+                if let EventKind::Inventory(inventory) = &event.kind {
+                    inventory::device(described, inventory);
+                }
+            });
+        });
+    }
+}
+
+/// Appends one event of the device as a line of JSON, without the newline. Who has many takes an [`Encoder`].
+pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
+    Encoder::new(device).encode(event, out);
 }
 
 /// `class_uid` and `activity_id`.
@@ -95,70 +130,56 @@ fn class(kind: &EventKind) -> (u32, u32) {
     }
 }
 
-fn product(record: &mut Object<'_>, name: &'static str, device: &DeviceIdentity) {
-    record.object(name, |product| {
-        product.text("name", "defender");
-        product.text("vendor_name", "defender project");
-        product.text("version", &device.agent_version);
-    });
-}
-
 /// The file of a path; nothing when the path is empty.
 fn file(record: &mut Object<'_>, path: &str) {
     if path.is_empty() {
         return;
     }
-    record.object("file", |file| {
+    record.object(name!("file"), |file| {
         place(file, path);
-        file.number("type_id", REGULAR_FILE);
+        file.number(name!("type_id"), REGULAR_FILE);
     });
 }
 
 /// `path` and `name` of a file.
 fn place(file: &mut Object<'_>, path: &str) {
-    file.text("path", path);
-    file.text("name", path.rsplit('/').next().unwrap_or(path));
+    file.text(name!("path"), path);
+    file.text(name!("name"), path.rsplit('/').next().unwrap_or(path));
 }
 
 /// A user; nothing when neither number nor name is known.
-fn user(record: &mut Object<'_>, name: &'static str, uid: Option<u32>, login: Option<&str>) {
+fn user(record: &mut Object<'_>, name: Name, uid: Option<u32>, login: Option<&str>) {
     record.any(name, |user| {
-        user.decimal("uid", uid);
-        user.known("name", login);
+        user.decimal(name!("uid"), uid);
+        user.known(name!("name"), login);
     });
 }
 
 /// Where a login came from.
 fn source(record: &mut Object<'_>, attempt: &Authentication) {
     if let Some(address) = attempt.source {
-        end(record, "src_endpoint", address, attempt.source_port, None);
+        end(record, name!("src_endpoint"), address, attempt.source_port, None);
     }
 }
 
 /// One end of a connection.
-fn end(
-    record: &mut Object<'_>,
-    name: &'static str,
-    address: IpAddr,
-    port: Option<u16>,
-    hostname: Option<&str>,
-) {
+fn end(record: &mut Object<'_>, name: Name, address: IpAddr, port: Option<u16>, hostname: Option<&str>) {
     record.object(name, |end| {
-        end.shown("ip", &address);
-        end.counted("port", port);
-        end.known("hostname", hostname);
+        end.shown(name!("ip"), &address);
+        end.counted(name!("port"), port);
+        end.known(name!("hostname"), hostname);
     });
 }
 
 /// `observables`: addresses by the name of their attribute.
 fn observables(record: &mut Object<'_>, named: &[(&str, Option<IpAddr>)]) {
-    record.list("observables", |list| {
+    record.list(name!("observables"), |list| {
         for (name, address) in named {
             let Some(address) = address else { continue };
             list.object(|observable| {
-                observable.text("name", name);
-                observable.number("type_id", OBSERVABLE_IP);
-                observable.shown("value", address);
+                observable.text(name!("name"), name);
+                observable.number(name!("type_id"), OBSERVABLE_IP);
+                observable.shown(name!("value"), address);
             });
         }
     });

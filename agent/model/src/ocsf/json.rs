@@ -4,6 +4,25 @@
 
 use core::fmt::Display;
 
+/// A member's name as it stands in the line, the comma in front of it included, so that it is copied in one go. [`name!`] makes it.
+#[derive(Clone, Copy)]
+pub(super) struct Name(&'static str);
+
+/// The name of a member; those of the schema need no escapes.
+macro_rules! name {
+    ($text:literal) => {
+        $crate::ocsf::json::Name::of(concat!(",\"", $text, "\":"))
+    };
+}
+pub(super) use name;
+
+impl Name {
+    /// What the macro writes.
+    pub(super) const fn of(written: &'static str) -> Self {
+        Self(written)
+    }
+}
+
 /// An object being written; its closing brace is not there yet.
 pub(super) struct Object<'o> {
     out: &'o mut Vec<u8>,
@@ -16,53 +35,68 @@ pub(super) fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Object<'_>)) {
     out.push(b'}');
 }
 
+/// Members alone, without braces, for [`Object::written`].
+pub(super) fn members(fill: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    object(&mut out, fill);
+    out.pop();
+    out.remove(0);
+    out
+}
+
 impl Object<'_> {
+    /// Members that were written before, at least one.
+    pub(super) fn written(&mut self, members: &[u8]) {
+        self.comma();
+        self.out.extend_from_slice(members);
+    }
+
     /// A text.
-    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+    pub(super) fn text(&mut self, name: Name, value: &str) {
         self.name(name);
         string(self.out, value);
     }
 
     /// A text, left out when it is empty.
-    pub(super) fn said(&mut self, name: &'static str, value: &str) {
+    pub(super) fn said(&mut self, name: Name, value: &str) {
         if !value.is_empty() {
             self.text(name, value);
         }
     }
 
     /// A text, left out when it is not known.
-    pub(super) fn known(&mut self, name: &'static str, value: Option<&str>) {
+    pub(super) fn known(&mut self, name: Name, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
     /// What has a text form, as that text.
-    pub(super) fn shown(&mut self, name: &'static str, value: &dyn Display) {
+    pub(super) fn shown(&mut self, name: Name, value: &dyn Display) {
         self.text(name, &value.to_string());
     }
 
     /// A whole number.
-    pub(super) fn number(&mut self, name: &'static str, value: impl Into<u64>) {
+    pub(super) fn number(&mut self, name: Name, value: impl Into<u64>) {
         self.unsigned(name, value.into());
     }
 
     /// A whole number, left out when it is not known.
-    pub(super) fn counted(&mut self, name: &'static str, value: Option<impl Into<u64>>) {
+    pub(super) fn counted(&mut self, name: Name, value: Option<impl Into<u64>>) {
         if let Some(value) = value {
             self.unsigned(name, value.into());
         }
     }
 
     /// A whole number that may be below zero: times, exit codes.
-    pub(super) fn signed(&mut self, name: &'static str, value: i64) {
+    pub(super) fn signed(&mut self, name: Name, value: i64) {
         self.name(name);
         // Neither this nor what is below can fail: there is no I/O, and numbers and texts are always serialized.
         let _ = serde_json::to_writer(&mut *self.out, &value);
     }
 
     /// A number that the schema wants as a text (`user.uid`, `session.uid`), left out when it is not known.
-    pub(super) fn decimal(&mut self, name: &'static str, value: Option<u32>) {
+    pub(super) fn decimal(&mut self, name: Name, value: Option<u32>) {
         if let Some(value) = value {
             self.name(name);
             self.out.push(b'"');
@@ -72,19 +106,19 @@ impl Object<'_> {
     }
 
     /// Yes or no.
-    pub(super) fn flag(&mut self, name: &'static str, value: bool) {
+    pub(super) fn flag(&mut self, name: Name, value: bool) {
         self.name(name);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     /// An object with the members that `fill` writes.
-    pub(super) fn object(&mut self, name: &'static str, fill: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn object(&mut self, name: Name, fill: impl FnOnce(&mut Object<'_>)) {
         self.name(name);
         object(self.out, fill);
     }
 
     /// An object, left out when `fill` writes nothing.
-    pub(super) fn any(&mut self, name: &'static str, fill: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn any(&mut self, name: Name, fill: impl FnOnce(&mut Object<'_>)) {
         let before = self.out.len();
         self.object(name, fill);
         if self.out.ends_with(b"{}") {
@@ -93,7 +127,7 @@ impl Object<'_> {
     }
 
     /// An object of names and whole numbers, in their order; left out when there are none.
-    pub(super) fn counters(&mut self, name: &'static str, pairs: &[(String, u64)]) {
+    pub(super) fn counters(&mut self, name: Name, pairs: &[(String, u64)]) {
         self.any(name, |object| {
             for (name, value) in pairs {
                 object.foreign(name);
@@ -103,7 +137,7 @@ impl Object<'_> {
     }
 
     /// An object of names and texts, in their order; left out when there are none.
-    pub(super) fn pairs(&mut self, name: &'static str, pairs: &[(String, String)]) {
+    pub(super) fn pairs(&mut self, name: Name, pairs: &[(String, String)]) {
         self.any(name, |object| {
             for (name, value) in pairs {
                 object.foreign(name);
@@ -113,7 +147,7 @@ impl Object<'_> {
     }
 
     /// A list of texts, left out when there are none.
-    pub(super) fn texts(&mut self, name: &'static str, texts: &mut dyn Iterator<Item = &str>) {
+    pub(super) fn texts(&mut self, name: Name, texts: &mut dyn Iterator<Item = &str>) {
         self.list(name, |list| {
             for text in texts {
                 list.next();
@@ -123,7 +157,7 @@ impl Object<'_> {
     }
 
     /// A list, left out when `fill` writes no item.
-    pub(super) fn list(&mut self, name: &'static str, fill: impl FnOnce(&mut List<'_>)) {
+    pub(super) fn list(&mut self, name: Name, fill: impl FnOnce(&mut List<'_>)) {
         let before = self.out.len();
         self.name(name);
         self.out.push(b'[');
@@ -135,17 +169,14 @@ impl Object<'_> {
         }
     }
 
-    fn unsigned(&mut self, name: &'static str, value: u64) {
+    fn unsigned(&mut self, name: Name, value: u64) {
         self.name(name);
         let _ = serde_json::to_writer(&mut *self.out, &value);
     }
 
-    /// A member's name. Those of the schema need no escapes.
-    fn name(&mut self, name: &'static str) {
-        self.comma();
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn name(&mut self, name: Name) {
+        let comma = usize::from(self.out.last() == Some(&b'{'));
+        self.out.extend_from_slice(&name.0.as_bytes()[comma..]);
     }
 
     /// A member's name that comes from outside.
@@ -224,17 +255,17 @@ mod tests {
     #[test]
     fn members_have_commas_between_them() {
         let json = written(|object| {
-            object.text("a", "{");
-            object.object("b", |inner| inner.number("c", 1u32));
-            object.any("empty", |_| {});
-            object.list("none", |_| {});
-            object.list("d", |list| {
+            object.text(name!("a"), "{");
+            object.object(name!("b"), |inner| inner.number(name!("c"), 1u32));
+            object.any(name!("empty"), |_| {});
+            object.list(name!("none"), |_| {});
+            object.list(name!("d"), |list| {
                 list.object(|_| {});
-                list.object(|inner| inner.flag("e", true));
+                list.object(|inner| inner.flag(name!("e"), true));
             });
-            object.texts("f", &mut ["[", ""].into_iter());
-            object.signed("g", -1);
-            object.decimal("h", Some(7));
+            object.texts(name!("f"), &mut ["[", ""].into_iter());
+            object.signed(name!("g"), -1);
+            object.decimal(name!("h"), Some(7));
         });
         let expected = r#"{"a":"{","b":{"c":1},"d":[{},{"e":true}],"f":["[",""],"g":-1,"h":"7"}"#;
         assert_eq!(json, expected);
@@ -243,12 +274,12 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let json = written(|object| {
-            object.said("a", "");
-            object.known("b", None);
-            object.counted("c", None::<u32>);
-            object.decimal("d", None);
-            object.pairs("e", &[]);
-            object.counters("f", &[]);
+            object.said(name!("a"), "");
+            object.known(name!("b"), None);
+            object.counted(name!("c"), None::<u32>);
+            object.decimal(name!("d"), None);
+            object.pairs(name!("e"), &[]);
+            object.counters(name!("f"), &[]);
         });
         assert_eq!(json, "{}");
     }
@@ -264,7 +295,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_back(texts in prop::collection::vec((any::<String>(), any::<String>()), 0..6)) {
-            let json = written(|object| object.pairs("pairs", &texts));
+            let json = written(|object| object.pairs(name!("pairs"), &texts));
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();
             let pairs = read.get("pairs").cloned().unwrap_or_else(|| serde_json::json!({}));
             for (name, _) in &texts {

@@ -37,7 +37,7 @@ mod mark;
 mod tests;
 
 pub use decode::{decode, DecodeError};
-pub use encode::encode;
+pub use encode::{encode, Encoder};
 
 /// The schema version every event states in `metadata.version`.
 pub const VERSION: &str = "1.8.0";

@@ -65,7 +65,7 @@ pub(super) fn replay(given: &Given, streams: &mut Streams<'_>) -> Result<Outcome
         output: &mut *streams.output,
         json: given.json,
         colour: streams.colour,
-        device: device(),
+        encoder: ocsf::Encoder::new(&device()),
         line: Vec::new(),
     };
     let mut judge = Judge { detector, sequence: 0, findings: Vec::new(), clock: None };
@@ -176,7 +176,7 @@ struct Printer<'a> {
     output: &'a mut dyn Write,
     json: bool,
     colour: bool,
-    device: DeviceIdentity,
+    encoder: ocsf::Encoder,
     line: Vec<u8>,
 }
 
@@ -184,7 +184,7 @@ impl Printer<'_> {
     fn alert(&mut self, alert: &Event) -> io::Result<()> {
         if self.json {
             self.line.clear();
-            ocsf::encode(alert, &self.device, &mut self.line);
+            self.encoder.encode(alert, &mut self.line);
             self.line.push(b'\n');
             return self.output.write_all(&self.line);
         }

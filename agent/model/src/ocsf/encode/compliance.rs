@@ -1,6 +1,6 @@
 //! Compliance Finding, 2003.
 
-use super::Object;
+use super::{name, Object};
 use crate::compliance::{Compliance, Verdict};
 use crate::ocsf::class;
 
@@ -18,29 +18,29 @@ pub(super) fn write(record: &mut Object<'_>, compliance: &Compliance) {
         Verdict::NotApplicable => (99, "Not applicable"),
         Verdict::Unknown => (0, "Unknown"),
     };
-    record.text("message", &compliance.title);
+    record.text(name!("message"), &compliance.title);
     // 1: New.
-    record.number("status_id", 1u8);
-    record.object("finding_info", |info| {
-        info.text("uid", &compliance.check);
-        info.text("title", &compliance.title);
+    record.number(name!("status_id"), 1u8);
+    record.object(name!("finding_info"), |info| {
+        info.text(name!("uid"), &compliance.check);
+        info.text(name!("title"), &compliance.title);
     });
-    record.object("compliance", |object| {
-        object.text("control", &compliance.check);
-        object.said("category", &compliance.section);
-        object.texts("standards", &mut [compliance.policy.as_str()].into_iter());
+    record.object(name!("compliance"), |object| {
+        object.text(name!("control"), &compliance.check);
+        object.said(name!("category"), &compliance.section);
+        object.texts(name!("standards"), &mut [compliance.policy.as_str()].into_iter());
         let requirements: Vec<String> =
             compliance.references.iter().map(|(catalogue, place)| format!("{catalogue} {place}")).collect();
-        object.texts("requirements", &mut requirements.iter().map(String::as_str));
-        object.number("status_id", status_id);
-        object.text("status", status);
+        object.texts(name!("requirements"), &mut requirements.iter().map(String::as_str));
+        object.number(name!("status_id"), status_id);
+        object.text(name!("status"), status);
         let details = compliance.reason.iter().chain(&compliance.evidence);
-        object.texts("status_details", &mut details.map(String::as_str));
+        object.texts(name!("status_details"), &mut details.map(String::as_str));
     });
-    record.any("remediation", |remediation| remediation.said("desc", &compliance.remediation));
-    record.object("unmapped", |unmapped| {
-        unmapped.text("verdict", compliance.verdict.name());
-        unmapped.text("check_severity", compliance.severity.level());
-        unmapped.known("recommendation", compliance.recommendation.as_deref());
+    record.any(name!("remediation"), |remediation| remediation.said(name!("desc"), &compliance.remediation));
+    record.object(name!("unmapped"), |unmapped| {
+        unmapped.text(name!("verdict"), compliance.verdict.name());
+        unmapped.text(name!("check_severity"), compliance.severity.level());
+        unmapped.known(name!("recommendation"), compliance.recommendation.as_deref());
     });
 }

@@ -1,6 +1,6 @@
 //! Detection Finding, 2004.
 
-use super::{observables, observed, process, source, user, Object};
+use super::{name, observables, observed, process, source, user, Object};
 use crate::finding::{Evidence, Finding, RuleInfo};
 use crate::ocsf::class;
 use crate::text::truncate;
@@ -15,26 +15,26 @@ pub(super) fn class(finding: &Finding) -> (u32, u32) {
 
 pub(super) fn write(record: &mut Object<'_>, finding: &Finding) {
     let rule = &*finding.rule;
-    record.text("message", &finding.message);
-    record.number("count", finding.count);
-    record.flag("is_alert", true);
+    record.text(name!("message"), &finding.message);
+    record.number(name!("count"), finding.count);
+    record.flag(name!("is_alert"), true);
     // 1: New.
-    record.number("status_id", 1u8);
-    record.object("finding_info", |info| {
-        info.text("uid", &finding.uid);
-        info.text("title", &rule.title);
-        info.said("desc", &rule.description);
-        info.object("analytic", |analytic| {
+    record.number(name!("status_id"), 1u8);
+    record.object(name!("finding_info"), |info| {
+        info.text(name!("uid"), &finding.uid);
+        info.text(name!("title"), &rule.title);
+        info.said(name!("desc"), &rule.description);
+        info.object(name!("analytic"), |analytic| {
             // 1: Rule.
-            analytic.number("type_id", 1u8);
-            analytic.text("uid", &rule.id);
-            analytic.text("name", &rule.title);
+            analytic.number(name!("type_id"), 1u8);
+            analytic.text(name!("uid"), &rule.id);
+            analytic.text(name!("name"), &rule.title);
         });
         attacks(info, rule);
-        info.signed("first_seen_time", finding.first_seen.millis());
-        info.signed("last_seen_time", finding.last_seen.millis());
+        info.signed(name!("first_seen_time"), finding.first_seen.millis());
+        info.signed(name!("last_seen_time"), finding.last_seen.millis());
     });
-    record.list("evidences", |evidences| {
+    record.list(name!("evidences"), |evidences| {
         for evidence in &finding.evidence {
             evidences.object(|object| self::evidence(object, evidence));
         }
@@ -42,25 +42,25 @@ pub(super) fn write(record: &mut Object<'_>, finding: &Finding) {
     let named =
         [("evidences.src_endpoint.ip", finding.source), ("evidences.dst_endpoint.ip", finding.destination)];
     observables(record, &named);
-    record.object("unmapped", |unmapped| {
-        unmapped.shown("response", &finding.response);
-        unmapped.pairs("group", &finding.group);
-        unmapped.texts("replaces", &mut rule.replaces.iter().map(String::as_str));
+    record.object(name!("unmapped"), |unmapped| {
+        unmapped.shown(name!("response"), &finding.response);
+        unmapped.pairs(name!("group"), &finding.group);
+        unmapped.texts(name!("replaces"), &mut rule.replaces.iter().map(String::as_str));
     });
 }
 
 fn evidence(object: &mut Object<'_>, evidence: &Evidence) {
     match evidence {
-        Evidence::Process(subject) => object.object("process", |described| {
+        Evidence::Process(subject) => object.object(name!("process"), |described| {
             process::described(described, subject, truncate(&subject.command_line(), COMMAND_LINE));
             process::lineage(described, subject.parent.as_deref());
         }),
         Evidence::Authentication(attempt) => {
-            user(object, "user", None, Some(attempt.user.as_deref().unwrap_or("")));
+            user(object, name!("user"), None, Some(attempt.user.as_deref().unwrap_or("")));
             source(object, attempt);
-            object.object("data", |data| {
-                data.text("service", &attempt.service);
-                data.text("message", &attempt.message);
+            object.object(name!("data"), |data| {
+                data.text(name!("service"), &attempt.service);
+                data.text(name!("message"), &attempt.message);
             });
         }
         Evidence::Observed(kind) => observed::evidence(object, kind),
@@ -73,22 +73,24 @@ fn attacks(info: &mut Object<'_>, rule: &RuleInfo) {
         [one] => Some(one),
         _ => None,
     };
-    info.list("attacks", |attacks| {
+    info.list(name!("attacks"), |attacks| {
         for id in &rule.techniques {
             attacks.object(|attack| {
                 if let Some(tactic) = only {
-                    attack.object("tactic", |label| label.text("name", tactic));
+                    attack.object(name!("tactic"), |label| label.text(name!("name"), tactic));
                 }
                 let base = id.split('.').next().unwrap_or(id);
-                attack.object("technique", |label| label.text("uid", base));
+                attack.object(name!("technique"), |label| label.text(name!("uid"), base));
                 if base != id {
-                    attack.object("sub_technique", |label| label.text("uid", id));
+                    attack.object(name!("sub_technique"), |label| label.text(name!("uid"), id));
                 }
             });
         }
         if rule.techniques.is_empty() || only.is_none() {
             for tactic in &rule.tactics {
-                attacks.object(|attack| attack.object("tactic", |label| label.text("name", tactic)));
+                attacks.object(|attack| {
+                    attack.object(name!("tactic"), |label| label.text(name!("name"), tactic));
+                });
             }
         }
     });

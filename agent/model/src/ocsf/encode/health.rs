@@ -1,8 +1,7 @@
 //! What the agent says of itself: Application Lifecycle, 6002, Application Error, 6008.
 
-use super::{product, Object};
+use super::{name, Object};
 use crate::health::{Health, Kind};
-use crate::identity::DeviceIdentity;
 use crate::ocsf::class;
 
 pub(super) fn class(said: &Health) -> (u32, u32) {
@@ -15,15 +14,15 @@ pub(super) fn class(said: &Health) -> (u32, u32) {
     }
 }
 
-pub(super) fn write(record: &mut Object<'_>, said: &Health, device: &DeviceIdentity) {
-    record.text("message", &said.message);
+pub(super) fn write(record: &mut Object<'_>, said: &Health, product: &[u8]) {
+    record.text(name!("message"), &said.message);
     // The class of errors has no `app`.
     if class(said).0 == class::APPLICATION_LIFECYCLE {
-        product(record, "app", device);
+        record.object(name!("app"), |app| app.written(product));
     }
-    record.object("unmapped", |unmapped| {
-        unmapped.text("kind", said.kind.name());
-        unmapped.text("component", &said.component);
-        unmapped.counters("counters", &said.counters);
+    record.object(name!("unmapped"), |unmapped| {
+        unmapped.text(name!("kind"), said.kind.name());
+        unmapped.text(name!("component"), &said.component);
+        unmapped.counters(name!("counters"), &said.counters);
     });
 }

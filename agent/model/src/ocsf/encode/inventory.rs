@@ -1,7 +1,7 @@
 //! What the device consists of: Device Inventory Info, 5001, Software Inventory Info, 5020.
 
 use super::observed::fingerprint;
-use super::Object;
+use super::{name, Object};
 use crate::inventory::{DeviceInfo, Interface, Inventory};
 use crate::ocsf::class;
 use crate::time::Timestamp;
@@ -25,29 +25,29 @@ pub(super) fn write(record: &mut Object<'_>, inventory: &Inventory) {
     match inventory {
         Inventory::Device(info) => vlans(record, &info.interfaces),
         Inventory::Interface { interface, detail } => {
-            record.said("message", detail);
+            record.said(name!("message"), detail);
             vlans(record, core::slice::from_ref(interface));
         }
         Inventory::Software { packages, sha256, os } => {
-            record.object("package", |package| {
-                package.text("name", &os.0);
-                package.text("version", &os.1);
+            record.object(name!("package"), |package| {
+                package.text(name!("name"), &os.0);
+                package.text(name!("version"), &os.1);
                 if let Some(digest) = sha256 {
-                    package.object("hash", |hash| fingerprint(hash, digest));
+                    package.object(name!("hash"), |hash| fingerprint(hash, digest));
                 }
             });
-            record.object("unmapped", |unmapped| unmapped.number("packages", *packages));
+            record.object(name!("unmapped"), |unmapped| unmapped.number(name!("packages"), *packages));
         }
         Inventory::Package { package, change, before } => {
-            record.object("package", |object| {
-                object.text("name", &package.name);
-                object.text("version", &package.version);
-                object.said("architecture", &package.architecture);
-                object.said("purl", &package.purl);
+            record.object(name!("package"), |object| {
+                object.text(name!("name"), &package.name);
+                object.text(name!("version"), &package.version);
+                object.said(name!("architecture"), &package.architecture);
+                object.said(name!("purl"), &package.purl);
             });
-            record.object("unmapped", |unmapped| {
-                unmapped.text("kind", change.name());
-                unmapped.said("before", before);
+            record.object(name!("unmapped"), |unmapped| {
+                unmapped.text(name!("kind"), change.name());
+                unmapped.said(name!("before"), before);
             });
         }
     }
@@ -67,33 +67,33 @@ pub(super) fn device(described: &mut Object<'_>, inventory: &Inventory) {
 fn hardware(described: &mut Object<'_>, info: &DeviceInfo) {
     let (name, version) = &info.os;
     let [maker, firmware, date] = &info.firmware;
-    described.said("vendor_name", &info.vendor);
-    described.said("model", &info.model);
+    described.said(name!("vendor_name"), &info.vendor);
+    described.said(name!("model"), &info.model);
     if let Some(booted) = info.booted.map(Timestamp::millis) {
-        described.signed("boot_time", booted);
+        described.signed(name!("boot_time"), booted);
     }
-    described.object("os", |os| {
-        os.text("name", name);
-        os.number("type_id", LINUX);
-        os.said("version", version);
-        os.said("kernel_release", &info.kernel);
+    described.object(name!("os"), |os| {
+        os.text(name!("name"), name);
+        os.number(name!("type_id"), LINUX);
+        os.said(name!("version"), version);
+        os.said(name!("kernel_release"), &info.kernel);
     });
-    described.object("hw_info", |hardware| {
-        hardware.said("vendor_name", &info.vendor);
-        hardware.said("serial_number", &info.serial);
-        hardware.said("bios_manufacturer", maker);
-        hardware.said("bios_ver", firmware);
-        hardware.said("bios_date", date);
-        hardware.said("cpu_architecture", &info.machine);
-        hardware.number("cpu_count", info.processors);
-        hardware.number("ram_size", info.memory_mb);
+    described.object(name!("hw_info"), |hardware| {
+        hardware.said(name!("vendor_name"), &info.vendor);
+        hardware.said(name!("serial_number"), &info.serial);
+        hardware.said(name!("bios_manufacturer"), maker);
+        hardware.said(name!("bios_ver"), firmware);
+        hardware.said(name!("bios_date"), date);
+        hardware.said(name!("cpu_architecture"), &info.machine);
+        hardware.number(name!("cpu_count"), info.processors);
+        hardware.number(name!("ram_size"), info.memory_mb);
     });
     interfaces(described, &info.interfaces);
 }
 
 /// One object for each address, since the schema has room for one in each; one without where there is none.
 fn interfaces(described: &mut Object<'_>, interfaces: &[Interface]) {
-    described.list("network_interfaces", |list| {
+    described.list(name!("network_interfaces"), |list| {
         for interface in interfaces {
             let addresses = interface.addresses.iter().map(Some);
             for address in addresses.chain(interface.addresses.is_empty().then_some(None)) {
@@ -104,12 +104,12 @@ fn interfaces(described: &mut Object<'_>, interfaces: &[Interface]) {
                         "tunnel" => 4,
                         _ => 99,
                     };
-                    object.text("name", &interface.name);
-                    object.said("type", &interface.kind);
-                    object.number("type_id", type_id);
-                    object.said("mac", &interface.mac);
+                    object.text(name!("name"), &interface.name);
+                    object.said(name!("type"), &interface.kind);
+                    object.number(name!("type_id"), type_id);
+                    object.said(name!("mac"), &interface.mac);
                     if let Some(address) = address {
-                        object.shown("ip", address);
+                        object.shown(name!("ip"), address);
                     }
                 });
             }
@@ -126,5 +126,7 @@ fn vlans(record: &mut Object<'_>, interfaces: &[Interface]) {
             Some(format!("{} {number} {on}", interface.name))
         })
         .collect();
-    record.any("unmapped", |unmapped| unmapped.texts("vlans", &mut vlans.iter().map(String::as_str)));
+    record.any(name!("unmapped"), |unmapped| {
+        unmapped.texts(name!("vlans"), &mut vlans.iter().map(String::as_str));
+    });
 }

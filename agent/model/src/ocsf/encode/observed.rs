@@ -4,7 +4,7 @@
 //! schema's evidence has no attribute for is in its `data` ([`particular`]).
 
 use super::process::{ancestor, lineage};
-use super::{end, file, place, user, Logged, Object, REGULAR_FILE};
+use super::{end, file, name, place, user, Logged, Object, REGULAR_FILE};
 use crate::account::{AccountActivity, AccountChange};
 use crate::dns::Dns;
 use crate::event::EventKind;
@@ -104,26 +104,26 @@ const fn account_activity(change: AccountChange) -> (u32, u32) {
 /// Writes what was observed as an event.
 pub(super) fn write<'a>(record: &mut Object<'_>, kind: &'a EventKind) -> Logged<'a> {
     let mut logged = Logged::default();
-    record.said("message", message(kind));
+    record.said(name!("message"), message(kind));
     match kind {
         EventKind::Network(flow) => volume(record, flow),
         // The schema lists 0 to 25.
         EventKind::Dns(dns) => {
-            record.counted("rcode_id", dns.rcode.map(|rcode| if rcode <= 25 { rcode } else { 99 }));
+            record.counted(name!("rcode_id"), dns.rcode.map(|rcode| if rcode <= 25 { rcode } else { 99 }));
         }
-        EventKind::Account(done) if done.change.concerns_group() => record.any("group", |group| {
-            group.said("name", &done.group);
-            group.decimal("uid", done.gid);
+        EventKind::Account(done) if done.change.concerns_group() => record.any(name!("group"), |group| {
+            group.said(name!("name"), &done.group);
+            group.decimal(name!("uid"), done.gid);
         }),
         EventKind::Service(activity) => {
             if activity.change == ServiceChange::Failed {
                 // 2: Failure.
-                record.number("status_id", 2u8);
+                record.number(name!("status_id"), 2u8);
             }
-            record.object("app", |app| {
-                app.text("name", &activity.name);
+            record.object(name!("app"), |app| {
+                app.text(name!("name"), &activity.name);
                 // Whose it is nobody says, and the schema wants a maker.
-                app.text("vendor_name", "unknown");
+                app.text(name!("vendor_name"), "unknown");
             });
         }
         EventKind::Deed(done) => logged.provider = Some(done.source.name()),
@@ -140,11 +140,11 @@ pub(super) fn write<'a>(record: &mut Object<'_>, kind: &'a EventKind) -> Logged<
 /// Writes what was observed as evidence of a finding, with all known ancestors of the process behind it.
 pub(super) fn evidence(object: &mut Object<'_>, kind: &EventKind) {
     shared(object, kind, true);
-    object.any("data", |data| {
+    object.any(name!("data"), |data| {
         if let EventKind::Service(activity) = kind {
-            data.text("service", &activity.name);
+            data.text(name!("service"), &activity.name);
         }
-        data.said("message", message(kind));
+        data.said(name!("message"), message(kind));
         particular(data, kind);
     });
 }
@@ -164,9 +164,9 @@ fn shared(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
     match kind {
         EventKind::Network(flow) => {
             let (source, destination) = (flow.source, flow.destination);
-            end(record, "src_endpoint", source.address, source.port, None);
+            end(record, name!("src_endpoint"), source.address, source.port, None);
             let name = flow.destination_name.as_deref();
-            end(record, "dst_endpoint", destination.address, destination.port, name);
+            end(record, name!("dst_endpoint"), destination.address, destination.port, name);
             let direction = match flow.direction {
                 Direction::Unknown => 0,
                 Direction::Inbound => 1,
@@ -176,20 +176,20 @@ fn shared(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
             connection(record, direction, flow.protocol);
         }
         EventKind::Listener(socket) => {
-            end(record, "dst_endpoint", socket.local.address, socket.local.port, None);
+            end(record, name!("dst_endpoint"), socket.local.address, socket.local.port, None);
             connection(record, 1, socket.protocol);
         }
         EventKind::Dns(dns) => lookup(record, dns),
         EventKind::File(activity) => {
             let at = activity.old_path.as_ref().unwrap_or(&activity.path);
-            record.object("file", |object| {
+            record.object(name!("file"), |object| {
                 subject(object, at, activity);
                 if activity.old_path.is_none() {
                     content(object, activity);
                 }
             });
         }
-        EventKind::Deed(done) => record.object("process", |process| {
+        EventKind::Deed(done) => record.object(name!("process"), |process| {
             let subject = match &done.deed {
                 Deed::Traced(target) => target,
                 Deed::BecameRoot { .. } => &done.process,
@@ -197,7 +197,7 @@ fn shared(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
             described(process, subject, whole);
         }),
         EventKind::Account(done) if !done.user.is_empty() => {
-            user(record, "user", done.uid, Some(&done.user));
+            user(record, name!("user"), done.uid, Some(&done.user));
         }
         _ => {}
     }
@@ -207,68 +207,74 @@ fn shared(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
 fn particular(record: &mut Object<'_>, kind: &EventKind) {
     match kind {
         EventKind::Network(flow) => {
-            record.any("unmapped", |unmapped| unmapped.known("rule", flow.rule.as_deref()));
+            record.any(name!("unmapped"), |unmapped| unmapped.known(name!("rule"), flow.rule.as_deref()));
         }
-        EventKind::Listener(_) => record.object("unmapped", |unmapped| unmapped.text("kind", mark::LISTENER)),
+        EventKind::Listener(_) => {
+            record.object(name!("unmapped"), |unmapped| unmapped.text(name!("kind"), mark::LISTENER));
+        }
         EventKind::Dns(dns) => answers(record, dns),
         EventKind::File(activity) => {
             if activity.old_path.is_some() {
-                record.object("file_result", |object| {
+                record.object(name!("file_result"), |object| {
                     subject(object, &activity.path, activity);
                     content(object, activity);
                 });
             }
             if let Some(mode) = activity.mode {
                 // Permission bits as chmod(1) takes them: `4755`.
-                record.object("unmapped", |unmapped| unmapped.shown("mode", &format_args!("{mode:04o}")));
+                record.object(name!("unmapped"), |unmapped| {
+                    unmapped.shown(name!("mode"), &format_args!("{mode:04o}"));
+                });
             }
         }
         EventKind::Peripheral(activity) => peripheral(record, activity),
         EventKind::Module(activity) => {
-            record.object("driver", |driver| {
-                driver.object("file", |file| {
-                    file.known("path", activity.path.as_deref());
-                    file.text("name", &activity.name);
+            record.object(name!("driver"), |driver| {
+                driver.object(name!("file"), |file| {
+                    file.known(name!("path"), activity.path.as_deref());
+                    file.text(name!("name"), &activity.name);
                     // 99: Other.
-                    file.number("type_id", if activity.program.is_some() { 99 } else { REGULAR_FILE });
+                    file.number(name!("type_id"), if activity.program.is_some() { 99 } else { REGULAR_FILE });
                     digests(file, activity.sha256.as_ref());
                 });
             });
             if let Some(kind) = activity.program {
-                record.object("unmapped", |unmapped| {
-                    unmapped.text("program_type", kind.name());
-                    unmapped.number("program_type_id", kind.0);
+                record.object(name!("unmapped"), |unmapped| {
+                    unmapped.text(name!("program_type"), kind.name());
+                    unmapped.number(name!("program_type_id"), kind.0);
                 });
             }
         }
         EventKind::Deed(done) => {
             if let Deed::BecameRoot { from } = done.deed {
-                record.object("unmapped", |unmapped| unmapped.number("previous_uid", from));
+                record.object(name!("unmapped"), |unmapped| unmapped.number(name!("previous_uid"), from));
             }
         }
         EventKind::Firewall(done) => {
-            record.object("entity", |entity| {
-                entity.text("name", &done.table);
+            record.object(name!("entity"), |entity| {
+                entity.text(name!("name"), &done.table);
                 // 5: Policy.
-                entity.number("type_id", 5u8);
-                entity.text("type", mark::FIREWALL);
+                entity.number(name!("type_id"), 5u8);
+                entity.text(name!("type"), mark::FIREWALL);
             });
-            record.any("unmapped", |unmapped| {
-                unmapped.said("family", &done.family);
-                unmapped.said("operation", &done.operation);
-                unmapped.counted("entries", done.entries);
-                unmapped.said("effect", &done.effect);
-                unmapped.said("summary", &done.summary);
+            record.any(name!("unmapped"), |unmapped| {
+                unmapped.said(name!("family"), &done.family);
+                unmapped.said(name!("operation"), &done.operation);
+                unmapped.counted(name!("entries"), done.entries);
+                unmapped.said(name!("effect"), &done.effect);
+                unmapped.said(name!("summary"), &done.summary);
             });
         }
         EventKind::Account(done) => account(record, done),
-        EventKind::Service(_) => record.object("unmapped", |unmapped| unmapped.text("kind", mark::SERVICE)),
-        EventKind::Submitted(said) => record.object("unmapped", |unmapped| {
-            unmapped.text("kind", mark::SUBMITTED);
-            unmapped.text("title", &said.title);
-            unmapped.said("category", &said.category);
-            unmapped.said("sender", &said.sender);
-            unmapped.pairs("attributes", &said.attributes);
+        EventKind::Service(_) => {
+            record.object(name!("unmapped"), |unmapped| unmapped.text(name!("kind"), mark::SERVICE));
+        }
+        EventKind::Submitted(said) => record.object(name!("unmapped"), |unmapped| {
+            unmapped.text(name!("kind"), mark::SUBMITTED);
+            unmapped.text(name!("title"), &said.title);
+            unmapped.said(name!("category"), &said.category);
+            unmapped.said(name!("sender"), &said.sender);
+            unmapped.pairs(name!("attributes"), &said.attributes);
         }),
         _ => {}
     }
@@ -281,76 +287,78 @@ fn actor(record: &mut Object<'_>, kind: &EventKind, whole: bool) {
         EventKind::File(_) | EventKind::Peripheral(_) | EventKind::Module(_) | EventKind::Submitted(_)
     );
     match kind.actor() {
-        Some(subject) => record.object("actor", |actor| {
-            actor.object("process", |process| described(process, subject, whole));
+        Some(subject) => record.object(name!("actor"), |actor| {
+            actor.object(name!("process"), |process| described(process, subject, whole));
         }),
-        None if demanded => record.object("actor", |actor| actor.text("app_name", "unknown")),
+        None if demanded => record.object(name!("actor"), |actor| actor.text(name!("app_name"), "unknown")),
         None => {}
     }
 }
 
 fn described(process: &mut Object<'_>, subject: &Actor, whole: bool) {
-    process.number("pid", subject.pid);
+    process.number(name!("pid"), subject.pid);
     file(process, &subject.executable);
-    process.said("cmd_line", &subject.command_line);
-    user(process, "user", subject.uid, subject.user.as_deref());
-    process.counted("auid", subject.auid);
+    process.said(name!("cmd_line"), &subject.command_line);
+    user(process, name!("user"), subject.uid, subject.user.as_deref());
+    process.counted(name!("auid"), subject.auid);
     let parent = subject.parent.as_deref();
     match parent {
         _ if whole => lineage(process, parent),
-        Some(parent) => process.object("parent_process", |above| ancestor(above, parent)),
+        Some(parent) => process.object(name!("parent_process"), |above| ancestor(above, parent)),
         None => {}
     }
 }
 
 fn connection(record: &mut Object<'_>, direction: u8, protocol: Protocol) {
-    record.object("connection_info", |connection| {
-        connection.number("direction_id", direction);
-        connection.number("protocol_num", protocol.0);
-        connection.known("protocol_name", protocol.name());
+    record.object(name!("connection_info"), |connection| {
+        connection.number(name!("direction_id"), direction);
+        connection.number(name!("protocol_num"), protocol.0);
+        connection.known(name!("protocol_name"), protocol.name());
     });
 }
 
 /// When a flow began and ended, and what went through it.
 fn volume(record: &mut Object<'_>, flow: &Flow) {
     if let Some(started) = flow.started.map(Timestamp::millis) {
-        record.signed("start_time", started);
+        record.signed(name!("start_time"), started);
     }
     if let Some(ended) = flow.ended.map(Timestamp::millis) {
-        record.signed("end_time", ended);
+        record.signed(name!("end_time"), ended);
     }
-    record.any("traffic", |traffic| {
-        traffic.counted("bytes_out", flow.forward.map(|volume| volume.bytes));
-        traffic.counted("packets_out", flow.forward.map(|volume| volume.packets));
-        traffic.counted("bytes_in", flow.reply.map(|volume| volume.bytes));
-        traffic.counted("packets_in", flow.reply.map(|volume| volume.packets));
+    record.any(name!("traffic"), |traffic| {
+        traffic.counted(name!("bytes_out"), flow.forward.map(|volume| volume.bytes));
+        traffic.counted(name!("packets_out"), flow.forward.map(|volume| volume.packets));
+        traffic.counted(name!("bytes_in"), flow.reply.map(|volume| volume.bytes));
+        traffic.counted(name!("packets_in"), flow.reply.map(|volume| volume.packets));
     });
 }
 
 fn lookup(record: &mut Object<'_>, dns: &Dns) {
     match dns.server {
-        Some(server) => end(record, "dst_endpoint", server.address, server.port, None),
+        Some(server) => end(record, name!("dst_endpoint"), server.address, server.port, None),
         // The class demands an end; where the server's address is not known, all there is to say is what service it was.
-        None => record.object("dst_endpoint", |end| end.text("svc_name", "dns")),
+        None => record.object(name!("dst_endpoint"), |end| end.text(name!("svc_name"), "dns")),
     }
-    record.object("query", |query| {
-        query.text("hostname", &dns.name);
-        query.said("type", &dns.record_type);
+    record.object(name!("query"), |query| {
+        query.text(name!("hostname"), &dns.name);
+        query.said(name!("type"), &dns.record_type);
         // 0: Query.
-        query.number("opcode_id", 0u8);
+        query.number(name!("opcode_id"), 0u8);
     });
 }
 
 fn answers(record: &mut Object<'_>, dns: &Dns) {
-    record.list("answers", |answers| {
+    record.list(name!("answers"), |answers| {
         for answer in &dns.answers {
             answers.object(|object| {
-                object.said("type", &answer.record_type);
-                object.text("rdata", &answer.data);
+                object.said(name!("type"), &answer.record_type);
+                object.text(name!("rdata"), &answer.data);
             });
         }
     });
-    record.any("unmapped", |unmapped| unmapped.counted("rcode", dns.rcode.filter(|rcode| *rcode > 25)));
+    record.any(name!("unmapped"), |unmapped| {
+        unmapped.counted(name!("rcode"), dns.rcode.filter(|rcode| *rcode > 25));
+    });
 }
 
 fn subject(object: &mut Object<'_>, path: &str, activity: &FileActivity) {
@@ -365,25 +373,25 @@ fn subject(object: &mut Object<'_>, path: &str, activity: &FileActivity) {
         FileType::Pipe => 6,
         FileType::Link => 7,
     };
-    object.number("type_id", type_id);
+    object.number(name!("type_id"), type_id);
 }
 
 /// Whose a file is and what it holds, after the event.
 fn content(object: &mut Object<'_>, activity: &FileActivity) {
-    user(object, "owner", activity.owner, None);
+    user(object, name!("owner"), activity.owner, None);
     digests(object, activity.sha256.as_ref());
 }
 
 fn digests(file: &mut Object<'_>, sha256: Option<&Sha256>) {
     if let Some(digest) = sha256 {
-        file.list("hashes", |list| list.object(|hash| fingerprint(hash, digest)));
+        file.list(name!("hashes"), |list| list.object(|hash| fingerprint(hash, digest)));
     }
 }
 
 pub(super) fn fingerprint(hash: &mut Object<'_>, digest: &Sha256) {
     // 3: SHA-256.
-    hash.number("algorithm_id", 3u8);
-    hash.shown("value", digest);
+    hash.number(name!("algorithm_id"), 3u8);
+    hash.shown(name!("value"), digest);
 }
 
 fn peripheral(record: &mut Object<'_>, activity: &PeripheralActivity) {
@@ -399,27 +407,27 @@ fn peripheral(record: &mut Object<'_>, activity: &PeripheralActivity) {
         | PeripheralClass::Hub
         | PeripheralClass::Other => 99,
     };
-    record.object("peripheral_device", |device| {
-        device.text("name", &activity.interface);
-        device.said("uid", &activity.path);
-        device.text("class", activity.class.name());
-        device.number("type_id", type_id);
-        device.known("vendor_name", activity.vendor.as_deref());
-        device.known("model", activity.product.as_deref());
-        device.known("serial_number", activity.serial.as_deref());
+    record.object(name!("peripheral_device"), |device| {
+        device.text(name!("name"), &activity.interface);
+        device.said(name!("uid"), &activity.path);
+        device.text(name!("class"), activity.class.name());
+        device.number(name!("type_id"), type_id);
+        device.known(name!("vendor_name"), activity.vendor.as_deref());
+        device.known(name!("model"), activity.product.as_deref());
+        device.known(name!("serial_number"), activity.serial.as_deref());
         if let Some(vendor) = activity.vendor_id {
-            device.texts("vendor_id_list", &mut [hex(vendor).as_str()].into_iter());
+            device.texts(name!("vendor_id_list"), &mut [hex(vendor).as_str()].into_iter());
         }
     });
-    record.any("unmapped", |unmapped| {
-        unmapped.said("bus", &activity.bus);
-        unmapped.known("product_id", activity.product_id.map(hex).as_deref());
-        unmapped.said("functions", &activity.functions);
-        unmapped.said("interfaces", &activity.interfaces);
-        unmapped.said("nodes", &activity.nodes);
-        unmapped.known("parent", activity.parent.as_deref());
+    record.any(name!("unmapped"), |unmapped| {
+        unmapped.said(name!("bus"), &activity.bus);
+        unmapped.known(name!("product_id"), activity.product_id.map(hex).as_deref());
+        unmapped.said(name!("functions"), &activity.functions);
+        unmapped.said(name!("interfaces"), &activity.interfaces);
+        unmapped.said(name!("nodes"), &activity.nodes);
+        unmapped.known(name!("parent"), activity.parent.as_deref());
         if let Some(allowed) = activity.allowed {
-            unmapped.flag("allowed", allowed);
+            unmapped.flag(name!("allowed"), allowed);
         }
     });
 }
@@ -431,9 +439,9 @@ fn hex(number: u16) -> String {
 
 fn account(record: &mut Object<'_>, done: &AccountActivity) {
     let group = done.change.concerns_group();
-    record.object("unmapped", |unmapped| {
-        unmapped.text("kind", done.change.name());
-        unmapped.said("shell", &done.shell);
-        unmapped.counted("gid", done.gid.filter(|_| !group));
+    record.object(name!("unmapped"), |unmapped| {
+        unmapped.text(name!("kind"), done.change.name());
+        unmapped.said(name!("shell"), &done.shell);
+        unmapped.counted(name!("gid"), done.gid.filter(|_| !group));
     });
 }

@@ -1,6 +1,6 @@
 //! Process Activity, 1007, and processes in other events.
 
-use super::{file, user, Logged, Object};
+use super::{file, name, user, Logged, Object};
 use crate::ocsf::class;
 use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity};
 use crate::text::truncate;
@@ -48,58 +48,58 @@ pub(super) fn activity<'a>(record: &mut Object<'_>, activity: &'a ProcessActivit
         }
     }
     if let Some(code) = code {
-        record.signed("exit_code", code.into());
+        record.signed(name!("exit_code"), code.into());
     }
-    record.object("actor", |actor| {
-        actor.object("process", |process| match launcher {
+    record.object(name!("actor"), |actor| {
+        actor.object(name!("process"), |process| match launcher {
             Some(launcher) => ancestor(process, launcher),
-            None => process.number("pid", subject.pid),
+            None => process.number(name!("pid"), subject.pid),
         });
     });
-    record.object("process", |process| {
+    record.object(name!("process"), |process| {
         described(process, subject, command_line);
         if let Some(created) = created {
-            process.signed("created_time", created.millis());
+            process.signed(name!("created_time"), created.millis());
         }
     });
-    record.any("unmapped", |unmapped| {
+    record.any(name!("unmapped"), |unmapped| {
         // A command line that was cut is not spelt out a second time.
         if !cut && ambiguous(&subject.argv) {
-            unmapped.texts("argv", &mut subject.argv.iter().map(String::as_str));
+            unmapped.texts(name!("argv"), &mut subject.argv.iter().map(String::as_str));
         }
-        unmapped.counted("signal", signal);
+        unmapped.counted(name!("signal"), signal);
     });
     logged
 }
 
 /// A process, without those above it: an event tells of the nearest, its own event told of the next.
 pub(super) fn described(process: &mut Object<'_>, subject: &Process, command_line: &str) {
-    process.number("pid", subject.pid);
-    process.said("name", subject.name());
+    process.number(name!("pid"), subject.pid);
+    process.said(name!("name"), subject.name());
     file(process, &subject.executable);
-    process.said("cmd_line", command_line);
-    process.said("working_directory", &subject.cwd);
-    user(process, "user", subject.uid, subject.user.as_deref());
-    process.counted("euid", subject.euid);
-    process.any("group", |group| group.decimal("uid", subject.gid));
-    process.counted("auid", subject.auid);
-    process.any("session", |session| {
-        session.decimal("uid", subject.session);
-        session.known("terminal", subject.tty.as_deref());
+    process.said(name!("cmd_line"), command_line);
+    process.said(name!("working_directory"), &subject.cwd);
+    user(process, name!("user"), subject.uid, subject.user.as_deref());
+    process.counted(name!("euid"), subject.euid);
+    process.any(name!("group"), |group| group.decimal(name!("uid"), subject.gid));
+    process.counted(name!("auid"), subject.auid);
+    process.any(name!("session"), |session| {
+        session.decimal(name!("uid"), subject.session);
+        session.known(name!("terminal"), subject.tty.as_deref());
     });
 }
 
 /// One ancestor, without those above it.
 pub(super) fn ancestor(process: &mut Object<'_>, ancestor: &Ancestor) {
-    process.number("pid", ancestor.pid);
+    process.number(name!("pid"), ancestor.pid);
     file(process, &ancestor.executable);
-    process.said("cmd_line", &ancestor.command_line);
+    process.said(name!("cmd_line"), &ancestor.command_line);
 }
 
 /// The chain of ancestors, as far as it is known: what a finding needs to be understood by itself.
 pub(super) fn lineage(process: &mut Object<'_>, nearest: Option<&Ancestor>) {
     fn above(process: &mut Object<'_>, nearest: &Ancestor, levels: usize) {
-        process.object("parent_process", |parent| {
+        process.object(name!("parent_process"), |parent| {
             ancestor(parent, nearest);
             if let (Some(next), 2..) = (nearest.parent.as_deref(), levels) {
                 above(parent, next, levels - 1);

@@ -1,6 +1,6 @@
 //! What the agent did: Remediation Activity, 7001, Process Remediation Activity, 7003, Network Remediation Activity, 7004.
 
-use super::{observables, process, Object};
+use super::{name, observables, process, Object};
 use crate::ocsf::class;
 use crate::remediation::{Action, Outcome, Remediation};
 
@@ -15,26 +15,26 @@ pub(super) fn class(done: &Remediation) -> (u32, u32) {
 }
 
 pub(super) fn write(record: &mut Object<'_>, done: &Remediation) {
-    record.said("message", &done.reason);
+    record.said(name!("message"), &done.reason);
     let (status, code, detail) = match &done.outcome {
         Outcome::Verified => (1u8, None, None),
         Outcome::Refused(why) => (2, Some("refused"), Some(why.as_str())),
         Outcome::Failed(why) => (2, Some("failed"), Some(why.as_str())),
     };
-    record.number("status_id", status);
-    record.known("status_code", code);
-    record.known("status_detail", detail);
-    record.text("command_uid", done.finding.as_deref().unwrap_or("operator"));
+    record.number(name!("status_id"), status);
+    record.known(name!("status_code"), code);
+    record.known(name!("status_detail"), detail);
+    record.text(name!("command_uid"), done.finding.as_deref().unwrap_or("operator"));
     if let Some(killed) = &done.process {
-        record.object("process", |object| process::ancestor(object, killed));
+        record.object(name!("process"), |object| process::ancestor(object, killed));
     }
     if !matches!(done.action, Action::Kill | Action::RunHook) {
         // 99: both directions are dropped.
-        record.object("connection_info", |connection| connection.number("direction_id", 99u8));
+        record.object(name!("connection_info"), |connection| connection.number(name!("direction_id"), 99u8));
     }
     observables(record, &[("blocked.ip", done.address)]);
-    record.any("unmapped", |unmapped| {
-        unmapped.counted("seconds", done.seconds);
-        unmapped.known("finding_uid", done.finding.as_deref());
+    record.any(name!("unmapped"), |unmapped| {
+        unmapped.counted(name!("seconds"), done.seconds);
+        unmapped.known(name!("finding_uid"), done.finding.as_deref());
     });
 }
