@@ -1,6 +1,7 @@
 //! Which processes there are: a bounded table that gives every exec its parent, and every exit its program.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use defender_model::process::{Actor, Ancestor, Process, Source};
@@ -76,11 +77,32 @@ impl Known {
     }
 }
 
+/// Process ids are numbers of the kernel's choice, one after the other: no key has to keep them apart, as it must names from outside.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32((*byte).into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// Processes by id, at most a given number. Ended ones are kept as long as there is room, since their children come to be
 /// judged after them; then the longest ended goes first, then the longest known.
 #[derive(Debug)]
 pub(crate) struct ProcessTable {
-    entries: HashMap<u32, Known>,
+    entries: HashMap<u32, Known, BuildHasherDefault<Spread>>,
     order: VecDeque<(u32, u64)>,
     ended: VecDeque<(u32, u64)>,
     capacity: usize,
@@ -91,7 +113,7 @@ pub(crate) struct ProcessTable {
 impl ProcessTable {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             order: VecDeque::new(),
             ended: VecDeque::new(),
             capacity: capacity.max(1),

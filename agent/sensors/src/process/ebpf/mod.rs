@@ -50,6 +50,9 @@ use crate::process::Unavailable;
 const RING: usize = 256 << 10;
 /// How long records are left to gather after the first. The programs wake the reader early when half the ring is full.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Events taken in one go. What they are made of is given back before the next are made, and is found again at once by who looks for
+/// memory.
+const BATCH: usize = 16;
 /// Bytes of `struct part` in `shared.h`, and of the larger of what `programs.c` and `entry.c` keep behind it.
 const SCRATCH: u32 = 16 + 16384 + 1024 + 40;
 /// Threads whose parents are remembered where there is no BTF.
@@ -89,6 +92,8 @@ pub(crate) struct Stream {
     assembler: Assembler,
     /// Losses told of.
     told: u64,
+    /// There was more than one call takes.
+    more: bool,
     /// Whose connections are is told.
     connections: bool,
 }
@@ -186,30 +191,44 @@ impl Stream {
             _links: links,
             assembler: Assembler::default(),
             told: 0,
+            more: false,
             connections,
         })
     }
 
-    /// Waits for records, at most about a second, and appends what they say. Returns how many the programs had to drop since the
-    /// last call.
+    /// Waits for records, at most about a second, and appends what they say: no more than [`BATCH`], the next call has the rest. Returns
+    /// how many the programs had to drop since the last call.
     ///
     /// # Errors
     /// When the ring cannot be waited for.
     pub(crate) async fn read(&mut self, out: &mut Vec<Told>) -> Result<u64, Unavailable> {
-        let waited = |error| explain("waiting for the ring buffer", &error);
-        self.ring.readable(Duration::from_secs(1)).await.map_err(waited)?;
-        if !self.ring.half_full() {
-            tokio::time::sleep(PAUSE).await;
+        if self.more {
+            tokio::task::yield_now().await;
+        } else {
+            let waited = |error| explain("waiting for the ring buffer", &error);
+            self.ring.readable(Duration::from_secs(1)).await.map_err(waited)?;
+            if !self.ring.half_full() {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        self.drain(out);
+        self.more = self.take(out, BATCH);
         let lost = self.lost();
         Ok(lost.saturating_sub(std::mem::replace(&mut self.told, lost)))
     }
 
     /// Appends what the records say that are there by now.
     pub(crate) fn drain(&mut self, out: &mut Vec<Told>) {
+        self.take(out, usize::MAX);
+    }
+
+    /// The same until so many are there; false when nothing is left.
+    fn take(&mut self, out: &mut Vec<Told>, most: usize) -> bool {
         let assembler = &mut self.assembler;
-        self.ring.drain(|record| out.extend(assembler.push(record)));
+        self.ring.drain(|record| {
+            out.extend(assembler.push(record));
+            out.len() < most
+        });
+        out.len() >= most
     }
 
     /// Records of processes dropped since the programs were loaded.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use defender_model::network::Protocol;
 use defender_model::process::{ExitReason, Process};
@@ -95,8 +96,8 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 struct Pending {
     pid: u32,
-    executable: String,
-    cwd: String,
+    executable: Arc<str>,
+    cwd: Arc<str>,
     arguments: Vec<u8>,
     cut: bool,
 }
@@ -105,6 +106,34 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     pending: VecDeque<Pending>,
+    /// The latest: mostly the next is the same.
+    executable: Named,
+    directory: Named,
+    /// Room for the arguments of the next.
+    room: Vec<u8>,
+}
+
+/// Bytes of such room that are kept.
+const ROOM: usize = 4096;
+
+/// A path as it came, and as it is said.
+#[derive(Debug, Default)]
+struct Named {
+    names: Vec<u8>,
+    flags: u32,
+    path: Arc<str>,
+}
+
+impl Named {
+    fn path(&mut self, names: &[u8], flags: u32) -> Arc<str> {
+        if self.names != names || self.flags != flags || names.is_empty() {
+            self.names.clear();
+            self.names.extend_from_slice(names);
+            self.flags = flags;
+            self.path = path(names, flags).into();
+        }
+        Arc::clone(&self.path)
+    }
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u32> {
@@ -161,15 +190,16 @@ impl Assembler {
                 if self.pending.len() == PENDING {
                     self.pending.pop_front();
                 }
-                self.pending.push_back(Pending { pid, ..Pending::default() });
+                let arguments = std::mem::take(&mut self.room);
+                self.pending.push_back(Pending { pid, arguments, ..Pending::default() });
                 self.pending.len() - 1
             }
         };
         let pending = &mut self.pending[at];
         pending.cut |= kind != EXECUTABLE && kind != DIRECTORY && flags & CUT != 0;
         match kind {
-            EXECUTABLE => pending.executable = path(content, flags),
-            DIRECTORY => pending.cwd = path(content, flags),
+            EXECUTABLE => pending.executable = self.executable.path(content, flags),
+            DIRECTORY => pending.cwd = self.directory.path(content, flags),
             _ if pending.arguments.len() + content.len() <= ARGUMENT_BYTES => {
                 pending.arguments.extend_from_slice(content);
             }
@@ -182,12 +212,20 @@ impl Assembler {
         self.pending.remove(at)
     }
 
+    fn reuse(&mut self, mut room: Vec<u8>) {
+        if room.capacity() <= ROOM {
+            room.clear();
+            self.room = room;
+        }
+    }
+
     /// The kernel says that the exec which this thread called for has succeeded.
     fn confirmed(&mut self, pid: u32, record: &[u8]) -> Option<Told> {
         let entered = self.take(half(record, 8)?);
         let called = entered.is_some();
         let entered = entered.unwrap_or_default();
         let (argv, more) = arguments(&entered.arguments);
+        self.reuse(entered.arguments);
         let file = until_nul(record.get(FILE..)?);
         let process = Process {
             pid,
@@ -214,9 +252,9 @@ impl Assembler {
         let sent = long(record, 24)?;
         let process = Process {
             pid,
-            executable: pending.executable.into(),
+            executable: pending.executable,
             argv,
-            cwd: pending.cwd,
+            cwd: (*pending.cwd).into(),
             uid: id(32),
             euid: id(36),
             gid: id(40),
@@ -227,6 +265,7 @@ impl Assembler {
         };
         let truncated =
             half(record, 12)? & CUT != 0 || pending.cut || more || sent != pending.arguments.len() as u64;
+        self.reuse(pending.arguments);
         Some(Told::Exec {
             time: long(record, 16)?,
             process: Box::new(process),

@@ -116,11 +116,13 @@ impl Ring {
         written.wrapping_sub(self.consumer.position().load(Ordering::Relaxed)) > self.size / 2
     }
 
-    /// Hands over each record that is there, oldest first, but no more than the ring holds at once.
-    pub(crate) fn drain(&mut self, mut take: impl FnMut(&[u8])) {
+    /// Hands over each record that is there, oldest first, until `take` says that it is enough, but no more than the ring holds at
+    /// once.
+    pub(crate) fn drain(&mut self, mut take: impl FnMut(&[u8]) -> bool) {
         let mut position = self.consumer.position().load(Ordering::Relaxed);
         let written = self.producer.position().load(Ordering::Acquire);
-        while position != written {
+        let mut more = true;
+        while more && position != written {
             let offset = self.page + (position & (self.size - 1));
             let header = self.producer.header(offset);
             if header & BUSY != 0 {
@@ -134,7 +136,7 @@ impl Ring {
                 if header & DISCARDED == 0 {
                     let record = self.producer.at(offset + HEADER, length);
                     // SAFETY: `at` checked the bounds, and the kernel does not touch the record before it is given back below.
-                    take(unsafe { std::slice::from_raw_parts(record, length) });
+                    more = take(unsafe { std::slice::from_raw_parts(record, length) });
                 }
                 position = position.wrapping_add((length + HEADER).next_multiple_of(8));
             }
