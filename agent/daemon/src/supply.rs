@@ -2,6 +2,8 @@
 
 use defender_detect::{DataSource, DataSources};
 
+use defender_sensors::process::Preference;
+
 use crate::config::Config;
 
 /// Why nothing of this source will be seen with this configuration; `None` where a sensor supplies it.
@@ -25,6 +27,11 @@ pub fn missing(source: DataSource, config: &Config) -> Option<&'static str> {
         DataSource::Account => (!config.accounts.enabled).then_some("`accounts.enabled` is false"),
         DataSource::Service => (!config.services.enabled).then_some("`services.enabled` is false"),
         DataSource::Module => (!config.module.enabled).then_some("`module.enabled` is false"),
+        DataSource::Deed => {
+            let told = !matches!(config.process.source.0, Preference::Connector | Preference::Poll);
+            (!config.process.enabled || !told)
+                .then_some("`process.enabled` is false, or `process.source` neither audit nor eBPF")
+        }
         DataSource::FileRead => Some("no sensor of this version supplies them"),
     }
 }
@@ -55,5 +62,9 @@ mod tests {
         let why = idle(both, &config).unwrap();
         assert!(why.contains("programs started (`process.enabled` is false) and logins"), "{why}");
         assert_eq!(idle(DataSources::of(DataSource::Process), &Config::default()), None);
+        let mut polled = Config::default();
+        assert_eq!(missing(DataSource::Deed, &polled), None);
+        polled.process.source.0 = Preference::Poll;
+        assert!(missing(DataSource::Deed, &polled).is_some_and(|why| why.contains("process.source")));
     }
 }

@@ -27,6 +27,9 @@
 //! | `file:` `created`, `modified`, `deleted`, `renamed`, `attributes`, `read` | `path` (must be there), `from` (path before), `type` (`regular`), `mode` (octal digits: `4755`), `owner`, `sha256`, *process* |
 //! | `device:` `connected`, `disconnected` | `class` (`storage`, `network`, ...), `bus` (`usb`), `interface`, `path`, `vendor_id`, `product_id` (four hexadecimal digits in quotes), `vendor`, `product`, `serial` |
 //! | `module:` name | `activity` (`loaded`, `removed`), `path`, `sha256`, *process* |
+//! | `trace:` executable of the process that is traced | `target_command`, `target_uid`, *process* |
+//! | `root_from:` user id before | *process* |
+//! | `program:` name of an eBPF program, may be empty | `type` (`kprobe`, ...), *process* |
 //! | `firewall:` `added`, `changed`, `removed` | `family` (`inet`), `table` (`filter`), `operation`, `entries`, `effect`, `summary`, *process* |
 //!
 //! *process* is who did it: `by` (executable), `command`, `parent`, `parent_command`, `user`, `uid`.
@@ -172,7 +175,7 @@ fn event(node: &Node) -> Result<EventKind, At> {
         login(node, entries)
     } else {
         observed::event(node, entries).unwrap_or_else(|| {
-            let one_of = "run, login, connect, accept, listen, dns, file, device, module, firewall";
+            let one_of = "run, login, connect, accept, listen, dns, file, device, module, program, trace, root_from, firewall";
             wrong(node, format!("an event must have one of {one_of}"))
         })
     }

@@ -32,11 +32,13 @@ pub enum DataSource {
     Service,
     /// Events that services submit.
     Submitted,
+    /// Processes that trace others, load eBPF programs or become root.
+    Deed,
 }
 
 impl DataSource {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Process,
         Self::Login,
         Self::Flow,
@@ -50,6 +52,7 @@ impl DataSource {
         Self::Account,
         Self::Service,
         Self::Submitted,
+        Self::Deed,
     ];
 
     /// Stable name, for programs.
@@ -69,6 +72,7 @@ impl DataSource {
             Self::Account => "account",
             Self::Service => "service",
             Self::Submitted => "submitted",
+            Self::Deed => "deed",
         }
     }
 }
@@ -90,6 +94,7 @@ impl fmt::Display for DataSource {
             Self::Account => "changes of accounts",
             Self::Service => "states of services",
             Self::Submitted => "events that services submit",
+            Self::Deed => "processes that trace others, load eBPF programs or become root",
         })
     }
 }

@@ -93,6 +93,15 @@ fn fields_have_the_values_of_the_event() {
         ("category: device_disconnection", "{device: disconnected, interface: sda}", "interface: sda"),
         ("category: driver_load", module, "ImageLoaded|startswith: /tmp/; ModuleName: rk; Image|endswith: /insmod"),
         ("category: driver_unload", "{module: rk, activity: removed}", "name: rk"),
+        (
+            "category: process_access",
+            "{trace: /usr/sbin/sshd, target_command: sshd -D, target_uid: 0, by: /tmp/x, command: x 1, parent: /bin/sh, uid: 7, user: web}",
+            "SourceImage: /tmp/x; SourceProcessId: 4242; SourceUser: web; TargetImage|endswith: /sshd; TargetCommandLine: sshd -D; \
+             TargetProcessId: 4100; TargetUser: root; TargetUid: 0; Image: /tmp/x; CommandLine: x 1; ParentImage: /bin/sh; uid: 7",
+        ),
+        ("category: privilege_change", "{root_from: 1000, by: /tmp/x, uid: 0}", "PreviousUid: 1000; old_uid|gte: 1; Image: /tmp/x; uid: 0; User: root"),
+        ("category: ebpf_load", "{program: hide, type: kprobe, by: /tmp/x}", "ProgramName: hide; ProgramType: kprobe; Image: /tmp/x"),
+        ("category: ebpf_load", "{program: '', by: /tmp/x}", "ProgramName: null; ProgramType: null; User: null"),
         ("category: firewall_change", firewall, "activity: removed; operation|contains: table; family: inet; table: filter"),
         ("category: service_change", "{service: nftables.service, activity: failed, detail: exit-code}", "ServiceName: nftables.service; unit|startswith: nft; activity: failed; detail: exit-code"),
         (
@@ -134,6 +143,11 @@ fn events_of_another_source_are_none_of_its_business() {
         ("file_event", &format!("{{file: attributes, path: /x, {BY}}}")),
         ("file_change", &format!("{{file: created, path: /x, {BY}}}")),
         ("driver_load", &format!("{{module: x, activity: removed, {BY}}}")),
+        ("driver_load", &format!("{{program: x, {BY}}}")),
+        ("ebpf_load", &format!("{{module: x, {BY}}}")),
+        ("process_access", &format!("{{root_from: 7, {BY}}}")),
+        ("privilege_change", &format!("{{trace: /x, {BY}}}")),
+        ("process_creation", &format!("{{trace: /x, {BY}}}")),
         ("process_creation", &format!("{{listen: 23, {BY}}}")),
     ] {
         assert!(good(&[&anything(category)]).rules().len() == 1);

@@ -20,11 +20,13 @@ use defender_model::finding::{Evidence, Finding, Response, Responses, RuleInfo};
 use defender_model::health::{Health, Kind};
 use defender_model::identity::DeviceIdentity;
 use defender_model::inventory::{DeviceInfo, Interface, Inventory, Package, PackageChange};
-use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
+use defender_model::kernel::{FirewallChange, ModuleActivity, ProgramType, RuleChange};
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use defender_model::ocsf;
 use defender_model::peripheral::{PeripheralActivity, PeripheralClass};
-use defender_model::process::{Actor, Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use defender_model::process::{
+    Actor, Ancestor, Change, Deed, ExitReason, Process, ProcessActivity, ProcessDeed, Source,
+};
 use defender_model::remediation::{self, Action, Remediation};
 use defender_model::service::{ServiceActivity, ServiceChange, Submitted};
 use defender_model::severity::Severity;
@@ -221,6 +223,17 @@ fn system_samples(process: &Option<Actor>, kinds: &mut Vec<EventKind>) {
         kinds.push(
             ModuleActivity { loaded, name: "rootkit".into(), program: None, path, sha256, process }.into(),
         );
+    }
+    for number in [0, 2, 99] {
+        let name = if number == 0 { String::new() } else { "hide_pid".to_owned() };
+        let (program, process) = (Some(ProgramType(number)), process.clone());
+        kinds.push(ModuleActivity { loaded: true, name, program, path: None, sha256: None, process }.into());
+    }
+    if let Some(process) = process {
+        for deed in [Deed::Traced(actor()), Deed::BecameRoot { from: 1000 }] {
+            let (process, source) = (process.clone(), Source::Ebpf);
+            kinds.push(ProcessDeed { deed, process, source }.into());
+        }
     }
     for change in RuleChange::ALL {
         kinds.push(

@@ -101,7 +101,7 @@ pub(super) fn record<'e>(event: &'e Event, number: usize, scratch: &'e mut Scrat
             (1, None) | (2, Some(_)) => file.process.as_ref().map(|actor| actor_record(None, actor)),
             _ => None,
         },
-        EventKind::Module(module) => match number {
+        EventKind::Module(module) if module.program.is_none() => match number {
             0 => Some(of("KERN_MODULE", &[(NAME, Value::Text(&module.name))])),
             1 => {
                 let call = if module.loaded { "finit_module" } else { "delete_module" };

@@ -9,6 +9,7 @@
 //! | `network` | connections, listening sockets, names looked up |
 //! | `file` | files |
 //! | `system` | peripherals, kernel modules, the packet filter |
+//! | `deed` | what processes do to others, and becoming root |
 //! | `account` | local users and groups |
 //! | `service` | services and what they submit |
 //! | `audit` | the same events as the audit records they would be in `audit.log` |
@@ -17,6 +18,7 @@
 mod account;
 mod audit;
 mod authentication;
+mod deed;
 mod file;
 mod log;
 mod network;
@@ -65,10 +67,16 @@ pub(crate) enum Class {
     DeviceConnection,
     /// A peripheral was pulled out.
     DeviceDisconnection,
+    /// A process attached itself to another.
+    ProcessAccess,
+    /// A process became root by itself.
+    PrivilegeChange,
     /// A kernel module was loaded.
     DriverLoad,
     /// A kernel module was removed.
     DriverUnload,
+    /// An eBPF program was loaded.
+    EbpfLoad,
     /// The packet filter was changed.
     FirewallChange,
     /// A local account or group is another.
@@ -85,7 +93,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// How many there are.
-    pub(crate) const COUNT: usize = 21;
+    pub(crate) const COUNT: usize = 24;
 
     /// Every class, in the order of their numbers.
     pub(crate) const ALL: [Self; Self::COUNT] = [
@@ -102,8 +110,11 @@ impl Class {
         Self::FileAccess,
         Self::DeviceConnection,
         Self::DeviceDisconnection,
+        Self::ProcessAccess,
+        Self::PrivilegeChange,
         Self::DriverLoad,
         Self::DriverUnload,
+        Self::EbpfLoad,
         Self::FirewallChange,
         Self::AccountChange,
         Self::ServiceChange,
@@ -124,6 +135,7 @@ impl Class {
             Self::FileEvent | Self::FileChange | Self::FileDelete | Self::FileRename => DataSource::File,
             Self::FileAccess => DataSource::FileRead,
             Self::DeviceConnection | Self::DeviceDisconnection => DataSource::Peripheral,
+            Self::ProcessAccess | Self::PrivilegeChange | Self::EbpfLoad => DataSource::Deed,
             Self::DriverLoad | Self::DriverUnload => DataSource::Module,
             Self::FirewallChange => DataSource::Firewall,
             Self::AccountChange => DataSource::Account,
@@ -143,7 +155,10 @@ impl Class {
                 file::FIELDS
             }
             Self::DeviceConnection | Self::DeviceDisconnection => system::PERIPHERAL,
+            Self::ProcessAccess => deed::ACCESS,
+            Self::PrivilegeChange => deed::PRIVILEGE,
             Self::DriverLoad | Self::DriverUnload => system::MODULE,
+            Self::EbpfLoad => system::EBPF,
             Self::FirewallChange => system::FIREWALL,
             Self::AccountChange => account::FIELDS,
             Self::ServiceChange => service::CHANGE,
@@ -336,7 +351,11 @@ pub(crate) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Rea
                 if device.connected { &[Class::DeviceConnection] } else { &[Class::DeviceDisconnection] };
             (class, system::peripheral(device, scratch))
         }
-        EventKind::Deed(_) => return None,
+        EventKind::Deed(done) => deed::read(done),
+        EventKind::Module(module) if module.program.is_some() => {
+            let class: &'static [Class] = if module.loaded { &[Class::EbpfLoad] } else { &[] };
+            (class, system::ebpf(module))
+        }
         EventKind::Module(module) => {
             let class: &'static [Class] =
                 if module.loaded { &[Class::DriverLoad] } else { &[Class::DriverUnload] };

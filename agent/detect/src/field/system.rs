@@ -66,6 +66,15 @@ pub(super) fn module<'e>(module: &'e ModuleActivity, scratch: &'e mut Scratch) -
         .actor(4, module.process.as_ref())
 }
 
+pub(super) const EBPF: &[FieldSpec] =
+    with_actor![text(&["ProgramName", "name"]), word(&["ProgramType", "type"])];
+
+pub(super) fn ebpf(program: &ModuleActivity) -> Values<'_> {
+    let kind = program.program.filter(|kind| kind.0 != 0);
+    Values::of(&[non_empty(&program.name), kind.map_or(Value::Absent, |kind| Value::Text(kind.name()))])
+        .actor(2, program.process.as_ref())
+}
+
 pub(super) const FIREWALL: &[FieldSpec] = with_actor![
     word(&["activity"]),
     word(&["family"]),

@@ -7,10 +7,10 @@ use defender_model::account::{AccountActivity, AccountChange};
 use defender_model::dns::{Answer, Dns};
 use defender_model::event::EventKind;
 use defender_model::file::{FileActivity, FileChange, FileType};
-use defender_model::kernel::{FirewallChange, ModuleActivity, RuleChange};
+use defender_model::kernel::{FirewallChange, ModuleActivity, ProgramType, RuleChange};
 use defender_model::network::{Direction, Endpoint, Flow, FlowChange, Listener, Protocol, Volume};
 use defender_model::peripheral::{PeripheralActivity, PeripheralClass};
-use defender_model::process::{Actor, Ancestor};
+use defender_model::process::{Actor, Ancestor, Deed, ProcessDeed, Source};
 use defender_model::service::{ServiceActivity, ServiceChange, Submitted};
 use defender_model::severity::Severity;
 
@@ -33,6 +33,9 @@ pub(super) fn event(node: &Node, entries: &[(String, Node)]) -> Option<Result<Ev
             "file" => Some(file as _),
             "device" => Some(device as _),
             "module" => Some(module as _),
+            "program" => Some(program as _),
+            "trace" => Some(trace as _),
+            "root_from" => Some(root_from as _),
             "firewall" => Some(firewall as _),
             "account" => Some(account as _),
             "service" => Some(service as _),
@@ -303,6 +306,41 @@ fn module(keys: &mut Keys<'_>) -> Result<EventKind, At> {
         process: keys.actor()?,
     }
     .into())
+}
+
+fn program(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let kind = |text: &str| (0..=64).map(ProgramType).find(|kind| kind.name() == text);
+    Ok(ModuleActivity {
+        loaded: true,
+        name: keys.text("program")?.unwrap_or_default(),
+        program: keys.read("type", "a type of eBPF program", kind)?.or(Some(ProgramType(0))),
+        path: None,
+        sha256: None,
+        process: keys.actor()?,
+    }
+    .into())
+}
+
+/// Something that a process did.
+fn deed(keys: &mut Keys<'_>, deed: Deed) -> Result<EventKind, At> {
+    let process = keys.actor()?.unwrap_or_else(|| Actor { pid: 4242, ..Actor::default() });
+    Ok(ProcessDeed { deed, process, source: Source::Replay }.into())
+}
+
+fn trace(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let target = Actor {
+        pid: 4100,
+        executable: keys.text("trace")?.unwrap_or_default().into(),
+        command_line: keys.text("target_command")?.unwrap_or_default().into(),
+        uid: keys.number("target_uid")?,
+        ..Actor::default()
+    };
+    deed(keys, Deed::Traced(target))
+}
+
+fn root_from(keys: &mut Keys<'_>) -> Result<EventKind, At> {
+    let Some(from) = keys.number("root_from")? else { return wrong(keys.node, "`root_from` is empty") };
+    deed(keys, Deed::BecameRoot { from })
 }
 
 fn firewall(keys: &mut Keys<'_>) -> Result<EventKind, At> {

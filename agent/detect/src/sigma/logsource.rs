@@ -20,7 +20,7 @@ pub(crate) struct LogSource {
 const LOGIN_SERVICES: [&str; 4] = ["sshd", "dropbear", "login", "su"];
 
 /// Categories, and the class of events each names.
-const CATEGORIES: [(&str, Class); 20] = [
+const CATEGORIES: [(&str, Class); 23] = [
     ("process_creation", Class::ProcessCreation),
     ("authentication", Class::Authentication),
     ("network_connection", Class::NetworkConnection),
@@ -35,6 +35,9 @@ const CATEGORIES: [(&str, Class); 20] = [
     ("file_access", Class::FileAccess),
     ("device_connection", Class::DeviceConnection),
     ("device_disconnection", Class::DeviceDisconnection),
+    ("process_access", Class::ProcessAccess),
+    ("privilege_change", Class::PrivilegeChange),
+    ("ebpf_load", Class::EbpfLoad),
     ("driver_load", Class::DriverLoad),
     ("driver_unload", Class::DriverUnload),
     ("firewall_change", Class::FirewallChange),
