@@ -1,5 +1,6 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
+#[cfg_attr(ebpf, allow(dead_code, reason = "eBPF is about to tell them too"))]
 mod deeds;
 #[cfg(ebpf)]
 mod ebpf;
