@@ -380,6 +380,7 @@ fn process_settings(config: &Config) -> Settings {
     Settings {
         preference: process.source.0,
         exits: process.exits,
+        connections: config.network.enabled,
         poll_interval: Duration::from_millis(process.poll_interval_ms),
         table_capacity: process.table_capacity,
         receive_buffer: process.receive_buffer_kib.saturating_mul(1024),

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use defender_model::event::EventKind;
-use defender_model::process::{Change, ExitReason, Process, Source};
+use defender_model::process::{Change, Deed, ExitReason, Process, ProcessDeed, Source};
 use defender_sensors::process::Preference;
 use process::*;
 
@@ -136,6 +136,86 @@ fn what_failed_to_start_is_no_event() {
         assert_eq!(argv, [format!("/bin/sh -c {script}"), "/bin/true was-started".into()]);
         running.finish();
     });
+}
+
+fn deed_of(seen: &Seen, pid: u32) -> Option<&ProcessDeed> {
+    seen.events.iter().find_map(|event| match &event.kind {
+        EventKind::Deed(deed) if deed.process.pid == pid => Some(&**deed),
+        _ => None,
+    })
+}
+
+/// Whether the source says that it does not tell of this.
+fn is_missing(running: &Running, what: &str) -> bool {
+    let detail = running.detail();
+    let missing = detail.split_once("not told: ").is_some_and(|(_, missing)| missing.contains(what));
+    if missing {
+        println!("skipped: {detail}");
+    }
+    missing
+}
+
+/// Another thread than the first one is traced: it is the process that the event names.
+#[test]
+fn who_traces_is_told() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    each(|running| {
+        if is_missing(&running, "ptrace") {
+            return;
+        }
+        let mut child = again("waits").stdin(Stdio::piped()).spawn().unwrap();
+        let tasks = format!("/proc/{}/task", child.id());
+        let mut thread = 0;
+        running.until("its other thread", |_| {
+            let names = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().file_name());
+            let mut ids = names.map(|name| name.to_str().unwrap().parse::<libc::pid_t>().unwrap());
+            thread = ids.find(|id| *id as u32 != child.id()).unwrap_or_default();
+            thread != 0
+        });
+        // SAFETY: takes no addresses.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, 0usize, 0usize) }, 0);
+        running.until("who traces", |seen| deed_of(seen, std::process::id()).is_some());
+        let seen = running.seen.lock().unwrap();
+        let Some(ProcessDeed { deed: Deed::Traced(target), source, .. }) = deed_of(&seen, std::process::id())
+        else {
+            panic!("{:?}", deed_of(&seen, std::process::id()));
+        };
+        assert_eq!((target.pid, Some(*source)), (child.id(), running.source()));
+        assert!(target.command_line.contains("child_roles"), "{target:?}");
+        drop(seen);
+        child.kill().unwrap();
+        // A thread that is traced ends when its tracer knows.
+        // SAFETY: takes no address.
+        assert_eq!(unsafe { libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL) }, thread);
+        child.wait().unwrap();
+        running.finish();
+    });
+}
+
+/// By a call that its file has given it the right for: an exec tells of the rest.
+#[test]
+fn who_becomes_root_is_told() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(running) = running(Source::Ebpf) else { return };
+    if is_missing(&running, "credentials") {
+        return;
+    }
+    let mut command = Command::new("/bin/true");
+    let twice = || {
+        for (user, saved) in [(12345, 0), (0, 0)] {
+            // SAFETY: takes numbers.
+            unsafe { libc::setresuid(user, user, saved) };
+        }
+        Ok(())
+    };
+    // SAFETY: it calls the kernel, and has no lock or memory of others.
+    unsafe { command.pre_exec(twice) };
+    let pid = finished(command.spawn().unwrap());
+    running.until("who became root", |seen| deed_of(seen, pid).is_some());
+    let seen = running.seen.lock().unwrap();
+    assert_eq!(deed_of(&seen, pid).unwrap().deed, Deed::BecameRoot { from: 12345 });
+    drop(seen);
+    running.finish();
 }
 
 /// Starts what differs between the sources; returns the processes in order. All of them have ended.

@@ -18,8 +18,8 @@ use crate::accounts::Accounts;
 /// How long an event waits. An answer comes within milliseconds, and under a storm when its turn has come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the kernel's word of who opened a connection is waited for before the onlooker is asked too: it comes when the other side
-/// answers.
+/// How long the kernel's word of who opened or accepted a connection is waited for before the onlooker is asked too: it comes when the other
+/// side answers, or when the process takes it from the queue.
 const FIRST: Duration = Duration::from_millis(50);
 /// Most that waits for that word without a question to the onlooker.
 const UNASKED: usize = 1024;
@@ -109,13 +109,19 @@ impl Attribution {
         }
         let Some(question) = question else { return event };
         let told = self.waiting.len() < UNASKED && self.owners.is_live();
-        let ticket = if told && opened { 0 } else { self.ask(question) };
+        let word = self.has_word(subject, question, opened);
+        let ticket = if told && word { 0 } else { self.ask(question) };
         if ticket == 0 && !told {
             return event;
         }
         let (since, events) = (Instant::now(), event.into_iter().collect());
         self.waiting.push_back(Waiting { ticket, since, subject, question, opened, events });
         None
+    }
+
+    /// Whether the kernel tells who is at the device's end: who opened it, or who accepts it.
+    fn has_word(&self, subject: Subject, question: Question, opened: bool) -> bool {
+        opened || matches!(subject, Subject::Flow(_)) && self.owners.accepts(question.protocol)
     }
 
     /// Asks the onlooker; the number that its answer will have, or 0.
@@ -164,14 +170,15 @@ impl Attribution {
     /// Takes the kernel's word; what goes without for a while is asked of the onlooker.
     fn told(&mut self, out: &mut Vec<Answered>) {
         let mut at = 0;
-        while let Some(Waiting { ticket, since, question, opened, .. }) = self.waiting.get(at) {
+        while let Some(Waiting { ticket, since, subject, question, opened, .. }) = self.waiting.get(at) {
             let (ticket, since, question) = (*ticket, *since, *question);
-            let process = match opened {
+            let word = self.has_word(*subject, question, *opened);
+            let process = match word {
                 true => self.owners.of(question.protocol, question.local, question.remote, since),
                 false => None,
             };
-            // Who waits for what comes in is known already if it is told at all.
-            if process.is_some() || !opened && ticket == 0 {
+            // Otherwise who waits for what comes in is known already if it is told at all.
+            if process.is_some() || !word && ticket == 0 {
                 if let Some(waiting) = self.waiting.remove(at) {
                     out.push(self.answered(waiting, process));
                 }
@@ -204,5 +211,47 @@ impl Attribution {
             }
         }
         Answered { subject: waiting.subject, process, events }
+    }
+}
+
+#[cfg(all(test, ebpf))]
+mod tests {
+    use defender_model::network::Protocol;
+
+    use super::*;
+
+    /// What comes in waits for who accepts it where that is told; elsewhere it belongs to who listens, if nobody can be asked.
+    #[test]
+    fn who_accepts_is_waited_for() {
+        let (here, there) = (("192.0.2.1".parse().unwrap(), 22), ("198.51.100.7".parse().unwrap(), 40_000));
+        let tuple = Tuple {
+            protocol: Protocol::TCP,
+            source: there.0,
+            source_port: there.1,
+            destination: here.0,
+            destination_port: here.1,
+            echo: 0,
+        };
+        let question = Question { ticket: 0, protocol: Protocol::TCP, local: here, remote: there };
+        let none = ("::".parse().unwrap(), 0);
+        let actor = |pid| Actor { pid, ..Actor::default() };
+        let told = |accepts: bool, subject: Subject| {
+            let mut attribution = Attribution::new("/nonexistent".into());
+            attribution.owners.set_live(true, accepts);
+            attribution.owners.tell(Protocol::TCP, here, none, true, actor(1));
+            assert!(attribution.hold(subject, Some(question), false, None).is_none());
+            let (mut at_once, mut then) = (Vec::new(), Vec::new());
+            attribution.answers(&mut at_once).unwrap();
+            attribution.owners.tell(Protocol::TCP, here, there, false, actor(2));
+            attribution.answers(&mut then).unwrap();
+            let pids = |answers: &[Answered]| {
+                answers.iter().map(|answer| answer.process.as_ref().unwrap().pid).collect::<Vec<_>>()
+            };
+            (pids(&at_once), pids(&then))
+        };
+        assert_eq!(told(true, Subject::Flow(tuple)), (vec![], vec![2]));
+        assert_eq!(told(false, Subject::Flow(tuple)), (vec![1], vec![]));
+        let listener = Subject::Listener((Protocol::TCP, here.0, here.1));
+        assert_eq!(told(true, listener), (vec![1], vec![]));
     }
 }

@@ -49,12 +49,18 @@ impl Owned {
 #[derive(Debug, Default)]
 struct Told {
     live: bool,
+    /// Who accepts a connection is told too.
+    accepts: bool,
     /// Oldest first.
     connections: VecDeque<Owned>,
     listeners: VecDeque<Owned>,
-    /// One has come that nobody has looked at.
-    listens: bool,
+    /// One has come that nobody has looked at: of TCP, of UDP.
+    news: [bool; 2],
 }
+
+/// How soon sockets that listen are looked for when the kernel told that there is one. Of UDP later: some bind a port for each question
+/// that they ask.
+const SOON: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
 /// What was told lately, shared by who hears and who asks.
 #[derive(Debug, Clone, Default)]
@@ -65,11 +71,17 @@ impl Owners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anything is told.
-    pub(crate) fn set_live(&self, live: bool) {
+    /// Whether anything is told, and who accepts a connection too.
+    pub(crate) fn set_live(&self, live: bool, accepts: bool) {
         if cfg!(ebpf) {
-            self.told().live = live;
+            let mut told = self.told();
+            (told.live, told.accepts) = (live, accepts);
         }
+    }
+
+    /// Whether who accepts a connection of this protocol is told.
+    pub(super) fn accepts(&self, protocol: Protocol) -> bool {
+        cfg!(ebpf) && protocol == Protocol::TCP && self.told().accepts
     }
 
     /// Whether anything is told.
@@ -77,18 +89,20 @@ impl Owners {
         cfg!(ebpf) && self.told().live
     }
 
-    /// A process opens a connection, or listens.
+    /// A process opens or accepts a connection, or listens.
     #[cfg(ebpf)]
     pub(crate) fn tell(&self, protocol: Protocol, local: End, remote: End, listens: bool, by: Actor) {
         let owned = Owned { heard: Instant::now(), protocol, local, remote, by };
         let mut told = self.told();
-        told.listens |= listens;
+        told.news[usize::from(protocol == Protocol::UDP)] |= listens;
         let (list, most) = match listens {
             true => (&mut told.listeners, LISTENERS),
             false => (&mut told.connections, CONNECTIONS),
         };
         if list.len() >= most {
-            list.pop_front();
+            // Those that bind one port after the other push out each other.
+            let oldest = list.iter().position(|owned| listens && owned.protocol == Protocol::UDP);
+            list.remove(oldest.unwrap_or_default());
         }
         list.push_back(owned);
         self.1.notify_one();
@@ -102,7 +116,7 @@ impl Owners {
         }
     }
 
-    /// Who opened a connection that is known of since then.
+    /// Who opened or accepted a connection that is known of since then.
     pub(super) fn of(&self, protocol: Protocol, local: End, remote: End, since: Instant) -> Option<Actor> {
         let oldest = since.checked_sub(RECENT).unwrap_or(since);
         let told = self.told();
@@ -118,14 +132,18 @@ impl Owners {
         Some(owned.by.clone())
     }
 
-    /// Somebody has begun to listen and nobody has looked yet.
-    pub(super) fn news(&self) -> bool {
-        self.is_live() && self.told().listens
+    /// Somebody has begun to listen and nobody has looked yet: how soon somebody should.
+    pub(super) fn news(&self) -> Option<Duration> {
+        if !self.is_live() {
+            return None;
+        }
+        let news = self.told().news;
+        news.iter().zip(SOON).find_map(|(news, soon)| news.then_some(soon))
     }
 
     /// Somebody looks.
     pub(super) fn looked(&self) {
-        self.told().listens = false;
+        self.told().news = [false; 2];
     }
 }
 
@@ -188,5 +206,22 @@ mod tests {
         }
         let told = owners.told();
         assert_eq!((told.connections.len(), told.listeners.len()), (CONNECTIONS, LISTENERS));
+    }
+
+    /// A name server that binds a port for each question leaves the others that listen where they are.
+    #[test]
+    fn ports_of_datagrams_push_out_each_other() {
+        let owners = Owners::default();
+        owners.set_live(true, false);
+        owners.tell(Protocol::TCP, end("::", 22), end("::", 0), true, actor(1));
+        assert_eq!(owners.news(), Some(SOON[0]));
+        owners.looked();
+        for port in 1024..2048 {
+            owners.tell(Protocol::UDP, end("::", port), end("::", 0), true, actor(2));
+        }
+        assert_eq!(owners.news(), Some(SOON[1]));
+        assert_eq!(owners.told().listeners.len(), LISTENERS);
+        let who = |protocol, port| owners.listener(protocol, end("192.0.2.1", port)).map(|by| by.pid);
+        assert_eq!((who(Protocol::TCP, 22), who(Protocol::UDP, 2047)), (Some(1), Some(2)));
     }
 }

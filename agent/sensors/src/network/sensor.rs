@@ -37,8 +37,6 @@ const SOURCES: [(&str, &str); 2] = [
 ];
 /// Losses are reported at most this often.
 const LOSS_REPORT: Duration = Duration::from_secs(60);
-/// How often sockets that listen are listed at most.
-const SOON: Duration = Duration::from_millis(250);
 /// Rounds of reading before others have a turn.
 const ROUNDS: usize = 64;
 
@@ -406,7 +404,7 @@ impl NetworkSensor {
     fn compare_listeners(&mut self, out: &mut Vec<Observation>) {
         let Some(every) = self.settings.listen_interval else { return };
         // The kernel told that there is something to find.
-        let every = if self.attribution.owners.news() { every.min(SOON) } else { every };
+        let every = self.attribution.owners.news().map_or(every, |soon| every.min(soon));
         let now = Instant::now();
         if self.compared.is_some_and(|compared| now.saturating_duration_since(compared) < every) {
             return;

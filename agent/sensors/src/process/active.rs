@@ -36,19 +36,11 @@ impl Active {
     }
 
     /// How it is read, in words.
-    pub(super) fn detail(&self) -> &'static str {
+    pub(super) fn detail(&self) -> &str {
         match self {
             Self::Audit(stream) => stream.role().describe(),
             #[cfg(ebpf)]
-            Self::Ebpf(stream) if stream.connections_lost().is_some() => {
-                "from a ring buffer that programs in the kernel write; so is whose connections are"
-            }
-            #[cfg(ebpf)]
-            Self::Ebpf(_) => "from a ring buffer that programs in the kernel write",
-            #[cfg(ebpf)]
-            Self::EbpfEntry(_) => {
-                "arguments as the system call was made, other details from /proc afterwards"
-            }
+            Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.detail(),
             Self::Connector(_) => "details are read from /proc after the kernel's announcement",
             Self::Poll(_) => "short-lived processes are missed",
         }
@@ -71,6 +63,15 @@ impl Active {
             #[cfg(ebpf)]
             Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.connections_lost(),
             _ => None,
+        }
+    }
+
+    /// It tells who accepts connections.
+    pub(super) fn accepts(&self) -> bool {
+        match self {
+            #[cfg(ebpf)]
+            Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.accepts(),
+            _ => false,
         }
     }
 
@@ -103,10 +104,10 @@ pub(super) fn open(settings: &Settings, writers: &Writers, source: Source) -> Re
         })
         .map(|stream| Active::Audit(Box::new(stream))),
         #[cfg(ebpf)]
-        Source::Ebpf => ebpf::Stream::open(&settings.proc, settings.exits, &settings.btf)
+        Source::Ebpf => ebpf::Stream::open(&settings.proc, wanted(settings), &settings.btf)
             .map(|stream| Active::Ebpf(Box::new(stream))),
         #[cfg(ebpf)]
-        Source::EbpfEntry => ebpf::Stream::open_entry(&settings.proc, settings.exits)
+        Source::EbpfEntry => ebpf::Stream::open_entry(&settings.proc, wanted(settings))
             .map(|stream| Active::EbpfEntry(Box::new(stream))),
         #[cfg(not(ebpf))]
         Source::Ebpf | Source::EbpfEntry => {
@@ -117,6 +118,11 @@ pub(super) fn open(settings: &Settings, writers: &Writers, source: Source) -> Re
         }
         Source::Poll | Source::Snapshot | Source::Replay => Ok(Active::Poll(Poller::new(&settings.proc))),
     }
+}
+
+#[cfg(ebpf)]
+const fn wanted(settings: &Settings) -> ebpf::Wanted {
+    ebpf::Wanted { exits: settings.exits, connections: settings.connections }
 }
 
 /// The first source of the order that works; polling when none does.

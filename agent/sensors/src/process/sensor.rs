@@ -1,6 +1,5 @@
 //! The process sensor: picks a source, runs it, falls back when it fails, and tries for a better one again.
 
-#[cfg_attr(ebpf, allow(dead_code, reason = "eBPF is about to tell them too"))]
 mod deeds;
 #[cfg(ebpf)]
 mod ebpf;
@@ -56,6 +55,8 @@ pub struct Settings {
     pub preference: Preference,
     /// Report process exits too.
     pub exits: bool,
+    /// The network sensor asks whose connections are, which eBPF tells.
+    pub connections: bool,
     /// Pause between two rounds of polling.
     pub poll_interval: Duration,
     /// Most processes in the table.
@@ -545,7 +546,7 @@ impl ProcessSensor {
         status.table = self.table().len();
         status.evicted = self.table().evicted();
         let owners_lost = self.active.owners_lost();
-        self.owners.set_live(owners_lost.is_some());
+        self.owners.set_live(owners_lost.is_some(), self.active.accepts());
         status.owners_lost = owners_lost.unwrap_or(status.owners_lost);
         let lost = self.lost_before + self.active.lost();
         let more = lost.saturating_sub(status.lost);

@@ -50,6 +50,7 @@ pub(crate) fn settings(preference: Preference) -> Settings {
     Settings {
         preference,
         exits: true,
+        connections: true,
         poll_interval: Duration::from_millis(20),
         table_capacity: 4096,
         receive_buffer: 4 << 20,
@@ -202,6 +203,7 @@ pub(crate) fn again(role: &str) -> Command {
 #[test]
 fn child_roles() {
     match std::env::var("DEFENDER_TEST_ROLE").as_deref() {
+        Ok("waits") => drop(std::io::stdin().read_line(&mut String::new())),
         Ok("thread") => {
             let exec = || panic!("{}", Command::new("/bin/true").arg("from-a-thread").exec());
             thread::spawn(exec).join().unwrap();

@@ -1,6 +1,8 @@
-//! Where the members of kernel structures lie, read from the BTF of the running kernel. Source: Documentation/bpf/btf.rst.
+//! Where the members of kernel structures lie and which functions there are, read from the BTF of the running kernel. Source: Documentation/bpf/btf.rst.
 //!
 //! Only as much as that needs: the list of types is walked once, and members of unnamed structures and unions are looked through.
+
+use super::function::{Found, FUNCTIONS};
 
 /// Largest BTF read, in bytes; those of distributions' kernels have 5 to 10 MiB.
 pub(crate) const LIMIT: u64 = 32 << 20;
@@ -12,9 +14,10 @@ const DEPTH: u8 = 8;
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNCTION: u32 = 12;
 
 /// Structure, member, and whether there are kernels to do without it. In the order of `struct offsets` in `programs.c`.
-pub(crate) const MEMBERS: [(&str, &str, bool); 43] = [
+pub(crate) const MEMBERS: [(&str, &str, bool); 46] = [
     ("task_struct", "real_parent", true),
     ("task_struct", "tgid", true),
     ("task_struct", "mm", true),
@@ -58,6 +61,9 @@ pub(crate) const MEMBERS: [(&str, &str, bool); 43] = [
     ("sock_common", "skc_v6_daddr", false),
     ("sock_common", "skc_v6_rcv_saddr", false),
     ("module", "name", false),
+    ("bpf_prog", "type", false),
+    ("bpf_prog", "aux", false),
+    ("bpf_prog_aux", "name", false),
 ];
 
 /// Where the members are that every socket has.
@@ -67,14 +73,22 @@ pub(crate) const PATH: [usize; 2] = [16, 17];
 /// Index of the member of modules.
 pub(crate) const MODULE: usize = 42;
 
-/// Byte offsets of [`MEMBERS`], [`ABSENT`] where one may be missing and is.
+/// Byte offsets of [`MEMBERS`], [`ABSENT`] where one may be missing and is, and the ids of [`FUNCTIONS`].
 ///
 /// # Errors
 /// What is wrong with the data, or which member the kernel does not have, in words.
-pub(crate) fn offsets(data: &[u8]) -> Result<[u32; MEMBERS.len()], String> {
+pub(crate) fn read(data: &[u8]) -> Result<([u32; MEMBERS.len()], Found), String> {
     let btf = Btf::new(data).ok_or("its BTF is not in a form known here")?;
     let mut found = [ABSENT; MEMBERS.len()];
-    btf.each(|at, kind, name| {
+    let mut functions = Found::default();
+    btf.each(|id, at, kind, name| {
+        if kind == FUNCTION {
+            for (function, place) in FUNCTIONS.iter().zip(&mut functions) {
+                if function.name.as_bytes() == name {
+                    *place = (id, btf.parameters(at).unwrap_or_default());
+                }
+            }
+        }
         if kind != STRUCT {
             return;
         }
@@ -88,7 +102,7 @@ pub(crate) fn offsets(data: &[u8]) -> Result<[u32; MEMBERS.len()], String> {
     });
     match MEMBERS.iter().zip(found).find(|((.., needed), offset)| *needed && *offset == ABSENT) {
         Some(((structure, member, _), _)) => Err(format!("its BTF has no member {member} of {structure}")),
-        None => Ok(found),
+        None => Ok((found, functions)),
     }
 }
 
@@ -144,13 +158,19 @@ impl<'a> Btf<'a> {
         &rest[..end]
     }
 
-    fn each(&self, mut take: impl FnMut(usize, u32, &[u8])) {
-        for at in &self.index {
+    fn each(&self, mut take: impl FnMut(u32, usize, u32, &[u8])) {
+        for (id, at) in (1..).zip(&self.index) {
             let at = *at as usize;
             if let (Some(name), Some(info)) = (word(self.types, at), word(self.types, at + 4)) {
-                take(at, info >> 24 & 0x1f, self.name(name));
+                take(id, at, info >> 24 & 0x1f, self.name(name));
             }
         }
+    }
+
+    /// How many arguments the function at `at` takes: those of its prototype.
+    fn parameters(&self, at: usize) -> Option<u32> {
+        let prototype = (word(self.types, at + 8)? as usize).checked_sub(1)?;
+        Some(word(self.types, *self.index.get(prototype)? as usize + 4)? & 0xffff)
     }
 
     /// Offset in bits of a member of the structure or union that begins at `at`.
@@ -235,7 +255,7 @@ mod tests {
         assert_eq!(btf.member(0, b"mnt_parent", DEPTH), Some(64));
         assert_eq!(btf.member(0, b"mnt_parent", 0), None);
         assert_eq!(btf.member(0, b"else", DEPTH), None);
-        assert_eq!(offsets(&data), Err("its BTF has no member real_parent of task_struct".into()));
+        assert_eq!(read(&data), Err("its BTF has no member real_parent of task_struct".into()));
     }
 
     proptest! {
@@ -247,8 +267,8 @@ mod tests {
                     *place = byte;
                 }
             }
-            let _ = offsets(&data);
-            let _ = offsets(&data[..cut.min(data.len())]);
+            let _ = read(&data);
+            let _ = read(&data[..cut.min(data.len())]);
         }
     }
 }

@@ -14,13 +14,15 @@
 
 /* Threads and the process that started them; the oldest make room. */
 int parents SECTION("maps");
+/* Threads in a system call that counts if it succeeds, with its record; likewise. */
+int calls SECTION("maps");
 /* The program that reads arguments. */
 int programs SECTION("maps");
 
 struct offsets {
     u32 exec_filename, exec_caller, fork_child;
-    /* Bytes in `events`, from the loader. */
-    u32 ring;
+    /* Bytes in `events`, and the agent's own process, from the loader. */
+    u32 ring, agent;
 };
 
 /* Reads of one turn, of which there are 33. An argument longer than PIECE takes several. */
@@ -284,5 +286,50 @@ int on_send(const struct send *send)
     }
     if (is_first(&connection))
         put_connection(at->ring, &connection);
+    return 0;
+}
+
+#define PTRACE_ATTACH 16
+#define PTRACE_SEIZE 0x4206
+#define PROG_LOAD 5
+/* In `union bpf_attr`, linux/bpf.h; older callers' has no name. */
+#define PROG_NAME 48
+
+/* A call of ptrace(2) or bpf(2) counts if it succeeds. */
+SECTION("called")
+int on_call(const struct call *call)
+{
+    u32 zero = 0, kind = chosen(), thread = current_ids();
+    const struct offsets *at = lookup(&offsets, &zero);
+    struct program record = {};
+    /* The former's second argument is a thread's number, as the caller knows it. */
+    u32 request = call->argument[0], what = call->argument[1];
+    if (kind == TRACED) {
+        if (request != PTRACE_ATTACH && request != PTRACE_SEIZE)
+            return 0;
+    } else {
+        if (!at || request != PROG_LOAD || current_ids() >> 32 == at->agent)
+            return 0;
+        read_user(&what, sizeof(what), call->argument[1]);
+        if ((u32)call->argument[2] >= PROG_NAME + sizeof(record.name))
+            read_user(record.name, sizeof(record.name), call->argument[1] + PROG_NAME);
+    }
+    begin(&record.deed, kind, what);
+    update(&calls, &thread, &record, 0);
+    return 0;
+}
+
+SECTION("returned")
+int on_return(const struct call *call)
+{
+    u32 zero = 0, thread = current_ids();
+    const struct offsets *at = lookup(&offsets, &zero);
+    const struct program *known = lookup(&calls, &thread);
+    if (!at || !known)
+        return 0;
+    struct program record = *known;
+    delete(&calls, &thread);
+    if ((native_int)call->argument[0] >= 0)
+        put_cheap(at->ring, &record, sizeof(record));
     return 0;
 }

@@ -12,6 +12,7 @@
 //! | [`entry`] | what those cannot tell, from `/proc` |
 //! | [`object`] | the compiled programs, cut out and joined with their maps |
 //! | [`btf`] | where the members of the kernel's structures lie |
+//! | [`function`] | functions of the kernel that tell what no tracepoint does |
 //! | [`tracefs`] | tracepoints by name, and where their fields lie |
 //! | [`system`] | bpf(2), perf_event_open(2) |
 //! | [`ring`] | the ring buffer |
@@ -24,10 +25,13 @@ mod btf;
 #[cfg(test)]
 mod compile;
 pub(crate) mod entry;
+mod function;
 mod object;
 mod record;
 mod ring;
 mod system;
+#[cfg(test)]
+mod tests;
 mod tracefs;
 
 use std::ffi::CStr;
@@ -40,9 +44,10 @@ use std::time::Duration;
 
 pub(crate) use record::{Connection, Told};
 
+use self::function::{When, FUNCTIONS};
 use self::record::Assembler;
 use self::ring::{Mapping, Ring};
-use self::system::{create, Kind};
+use self::system::{create, Kind, Program};
 use self::tracefs::Tracefs;
 use crate::process::Unavailable;
 
@@ -61,6 +66,13 @@ const PARENTS: u32 = 2048;
 /// `struct who` and `struct datagram`.
 const SOCKETS: (u32, u32, u32) = (8, 40, 1024);
 const SENT: (u32, u32, u32) = (24, 8, 1024);
+/// Threads in a system call that counts once it succeeds, by those of `struct program` in `shared.h`.
+const CALLS: (u32, u32, u32) = (4, 56, 256);
+/// What tells of those calls: its name, the number of `shared.h`, and the tracepoints, of which that of the end comes first.
+const SUCCEEDED: [(&str, i32, [&str; 2]); 2] = [
+    ("ptrace", 11, ["syscalls/sys_exit_ptrace", "syscalls/sys_enter_ptrace"]),
+    ("bpf", 12, ["syscalls/sys_exit_bpf", "syscalls/sys_enter_bpf"]),
+];
 /// Sections of `entry.o` and the tracepoints they are for. The order matters: an exec is confirmed only when its call was seen.
 /// Process ends come last.
 const ENTRY: [(&str, &str); 7] = [
@@ -94,8 +106,12 @@ pub(crate) struct Stream {
     told: u64,
     /// There was more than one call takes.
     more: bool,
+    /// How it is read, in words.
+    detail: String,
     /// Whose connections are is told.
     connections: bool,
+    /// And who accepts one.
+    accepts: bool,
 }
 
 impl Stream {
@@ -104,36 +120,68 @@ impl Stream {
     ///
     /// # Errors
     /// Why they cannot be used here.
-    pub(crate) fn open(proc: &Path, exits: bool, btf: &Path) -> Result<Self, Unavailable> {
+    pub(crate) fn open(proc: &Path, wanted: Wanted, btf: &Path) -> Result<Self, Unavailable> {
         // First what costs nothing where it is refused.
         let events = ring(proc)?;
-        let offsets = offsets(btf)?;
+        let (offsets, functions) = offsets(btf)?;
         let maps = Maps::new(events, &offsets)?;
-        let mut links = vec![maps.attach(object::OBJECT, "exec", Point::Raw(c"sched_process_exec"))?];
-        if exits {
-            links.push(maps.attach(object::OBJECT, "exit", Point::Raw(c"sched_process_exit"))?);
+        let attach = |section, variant, point| maps.attach(object::OBJECT, section, variant, point);
+        let mut links = vec![attach("exec", 0, Point::Raw(c"sched_process_exec"))?];
+        if wanted.exits {
+            links.push(attach("exit", 0, Point::Raw(c"sched_process_exit"))?);
         }
         // Where it has sockets. Without, /proc tells whose they are.
+        let sockets = wanted.connections && !offsets[btf::SOCKET].contains(&btf::ABSENT);
         let mut connections = false;
-        if !offsets[btf::SOCKET].contains(&btf::ABSENT) {
+        if sockets {
             let points =
-                [("state", Point::Raw(c"inet_sock_set_state")), ("send", Point::Raw(c"sock_send_length"))];
+                [("state", Point::Raw(c"inet_sock_set_state")), ("socket", Point::Raw(c"sock_send_length"))];
             connections = maps.attach_sockets(object::OBJECT, points, &mut links);
         }
         // Where it loads modules. Without, /proc/modules tells.
         if offsets[btf::MODULE] != btf::ABSENT {
-            for (section, point) in [("module_load", c"module_load"), ("module_free", c"module_free")] {
-                links.extend(maps.attach(object::OBJECT, section, Point::Raw(point)).ok());
+            for (loaded, point) in [(1, c"module_load"), (0, c"module_free")] {
+                links.extend(attach("deed", loaded, Point::Raw(point)).ok());
             }
         }
-        Self::new(maps, links, connections)
+        let (sleep, mut told, mut missing) = (function::may_sleep(proc), "", Vec::new());
+        for (function, (id, _)) in FUNCTIONS.iter().zip(functions) {
+            let socket = function.tells == function::ACCEPT || function.tells == function::BIND;
+            if function.tells == told || socket && !wanted.connections {
+                continue;
+            }
+            let point = Point::Function { id, ends: function.when != When::Begins };
+            let may = id != 0 && (sleep || function.when != When::EndsAfterSleep) && (sockets || !socket);
+            let done = may.then(|| attach(function.section, function.variant, point));
+            match done {
+                Some(Ok(link)) => {
+                    links.push(link);
+                    told = function.tells;
+                    missing.retain(|other| *other != told);
+                }
+                not => {
+                    tracing::debug!(name = function.name, ?not, "not told of");
+                    if missing.last() != Some(&function.tells) {
+                        missing.push(function.tells);
+                    }
+                }
+            }
+        }
+        let mut detail = String::from("from a ring buffer that programs in the kernel write");
+        if connections {
+            detail.push_str("; so is whose connections are");
+        }
+        let mut this = Self::new(maps, links, detail, &missing)?;
+        this.connections = connections;
+        this.accepts = connections && !missing.contains(&function::ACCEPT);
+        Ok(this)
     }
 
     /// The same for a kernel without BTF.
     ///
     /// # Errors
     /// Why they cannot be used here.
-    pub(crate) fn open_entry(proc: &Path, exits: bool) -> Result<Self, Unavailable> {
+    pub(crate) fn open_entry(proc: &Path, wanted: Wanted) -> Result<Self, Unavailable> {
         let events = ring(proc)?;
         let tracefs = Tracefs::open(proc).map_err(|error| {
             Unavailable::new(format!(
@@ -156,18 +204,20 @@ impl Stream {
             field("sched/sched_process_exec", "old_pid")?,
             field("sched/sched_process_fork", "child_pid")?,
             RING as u32,
+            std::process::id(),
         ];
         let mut maps = Maps::new(events, &layout)?;
         maps.0.push((c"parents", map(Kind::Recent, 4, 4, PARENTS)?));
+        maps.0.push((c"calls", map(Kind::Recent, CALLS.0, CALLS.1, CALLS.2)?));
         // The program that others go on in. The kernel empties the map when nobody has it open, so it lives as long as they.
         let called = map(Kind::Programs, 4, 4, 1)?;
         let mut links = vec![called.try_clone().map_err(|error| explain("keeping a map", &error))?];
         maps.0.push((c"programs", called));
-        let arguments = maps.load(object::ENTRY, "arguments", false)?;
+        let arguments = maps.load(object::ENTRY, "arguments", 0, Program::Tracepoint)?;
         system::set(&links[0], &[arguments.as_raw_fd() as u32])
             .map_err(|error| explain("filling a map", &error))?;
-        for (section, tracepoint) in ENTRY.iter().take(ENTRY.len() - usize::from(!exits)) {
-            links.push(maps.attach(object::ENTRY, section, Point::Number(number(tracepoint)?))?);
+        for (section, tracepoint) in ENTRY.iter().take(ENTRY.len() - usize::from(!wanted.exits)) {
+            links.push(maps.attach(object::ENTRY, section, 0, Point::Number(number(tracepoint)?))?);
         }
         // One that is not there, or looks otherwise, has no number here.
         let numbered = |tracepoint, field, offset| {
@@ -178,11 +228,36 @@ impl Stream {
             ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 28 + size_of::<usize>() as u32)),
             ("send", numbered("sock/sock_send_length", "ret", 12 + size_of::<usize>() as u32)),
         ];
-        let connections = maps.attach_sockets(object::ENTRY, points, &mut links);
-        Self::new(maps, links, connections)
+        let connections = wanted.connections && maps.attach_sockets(object::ENTRY, points, &mut links);
+        let mut missing = Vec::new();
+        for (name, variant, tracepoints) in SUCCEEDED {
+            let mut attached = 0;
+            for (section, tracepoint) in ["returned", "called"].into_iter().zip(tracepoints) {
+                let link = number(tracepoint)
+                    .and_then(|number| maps.attach(object::ENTRY, section, variant, Point::Number(number)));
+                attached += usize::from(link.is_ok());
+                links.extend(link);
+            }
+            if attached < tracepoints.len() {
+                missing.push(name);
+            }
+        }
+        let detail = "arguments as the system call was made, other details from /proc afterwards".into();
+        let mut this = Self::new(maps, links, detail, &missing)?;
+        this.connections = connections;
+        Ok(this)
     }
 
-    fn new(maps: Maps, links: Vec<OwnedFd>, connections: bool) -> Result<Self, Unavailable> {
+    fn new(
+        maps: Maps,
+        links: Vec<OwnedFd>,
+        mut detail: String,
+        missing: &[&str],
+    ) -> Result<Self, Unavailable> {
+        if !missing.is_empty() {
+            detail.push_str("; not told: ");
+            detail.push_str(&missing.join(", "));
+        }
         let mapped = |error| explain("mapping the ring buffer", &error);
         let counters = Mapping::new(&maps.0[2].1, false, 0, ring::page()).map_err(mapped)?;
         Ok(Self {
@@ -192,7 +267,9 @@ impl Stream {
             assembler: Assembler::default(),
             told: 0,
             more: false,
-            connections,
+            detail,
+            connections: false,
+            accepts: false,
         })
     }
 
@@ -241,6 +318,16 @@ impl Stream {
         self.connections.then(|| self.count(1))
     }
 
+    /// How it is read, and what is not told of, in words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Connections come with who accepts them.
+    pub(crate) const fn accepts(&self) -> bool {
+        self.accepts
+    }
+
     fn count(&self, what: usize) -> u64 {
         (0..COUNTERS).map(|part| self.counters.number(2 * part + what) as u64).sum()
     }
@@ -259,23 +346,28 @@ fn ring(proc: &Path) -> Result<OwnedFd, Unavailable> {
     map(Kind::Ring, 0, 0, RING as u32)
 }
 
-/// The value of the map `offsets` for a kernel with BTF.
-fn offsets(btf: &Path) -> Result<[u32; btf::MEMBERS.len() + 1], Unavailable> {
+/// Values of the loader behind the offsets of members.
+const VALUES: usize = 6;
+
+/// The value of the map `offsets` for a kernel with BTF, and the functions it has.
+fn offsets(btf: &Path) -> Result<([u32; btf::MEMBERS.len() + VALUES], function::Found), Unavailable> {
     let mut data = Vec::new();
     let read = File::open(btf).and_then(|file| file.take(btf::LIMIT).read_to_end(&mut data));
     if let Err(error) = read {
         let words = format!("{}: {error}: the kernel needs CONFIG_DEBUG_INFO_BTF", btf.display());
         return Err(Unavailable::new(words));
     }
-    let found = btf::offsets(&data)
-        .map_err(|words| Unavailable::new(format!("this kernel is not known: {words}")))?;
+    let (found, functions) =
+        btf::read(&data).map_err(|words| Unavailable::new(format!("this kernel is not known: {words}")))?;
     let [mount, dentry] = btf::PATH.map(|index| found[index]);
     if mount.abs_diff(dentry) as usize != size_of::<usize>() {
         return Err(Unavailable::new(OTHER_KERNEL));
     }
-    let mut offsets = [RING as u32; btf::MEMBERS.len() + 1];
+    let mut offsets = [RING as u32; btf::MEMBERS.len() + VALUES];
     offsets[..found.len()].copy_from_slice(&found);
-    Ok(offsets)
+    offsets[found.len() + 1] = std::process::id();
+    offsets[found.len() + 2..].copy_from_slice(&function::layout(&functions));
+    Ok((offsets, functions))
 }
 
 /// What a program runs at.
@@ -285,6 +377,17 @@ enum Point {
     Raw(&'static CStr),
     /// The tracepoint of that number, with what its format describes.
     Number(u64),
+    /// The beginning or the end of the function of that id, with its arguments.
+    Function { id: u32, ends: bool },
+}
+
+/// What somebody asks for besides execs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The ends of processes.
+    pub(crate) exits: bool,
+    /// Whose connections are.
+    pub(crate) connections: bool,
 }
 
 /// The maps by the names the programs have for them. The ring is the first, the counters are the third.
@@ -308,14 +411,20 @@ impl Maps {
         self.0.swap_remove(0).1
     }
 
-    fn load(&self, object: &[u8], section: &str, raw: bool) -> Result<OwnedFd, Unavailable> {
+    fn load(
+        &self,
+        object: &[u8],
+        section: &str,
+        variant: i32,
+        program: Program,
+    ) -> Result<OwnedFd, Unavailable> {
         let descriptor = |name: &[u8]| {
             let map = self.0.iter().find(|(known, _)| known.to_bytes() == name);
             map.map(|(_, descriptor)| descriptor.as_raw_fd())
         };
-        let code = object::program(object, section, descriptor)
+        let code = object::program(object, section, variant, descriptor)
             .ok_or_else(|| Unavailable::new("the agent's own eBPF object is damaged"))?;
-        system::load(raw, &code).map_err(|(error, words)| {
+        system::load(program, &code).map_err(|(error, words)| {
             let what = if words.is_empty() { "loading".into() } else { format!("loading ({words})") };
             explain(&format!("{what} the program for {section}"), &error)
         })
@@ -326,7 +435,7 @@ impl Maps {
     fn attach_sockets(&self, object: &[u8], points: [(&str, Point); 2], links: &mut Vec<OwnedFd>) -> bool {
         let before = links.len();
         for (section, point) in points {
-            match self.attach(object, section, point) {
+            match self.attach(object, section, 0, point) {
                 Ok(link) => links.push(link),
                 Err(error) => tracing::debug!(%error, "whose connections are is asked of /proc"),
             }
@@ -337,10 +446,22 @@ impl Maps {
         links.len() > before
     }
 
-    fn attach(&self, object: &[u8], section: &str, point: Point) -> Result<OwnedFd, Unavailable> {
-        let program = self.load(object, section, matches!(point, Point::Raw(_)))?;
+    fn attach(
+        &self,
+        object: &[u8],
+        section: &str,
+        variant: i32,
+        point: Point,
+    ) -> Result<OwnedFd, Unavailable> {
+        let kind = match point {
+            Point::Raw(_) => Program::RawTracepoint,
+            Point::Number(_) => Program::Tracepoint,
+            Point::Function { id, ends } => Program::Function { id, ends },
+        };
+        let program = self.load(object, section, variant, kind)?;
         let attached = match point {
-            Point::Raw(name) => system::attach(&program, name),
+            Point::Raw(name) => system::attach(&program, Some(name)),
+            Point::Function { .. } => system::attach(&program, None),
             Point::Number(number) => system::attach_to(&program, number),
         };
         attached.map_err(|error| {
@@ -381,148 +502,4 @@ fn explain(what: &str, error: &io::Error) -> Unavailable {
         _ => return Unavailable::new(format!("{what}: {error}")),
     };
     Unavailable::new(format!("{what}: {error}: {reason}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-    use std::process::Command;
-    use std::sync::{Mutex, PoisonError};
-
-    use defender_model::network::Protocol;
-
-    use super::*;
-
-    /// What runs here, and whether it is the one with BTF.
-    fn opened() -> Vec<(bool, Stream)> {
-        let proc = Path::new("/proc");
-        let with_btf = Stream::open(proc, true, Path::new("/sys/kernel/btf/vmlinux"));
-        let both = [(true, with_btf), (false, Stream::open_entry(proc, true))];
-        let running = both.into_iter().filter_map(|(btf, stream)| match stream {
-            Ok(stream) => Some((btf, stream)),
-            Err(reason) => {
-                println!("skipped: {reason}");
-                None
-            }
-        });
-        running.collect()
-    }
-
-    /// The kernel has the tracepoint sock_send_length.
-    fn tells_of_datagrams() -> bool {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-        (numbers.next(), numbers.next()) >= (Some(6), Some(3))
-    }
-
-    fn end(address: SocketAddr) -> (IpAddr, u16) {
-        (address.ip(), address.port())
-    }
-
-    /// One test at a time: each sees what the other does.
-    static KERNEL: Mutex<()> = Mutex::new(());
-
-    #[test]
-    fn connections_have_their_process() {
-        let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-        for (btf, mut stream) in opened() {
-            assert!(stream.connections_lost().is_some());
-            let (mut expected, mut open, mut told) = (Vec::new(), Vec::new(), Vec::new());
-            for (host, none) in [("127.0.0.1:0", IpAddr::from([0; 4])), ("[::1]:0", IpAddr::from([0; 16]))] {
-                let Ok(listener) = TcpListener::bind(host) else {
-                    println!("skipped {host}");
-                    continue;
-                };
-                let server = end(listener.local_addr().unwrap());
-                let client = TcpStream::connect(server).unwrap();
-                expected.push((true, Protocol::TCP, server, (none, 0)));
-                expected.push((false, Protocol::TCP, end(client.local_addr().unwrap()), server));
-                let (a, b) = (UdpSocket::bind(host).unwrap(), UdpSocket::bind(host).unwrap());
-                let (here, there) = (end(a.local_addr().unwrap()), end(b.local_addr().unwrap()));
-                a.connect(there).unwrap();
-                for _ in 0..3 {
-                    a.send(b"x").unwrap();
-                }
-                b.send_to(b"x", here).unwrap();
-                if tells_of_datagrams() {
-                    // Where sockets have addresses of IPv6, only BTF tells.
-                    let known =
-                        |end: (IpAddr, u16)| if btf || here.0.is_ipv4() { end } else { (none, end.1) };
-                    expected.push((false, Protocol::UDP, known(here), known(there)));
-                    expected.push((false, Protocol::UDP, known(there), (none, 0)));
-                }
-                open.push((listener, client, a, b));
-                stream.drain(&mut told);
-            }
-            let free = end(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-            TcpStream::connect(free).unwrap_err();
-
-            stream.drain(&mut told);
-            let told: Vec<_> = told
-                .iter()
-                .filter_map(|told| match told {
-                    Told::Connection(told) if told.pid == std::process::id() => {
-                        // Without BTF it is that of a process that was forked since.
-                        let parent = if btf { std::os::unix::process::parent_id() } else { 0 };
-                        assert_eq!(told.parent, parent);
-                        Some((told.listens, told.protocol, told.local, told.remote))
-                    }
-                    _ => None,
-                })
-                .collect();
-            for one in expected {
-                assert_eq!(told.iter().filter(|other| **other == one).count(), 1, "{btf} {one:?} {told:?}");
-            }
-            assert!(told.iter().any(|one| !one.0 && one.2 .1 != 0 && one.3 == free), "{btf} {told:?}");
-        }
-    }
-
-    /// Those for kernels with BTF, on any: where members lie makes no difference to the verifier.
-    #[test]
-    fn the_verifier_takes_every_program() {
-        let Ok(events) = ring(Path::new("/proc")) else {
-            println!("skipped: bpf(2) is not permitted");
-            return;
-        };
-        let maps = Maps::new(events, &[0; btf::MEMBERS.len() + 1]).unwrap();
-        for section in ["exec", "exit", "state", "send", "module_load", "module_free"] {
-            let loaded = maps.load(object::OBJECT, section, true);
-            assert!(loaded.is_ok(), "{section}: {:?}", loaded.map_err(|error| error.to_string()));
-        }
-    }
-
-    /// Nobody reads while programs with long arguments start: later ones lose their arguments and process ends are dropped, but each start
-    /// is there.
-    #[test]
-    fn a_full_ring_has_room_for_starts() {
-        let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-        const COUNT: usize = 30;
-        for (_, mut stream) in opened() {
-            let long = "x".repeat(100_000);
-            let mut started = Vec::new();
-            for _ in 0..COUNT {
-                let mut child = Command::new("/bin/true").arg(&long).spawn().unwrap();
-                started.push(child.id());
-                child.wait().unwrap();
-            }
-            let mut told = Vec::new();
-            stream.drain(&mut told);
-            let (mut starts, mut cut, mut ends) = (0, 0, 0);
-            for event in &told {
-                match event {
-                    Told::Exec { process, truncated, .. } | Told::Entered { process, truncated, .. }
-                        if started.contains(&process.pid) =>
-                    {
-                        starts += 1;
-                        cut += usize::from(*truncated);
-                    }
-                    Told::Exit { pid, .. } if started.contains(pid) => ends += 1,
-                    _ => {}
-                }
-            }
-            assert_eq!(starts, COUNT, "{} records lost", stream.lost());
-            assert!(cut > COUNT / 2, "{cut}");
-            assert!(stream.lost() as usize >= COUNT - ends, "{ends} ends, {} lost", stream.lost());
-        }
-    }
 }

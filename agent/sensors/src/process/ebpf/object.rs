@@ -49,9 +49,14 @@ struct Elf<'a> {
     count: usize,
 }
 
-/// The instructions of the program in the section of that name, with each map's descriptor in place of its name. `None` when the
-/// object is not as expected.
-pub(crate) fn program(data: &[u8], section: &str, map: impl Fn(&[u8]) -> Option<i32>) -> Option<Vec<u8>> {
+/// The instructions of the program in the section of that name, with each map's descriptor in place of its name, and the number in that of
+/// `variant`. `None` when the object is not as expected.
+pub(crate) fn program(
+    data: &[u8],
+    section: &str,
+    variant: i32,
+    map: impl Fn(&[u8]) -> Option<i32>,
+) -> Option<Vec<u8>> {
     let elf = Elf::new(data)?;
     let mut code = elf.section(section.as_bytes())?.to_vec();
     let symbols = elf.section(b".symtab")?;
@@ -61,14 +66,17 @@ pub(crate) fn program(data: &[u8], section: &str, map: impl Fn(&[u8]) -> Option<
         let (at, info) = (long(relocation, 0)?, long(relocation, 8)?);
         let (symbol, kind) = ((info >> 32) as usize, info as u32);
         let name = half(symbols, symbol.checked_mul(SYMBOL)?)?;
-        let descriptor = map(string(names, name as usize)?)?;
+        let (kind_of_value, value) = match string(names, name as usize)? {
+            b"variant" => (0, variant),
+            name => (MAP, map(name)?),
+        };
         let at = usize::try_from(at).ok()?;
         let instruction = code.get_mut(at..at.checked_add(INSTRUCTION)?)?;
         if kind != R_BPF_64_64 || instruction[0] != LOAD {
             return None;
         }
-        instruction[1] = instruction[1] & 0x0f | MAP;
-        instruction[4..].copy_from_slice(&descriptor.to_le_bytes());
+        instruction[1] = instruction[1] & 0x0f | kind_of_value;
+        instruction[4..].copy_from_slice(&value.to_le_bytes());
     }
     Some(code)
 }
@@ -175,28 +183,30 @@ mod tests {
 
     #[test]
     fn all_programs_are_found_and_name_known_maps() {
-        let btf = ["exec", "exit", "module_load", "module_free"];
-        let entry = super::super::ENTRY.map(|(section, _)| section);
+        let btf = ["exec", "exit", "socket", "deed"];
+        let mut entry = super::super::ENTRY.map(|(section, _)| section).to_vec();
+        entry.extend(["send", "called", "returned"]);
         let mut sections: Vec<(&[u8], &str)> = vec![(OBJECT, "exec"), (ENTRY, "arguments")];
         for (source, _, object) in OBJECTS {
             let wanted: &[_] = if source == "entry" { &entry } else { &btf };
-            sections.extend(wanted.iter().chain(&["state", "send"]).map(|section| (object, *section)));
+            sections.extend(wanted.iter().chain(&["state"]).map(|section| (object, *section)));
         }
         for (object, section) in sections {
             let asked = std::cell::RefCell::new(Vec::new());
-            let code = program(object, section, |name| {
+            let code = program(object, section, 7, |name| {
                 asked.borrow_mut().push(String::from_utf8_lossy(name).into_owned());
                 Some(0x0102_0304)
             });
             let code = code.unwrap();
             assert_eq!(code.len() % INSTRUCTION, 0);
             assert!(code.windows(4).any(|bytes| bytes == [4, 3, 2, 1]));
-            let known =
-                ["events", "scratch", "counters", "offsets", "parents", "programs", "sockets", "sent"];
+            let mut known =
+                vec!["events", "scratch", "counters", "offsets", "parents", "programs", "sockets", "sent"];
+            known.push("calls");
             assert!(asked.borrow().iter().all(|name| known.contains(&name.as_str())), "{asked:?}");
         }
-        assert_eq!(program(OBJECT, "exec", |_| None), None);
-        assert_eq!(program(OBJECT, "else", |_| Some(3)), None);
+        assert_eq!(program(OBJECT, "exec", 0, |_| None), None);
+        assert_eq!(program(OBJECT, "else", 0, |_| Some(3)), None);
     }
 
     proptest! {
@@ -207,7 +217,7 @@ mod tests {
                 let at = at.index(object.len());
                 object[at] = byte;
             }
-            let _ = program(&object, "exec", |_| Some(3));
+            let _ = program(&object, "exec", 0, |_| Some(3));
         }
     }
 }

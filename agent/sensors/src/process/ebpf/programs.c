@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Execs and exits, from inside the kernel.
+ * What processes do, from inside the kernel.
  *
- * Both programs are raw tracepoints. No structure of the kernel is declared here: where its members lie is read from the running
+ * Execs, exits, modules and what is sent are raw tracepoints; the others run as a function of the kernel begins (fentry) or ends (fexit),
+ * where there is no tracepoint. No structure of the kernel is declared here: where its members lie is read from the running
  * kernel's BTF by btf.rs and passed in the map `offsets`, so that one object serves every little-endian kernel of its word size with BTF.
  * The loader is object.rs; what the records mean is in record.rs, and both sides must agree on the numbers below.
  *
@@ -26,8 +27,13 @@ struct offsets {
     u32 sock_daddr, sock_dport, sock_sport, sock_family, sock_protocol, sock_v6_daddr, sock_v6_saddr;
     /* Nor is this where the kernel loads no modules. */
     u32 module_name;
-    /* Bytes in `events`, from the loader. */
-    u32 ring;
+    u32 prog_type, prog_aux, aux_name;
+    /* Bytes in `events`, and the agent's own process, from the loader. */
+    u32 ring, agent;
+    /* Where the context of the program for ptrace(2) says that it went well, and by which value. */
+    u32 attach_at, attach_is;
+    /* Where those of accept(2) and bind(2) have what the function returns: behind its arguments, whose number changed. */
+    u32 accept_at, bind_at;
 };
 #define ABSENT 0xffffffff
 #define SIGNAL_GROUP_EXIT 4
@@ -183,38 +189,6 @@ int on_exit(u64 *context)
     return 0;
 }
 
-struct module {
-    u32 kind, pid, loaded, zero;
-    u64 time;
-    u8 command[16], name[64];
-};
-
-INLINE int on_module(u64 module, u32 loaded)
-{
-    u32 zero = 0;
-    const struct offsets *at = lookup(&offsets, &zero);
-    if (!at)
-        return 0;
-    struct module record = {.kind = MODULE, .loaded = loaded, .time = boot_time()};
-    record.pid = current_ids() >> 32;
-    current_name(record.command, sizeof(record.command));
-    read_kernel_text(record.name, sizeof(record.name), module + at->module_name);
-    put(at->ring, &record, sizeof(record));
-    return 0;
-}
-
-SECTION("module_load")
-int on_module_load(u64 *context)
-{
-    return on_module(context[0], 1);
-}
-
-SECTION("module_free")
-int on_module_free(u64 *context)
-{
-    return on_module(context[0], 0);
-}
-
 /* The addresses of a socket: what the kernel compares in one go lies in one piece (include/net/inet_hashtables.h). */
 INLINE void addresses(const struct offsets *at, struct connection *connection, u64 socket, u32 family)
 {
@@ -258,23 +232,105 @@ int on_state(u64 *context)
     return 0;
 }
 
-/* Something was sent, by whatever kind of socket. */
-SECTION("send")
-int on_send(u64 *context)
+/* Variants of the program for sockets. */
+#define SENDS 0
+#define ACCEPTS 1
+#define BINDS 2
+
+/*
+ * Something was sent, by whatever kind of socket. Or a connection that came in is handed to a process: the end of inet_csk_accept(). Or a
+ * datagram socket gets its port: the end of udp_lib_get_port(). One that leaves the choice to the kernel will send rather than listen, as
+ * all do that have no port yet.
+ */
+SECTION("socket")
+int on_socket(u64 *context)
 {
-    u32 zero = 0;
+    u32 zero = 0, variant = chosen();
     const struct offsets *at = lookup(&offsets, &zero);
-    u64 socket = context[0];
-    if (!at || (half(socket, at->sock_protocol) & 0xffff) != UDP || (int)context[1] < 0)
+    if (!at)
         return 0;
-    u32 family = half(socket, at->sock_family) & 0xffff;
+    u64 socket = word((u64)context, variant == ACCEPTS ? at->accept_at : 0);
+    if (!socket)
+        return 0;
+    u32 family = half(socket, at->sock_family) & 0xffff, detail = word((u64)context, 8);
+    struct connection connection = {};
+    connection.who.protocol = half(socket, at->sock_protocol);
     if (family != AF_INET && family != AF_INET6)
         return 0;
-    struct connection connection = {};
+    if (variant != ACCEPTS && connection.who.protocol != UDP)
+        return 0;
+    if (variant == SENDS && (int)detail < 0)
+        return 0;
+    if (variant == BINDS && ((detail & 0xffff) == 0 || (u32)word((u64)context, at->bind_at) != 0))
+        return 0;
     name_process(&connection.who, parent_of(at));
-    connection.who.protocol = UDP;
     addresses(at, &connection, socket, family);
-    if (is_first(&connection))
+    if (variant == BINDS) {
+        connection.who.listens = 1;
+        /* It is not yet where others are read from. */
+        connection.ports = detail & 0xffff;
+    }
+    if (variant != SENDS || is_first(&connection))
         put_connection(at->ring, &connection);
+    return 0;
+}
+
+struct deed_of {
+    struct deed deed;
+    u8 name[64];
+};
+#define PROGRAM_NAME 16
+#define PROGRAM_LOADED 1
+/* Variants of the program for these, besides the kinds of record. */
+#define REMOVED 0
+#define LOADED 1
+
+/*
+ * A kernel module was loaded or is removed.
+ *
+ * A process traces another: proc_ptrace_connector(), which is told of what went well, or the end of ptrace_attach().
+ *
+ * A program was loaded: the beginning of perf_event_bpf_event().
+ *
+ * A process that had no right of root's gets it: the beginning of commit_creds(). Not by an exec, whose event has the user: until that is
+ * through, the new memory has no arguments. Threads of the kernel have no memory.
+ */
+SECTION("deed")
+int on_deed(u64 *context)
+{
+    u32 zero = 0, variant = chosen();
+    const struct offsets *at = lookup(&offsets, &zero);
+    if (!at)
+        return 0;
+    u64 subject = word((u64)context, 0);
+    struct deed_of record = {};
+    u32 kind = variant, what = 0, size = sizeof(record.deed);
+    if (variant == REMOVED || variant == LOADED) {
+        kind = MODULE;
+        what = variant;
+        size = sizeof(record);
+        read_kernel_text(record.name, sizeof(record.name), subject + at->module_name);
+    } else if (variant == TRACED) {
+        if ((u32)word((u64)context, at->attach_at) != at->attach_is)
+            return 0;
+        what = half(subject, at->task_tgid);
+    } else if (variant == PROGRAM) {
+        if ((u32)word((u64)context, 8) != PROGRAM_LOADED || current_ids() >> 32 == at->agent)
+            return 0;
+        what = half(subject, at->prog_type);
+        size += PROGRAM_NAME;
+        read_kernel(record.name, PROGRAM_NAME, word(subject, at->prog_aux) + at->aux_name);
+    } else {
+        u64 task = current_task(), cred = word(task, at->task_cred), mm = word(task, at->task_mm);
+        what = half(cred, at->cred_uid);
+        if (half(subject, at->cred_euid) != 0 || what == 0 || half(cred, at->cred_euid) == 0 || mm == 0 ||
+            word(mm, at->mm_arg_start) == 0)
+            return 0;
+    }
+    begin(&record.deed, kind, what);
+    if (kind == MODULE || has_room(at->ring, size))
+        put(at->ring, &record, size);
+    else
+        lose(PROCESSES);
     return 0;
 }

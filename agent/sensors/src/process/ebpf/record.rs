@@ -20,6 +20,9 @@ const CONFIRMED: u32 = 7;
 const FAILED: u32 = 8;
 const MODULE: u32 = 9;
 const CONNECTION: u32 = 10;
+const TRACED: u32 = 11;
+const PROGRAM: u32 = 12;
+const CREDENTIALS: u32 = 13;
 
 const DELETED: u32 = 1;
 const PSEUDO: u32 = 2;
@@ -31,9 +34,10 @@ const PART: usize = 16;
 const TERMINAL: usize = 56;
 /// Offset of the file's name in the confirmation of an exec, after which nothing comes.
 const FILE: usize = 32;
-/// Offset of the short name of the process in the record of a module, and of the module's name, after which nothing comes.
+/// Offset of the short name of the process in the record of a deed, and of the name of the module or the program, after which nothing
+/// comes.
 const COMMAND: usize = 24;
-const MODULE_NAME: usize = 40;
+const NAME: usize = 40;
 /// Offset of the device's address in the record of a connection. The other one comes next, then the ports.
 const LOCAL: usize = 40;
 /// "Unset" of `auid` and `ses`, and of both where the kernel has no audit.
@@ -75,10 +79,32 @@ pub(crate) enum Told {
         command: Vec<u8>,
         name: String,
     },
+    /// The process traces another, of that id; without BTF of one of its threads, as the process knows it.
+    Traced {
+        time: u64,
+        pid: u32,
+        command: Vec<u8>,
+        target: u32,
+    },
+    /// It loaded an eBPF program of that name and type (`BPF_PROG_TYPE_` in linux/bpf.h).
+    Program {
+        time: u64,
+        pid: u32,
+        command: Vec<u8>,
+        name: String,
+        kind: u32,
+    },
+    /// It became root without an exec, and was this user before.
+    Credentials {
+        time: u64,
+        pid: u32,
+        command: Vec<u8>,
+        uid: u32,
+    },
     Connection(Box<Connection>),
 }
 
-/// A process connects, listens or sends.
+/// A process connects, accepts, listens or sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Connection {
     pub(crate) time: u64,
@@ -157,13 +183,7 @@ impl Assembler {
             }
             EXEC => self.exec(pid, record),
             CONFIRMED => self.confirmed(pid, record),
-            MODULE => Some(Told::Module {
-                time: long(record, 16)?,
-                pid,
-                loaded: half(record, 8)? != 0,
-                command: until_nul(record.get(COMMAND..MODULE_NAME)?).to_vec(),
-                name: text::from_bytes(until_nul(record.get(MODULE_NAME..)?)),
-            }),
+            MODULE | TRACED | PROGRAM | CREDENTIALS => deed(kind, pid, record),
             CONNECTION => connection(pid, record).map(|told| Told::Connection(Box::new(told))),
             FAILED => {
                 self.take(pid);
@@ -273,6 +293,18 @@ impl Assembler {
             truncated,
         })
     }
+}
+
+fn deed(kind: u32, pid: u32, record: &[u8]) -> Option<Told> {
+    let (what, time) = (half(record, 8)?, long(record, 16)?);
+    let command = until_nul(record.get(COMMAND..NAME)?).to_vec();
+    let name = || text::from_bytes(until_nul(&record[NAME..]));
+    Some(match kind {
+        MODULE => Told::Module { time, pid, loaded: what != 0, command, name: name() },
+        TRACED => Told::Traced { time, pid, command, target: what },
+        PROGRAM => Told::Program { time, pid, command, name: name(), kind: what },
+        _ => Told::Credentials { time, pid, command, uid: what },
+    })
 }
 
 fn connection(pid: u32, record: &[u8]) -> Option<Connection> {
@@ -443,6 +475,26 @@ mod tests {
     }
 
     #[test]
+    fn deeds_have_their_process() {
+        let mut assembler = Assembler::default();
+        let mut told = |kind, what, name: &[u8]| {
+            let mut record = part(kind, 40, what, &99u64.to_ne_bytes());
+            record.extend_from_slice(b"strace\0\0\0\0\0\0\0\0\0\0");
+            record.extend_from_slice(name);
+            assert_eq!(assembler.push(&record[..39]), None);
+            assembler.push(&record).unwrap()
+        };
+        let (time, pid, command) = (99, 40, b"strace".to_vec());
+        let traced = Told::Traced { time, pid, command: command.clone(), target: 7 };
+        assert_eq!(told(TRACED, 7, b""), traced);
+        let name = "count_calls".into();
+        let program = Told::Program { time, pid, command: command.clone(), name, kind: 5 };
+        assert_eq!(told(PROGRAM, 5, b"count_calls\0\0\0\0\0"), program);
+        let credentials = Told::Credentials { time, pid, command, uid: 1000 };
+        assert_eq!(told(CREDENTIALS, 1000, b""), credentials);
+    }
+
+    #[test]
     fn a_connection_has_its_ends() {
         let mut record = part(CONNECTION, 40, 7, &99u64.to_ne_bytes());
         (record[12], record[13]) = (6, 0);
@@ -480,7 +532,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..12, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
+        fn arbitrary_records_never_panic(records in prop::collection::vec((0u32..15, 0u32..64, prop::collection::vec(any::<u8>(), 0..120)), 0..80)) {
             let mut assembler = Assembler::default();
             for (kind, pid, content) in records {
                 let mut record = part(kind, pid, 0, &[]);

@@ -31,6 +31,8 @@ int offsets SECTION("maps");
 int sockets SECTION("maps");
 /* To whom datagrams were sent lately, likewise. */
 int sent SECTION("maps");
+/* No map: the loader puts a number in its place, where one program serves several functions of the kernel. */
+int variant SECTION("maps");
 
 /* Helpers by number, linux/bpf.h. */
 static void *(*lookup)(void *map, const void *key) = (void *)1;
@@ -67,6 +69,9 @@ static u64 (*query)(void *ring, u64 flags) = (void *)134;
 #define FAILED 8
 #define MODULE 9
 #define CONNECTION 10
+#define TRACED 11
+#define PROGRAM 12
+#define CREDENTIALS 13
 
 #define CHUNK 16384
 #define CHUNKS 12
@@ -88,6 +93,26 @@ struct exit {
     u64 time;
     u32 status, zero;
 };
+
+/* What a process does to the kernel or to another one; some have more behind it. */
+struct deed {
+    u32 kind, pid, what, zero;
+    u64 time;
+    u8 command[16];
+};
+
+struct program {
+    struct deed deed;
+    u8 name[16];
+};
+
+/* The number, which the compiler must not take for an address. */
+INLINE u32 chosen(void)
+{
+    u64 number = (u64)&variant;
+    asm volatile("" : "+r"(number));
+    return number;
+}
 
 /* A place in a chunk. Hidden from the compiler, which would leave the bound out where it knows better than the verifier. */
 INLINE u64 within(u64 length)
@@ -143,7 +168,17 @@ INLINE void put_cheap(u32 ring, void *data, u64 size)
         lose(PROCESSES);
 }
 
-/* Who connects, listens or sends, then the addresses: IPv4 as IPv6 has it mapped, none where they are not known. */
+INLINE void begin(struct deed *deed, u32 kind, u32 what)
+{
+    deed->kind = kind;
+    deed->pid = current_ids() >> 32;
+    deed->what = what;
+    deed->zero = 0;
+    deed->time = boot_time();
+    current_name(deed->command, sizeof(deed->command));
+}
+
+/* Who connects, accepts, listens or sends, then the addresses: IPv4 as IPv6 has it mapped, none where they are not known. */
 struct who {
     u32 kind, pid, parent;
     u8 protocol, listens;

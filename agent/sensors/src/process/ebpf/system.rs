@@ -10,6 +10,9 @@ const PROG_LOAD: libc::c_long = 5;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const PROG_TYPE_TRACEPOINT: u32 = 5;
 const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+const PROG_TYPE_TRACING: u32 = 26;
+const TRACE_FENTRY: u32 = 24;
+const TRACE_FEXIT: u32 = 25;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 /// Bytes of the first version of `struct perf_event_attr`.
 const PERF_ATTRIBUTES: u32 = 64;
@@ -43,11 +46,11 @@ pub(crate) enum Kind {
 
 /// `union bpf_attr` up to the end of what any call here uses.
 #[repr(C, align(8))]
-struct Attributes([u8; 64]);
+struct Attributes([u8; 112]);
 
 impl Attributes {
     const fn new() -> Self {
-        Self([0; 64])
+        Self([0; 112])
     }
 
     fn long(mut self, at: usize, value: u64) -> Self {
@@ -136,13 +139,32 @@ pub(crate) fn set(map: &OwnedFd, value: &[u32]) -> io::Result<()> {
     unsafe { attributes.call(MAP_UPDATE_ELEM) }.map(|_| ())
 }
 
-/// Loads a program for a raw tracepoint, or else for one with the data its format describes.
+/// What a program is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Program {
+    /// A tracepoint, with the data its format describes.
+    Tracepoint,
+    /// One with what the kernel hands to it.
+    RawTracepoint,
+    /// The beginning or the end of the function that has this id in the kernel's BTF.
+    Function { id: u32, ends: bool },
+}
+
+/// Loads a program.
 ///
 /// # Errors
 /// The system call's error, and the verifier's last words if it had any.
-pub(crate) fn load(raw: bool, code: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
+pub(crate) fn load(program: Program, code: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
+    let (kind, attach, id) = match program {
+        Program::Tracepoint => (PROG_TYPE_TRACEPOINT, 0, 0),
+        Program::RawTracepoint => (PROG_TYPE_RAW_TRACEPOINT, 0, 0),
+        Program::Function { id, ends: false } => (PROG_TYPE_TRACING, TRACE_FENTRY, id),
+        Program::Function { id, ends: true } => (PROG_TYPE_TRACING, TRACE_FEXIT, id),
+    };
     let attributes = Attributes::new()
-        .half(0, if raw { PROG_TYPE_RAW_TRACEPOINT } else { PROG_TYPE_TRACEPOINT })
+        .half(0, kind)
+        .half(68, attach)
+        .half(108, id)
         .half(4, (code.len() / 8) as u32)
         .pointer(8, code.as_ptr())
         .pointer(16, c"GPL".as_ptr());
@@ -196,9 +218,10 @@ pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedF
     Ok(event)
 }
 
-/// Runs a program at a raw tracepoint for as long as the descriptor is open.
-pub(crate) fn attach(program: &OwnedFd, tracepoint: &CStr) -> io::Result<OwnedFd> {
-    let attributes = Attributes::new().pointer(0, tracepoint.as_ptr()).half(8, program.as_raw_fd() as u32);
+/// Runs a program at a raw tracepoint, or without a name at the function that it was loaded for, for as long as the descriptor is open.
+pub(crate) fn attach(program: &OwnedFd, tracepoint: Option<&CStr>) -> io::Result<OwnedFd> {
+    let name = tracepoint.map_or(std::ptr::null(), CStr::as_ptr);
+    let attributes = Attributes::new().pointer(0, name).half(8, program.as_raw_fd() as u32);
     // SAFETY: the name lives through the call.
     unsafe { attributes.open(RAW_TRACEPOINT_OPEN) }
 }

@@ -195,6 +195,7 @@ mod tests {
 
     fn sensor() -> ProcessSensor {
         ProcessSensor::open(Settings {
+            connections: true,
             preference: Preference::Poll,
             exits: true,
             poll_interval: Duration::from_secs(1),

@@ -51,6 +51,15 @@ impl ProcessSensor {
                     let process = self.directory().of_stream(pid, &command);
                     self.told_module(when(time), loaded, name, process);
                 }
+                Told::Traced { time, pid, command, target } if time < until => {
+                    self.traced(when(time), pid, &command, target, source, out);
+                }
+                Told::Program { time, pid, command, name, kind } if time < until => {
+                    self.program(when(time), pid, &command, name, kind, out);
+                }
+                Told::Credentials { time, pid, command, uid } if time < until => {
+                    self.became_root(when(time), pid, &command, uid, source, out);
+                }
                 Told::Connection(connection) if connection.time < until => self.connects(*connection),
                 Told::Exit { time, pid, reason } if time < until => {
                     self.exit(pid, reason, when(time), source, out);
