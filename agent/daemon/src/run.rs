@@ -389,6 +389,7 @@ fn process_settings(config: &Config) -> Settings {
         watched: if config.files.enabled { config.files.paths.clone() } else { Vec::new() },
         proc: "/proc".into(),
         btf: "/sys/kernel/btf/vmlinux".into(),
+        upgrade_interval: defender_sensors::process::UPGRADE,
         passwd: "/etc/passwd".into(),
         machine: machine(),
         clock: wall_clock,

@@ -35,7 +35,7 @@ pub use directory::Directory;
 pub use ebpf::decode_ring;
 pub use preference::Preference;
 pub use recording::AuditLog;
-pub use sensor::{ProcessSensor, Settings, Status};
+pub use sensor::{ProcessSensor, Settings, Status, UPGRADE};
 pub use writers::{Writer, Writers};
 
 /// A source that cannot be used here, and why: the cause and the next step, in words for `defender status`.

@@ -3,6 +3,7 @@
 mod deeds;
 #[cfg(ebpf)]
 mod ebpf;
+mod handover;
 mod told;
 
 use std::collections::HashSet;
@@ -39,14 +40,16 @@ use crate::module::Told;
 use crate::network::Owners;
 use crate::{Observation, Outlet};
 
+use self::handover::Handover;
+
 /// How often the table is compared with `/proc` for processes that ended without a record.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How many generations are looked at for the ancestors of an unknown process, and to find out which program it runs.
 const ANCESTORS: usize = Ancestor::LEVELS;
 /// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
 const SHORT_NAME: usize = 15;
-/// How often a better source is tried after a fall-back.
-const UPGRADE: Duration = Duration::from_secs(60);
+/// How often a better source is tried after a fall-back, usually.
+pub const UPGRADE: Duration = Duration::from_secs(60);
 
 /// What the sensor needs to know.
 #[derive(Debug, Clone)]
@@ -77,6 +80,8 @@ pub struct Settings {
     pub machine: String,
     /// Paths, with stars, of which is to be told who writes there, where audit can tell.
     pub watched: Vec<PathBuf>,
+    /// How often a better source is tried after a fall-back, usually [`UPGRADE`].
+    pub upgrade_interval: Duration,
     /// Wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -135,6 +140,7 @@ pub struct ProcessSensor {
     next_sweep: Instant,
     next_upgrade: Option<Instant>,
     lost_before: u64,
+    handover: Handover,
     /// Who is told of logins in the audit stream.
     logins: Option<(Reports, Records)>,
     /// What it tells of accounts.
@@ -162,7 +168,7 @@ impl ProcessSensor {
             status: Arc::default(),
             suspects: HashSet::new(),
             next_sweep: now + SWEEP,
-            next_upgrade: (!declined.is_empty()).then(|| now + UPGRADE),
+            next_upgrade: (!declined.is_empty()).then(|| now + settings.upgrade_interval),
             logins: None,
             account_records: account::audit::Records::default(),
             modules: None,
@@ -171,6 +177,7 @@ impl ProcessSensor {
             owners: Owners::default(),
             deeds: deeds::Deeds::default(),
             lost_before: 0,
+            handover: Handover::default(),
             active,
             settings,
         };
@@ -249,7 +256,7 @@ impl ProcessSensor {
             }
         };
         if let Err(unavailable) = result {
-            self.fall_back(&unavailable, out);
+            self.fall_back(&unavailable, out).await;
         }
         let now = Instant::now();
         if now >= self.next_sweep {
@@ -257,7 +264,7 @@ impl ProcessSensor {
             self.sweep(out);
         }
         if self.next_upgrade.is_some_and(|at| now >= at) {
-            self.upgrade(out);
+            self.upgrade(out).await;
         }
         self.update_status(|_| {});
     }
@@ -314,6 +321,17 @@ impl ProcessSensor {
         connector.readable(Duration::from_secs(1)).await?;
         let mut announced = Vec::new();
         let overrun = connector.drain(&mut announced)?;
+        self.hear_announced(announced, out);
+        if overrun {
+            let words =
+                "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
+            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
+            self.resynchronise(out);
+        }
+        Ok(())
+    }
+
+    fn hear_announced(&mut self, announced: Vec<Announced>, out: &mut Vec<Observation>) {
         let time = (self.settings.clock)();
         for event in announced {
             match event {
@@ -325,13 +343,6 @@ impl ProcessSensor {
                 Announced::Exit { pid, reason } => self.exit(pid, reason, time, Source::Connector, out),
             }
         }
-        if overrun {
-            let words =
-                "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
-            out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
-            self.resynchronise(out);
-        }
-        Ok(())
     }
 
     /// A process that was gone before its details could be read: its id and its parent are all there is.
@@ -364,7 +375,8 @@ impl ProcessSensor {
         truncated: bool,
         out: &mut Vec<Observation>,
     ) {
-        let found = self.table().was_found(&process);
+        let told = self.handover.was_told(&process, time);
+        let found = self.table().was_found(&process) || told;
         self.tally(|status| {
             status.balance.produced += 1;
             status.balance.aggregated += u64::from(found);
@@ -485,7 +497,7 @@ impl ProcessSensor {
         }
     }
 
-    fn fall_back(&mut self, unavailable: &Unavailable, out: &mut Vec<Observation>) {
+    async fn fall_back(&mut self, unavailable: &Unavailable, out: &mut Vec<Observation>) {
         let failed = self.active.source();
         let order = self.settings.preference.order();
         let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
@@ -499,15 +511,15 @@ impl ProcessSensor {
             words.push_str("; paths of programs cannot be read, rules about them are blind");
         }
         out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
-        self.leave(out);
+        self.leave(next.source(), out).await;
         std::mem::replace(&mut self.active, next).close();
-        self.next_upgrade = Some(Instant::now() + UPGRADE);
+        self.next_upgrade = Some(Instant::now() + self.settings.upgrade_interval);
         self.update_status(|status| status.declined = declined);
         self.resynchronise(out);
     }
 
     /// Tries the sources that are better than the one in force.
-    fn upgrade(&mut self, out: &mut Vec<Observation>) {
+    async fn upgrade(&mut self, out: &mut Vec<Observation>) {
         let current = self.active.source();
         let better = self.settings.preference.order().iter().copied().take_while(|source| *source != current);
         // Loading programs was a privilege of the start: why that failed stays what it was.
@@ -518,7 +530,7 @@ impl ProcessSensor {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
-                    self.leave(out);
+                    self.leave(source, out).await;
                     std::mem::replace(&mut self.active, active).close();
                     self.resynchronise(out);
                     break;
@@ -527,15 +539,8 @@ impl ProcessSensor {
             }
         }
         let again = declined.iter().any(|(source, _)| !source.is_loaded());
-        self.next_upgrade = again.then(|| Instant::now() + UPGRADE);
+        self.next_upgrade = again.then(|| Instant::now() + self.settings.upgrade_interval);
         self.update_status(|status| status.declined = declined);
-    }
-
-    /// Takes from the source in force what it has not told yet: another one is open by now.
-    fn leave(&mut self, _out: &mut Vec<Observation>) {
-        #[cfg(ebpf)]
-        self.drain_ring(_out);
-        self.lost_before += self.active.lost();
     }
 
     fn update_status(&self, change: impl FnOnce(&mut Status)) {

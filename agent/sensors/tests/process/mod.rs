@@ -14,7 +14,7 @@ use defender_model::health::Health;
 use defender_model::process::{Change, ExitReason, Process, Source};
 use defender_model::time::Timestamp;
 use defender_sensors::file::FileSensor;
-use defender_sensors::process::{Preference, ProcessSensor, Settings, Status};
+use defender_sensors::process::{Preference, ProcessSensor, Settings, Status, UPGRADE};
 use defender_sensors::{Observation, Outlet};
 use tokio::sync::oneshot;
 
@@ -59,6 +59,7 @@ pub(crate) fn settings(preference: Preference) -> Settings {
         watched: Vec::new(),
         proc: "/proc".into(),
         btf: "/sys/kernel/btf/vmlinux".into(),
+        upgrade_interval: UPGRADE,
         passwd: "/etc/passwd".into(),
         machine: machine(),
         clock,
@@ -245,6 +246,7 @@ fn child_roles() {
         }
         #[cfg(target_arch = "x86_64")]
         Ok("compat") => compat::exec(),
+        Ok("audit daemon") => audit_daemon(),
         // Not a child: nothing to do, and nothing to claim.
         _ => println!("skipped: only does something as the child of another test"),
     }
@@ -279,6 +281,37 @@ fn load_program() {
     // SAFETY: instructions, licence and attributes live through the call.
     let descriptor = unsafe { libc::syscall(libc::SYS_bpf, 5, &attributes, size_of::<Attributes>()) };
     assert!(descriptor >= 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Registers as the audit daemon and reads what comes, until its input ends. Each line of that is `AUDIT_SET`'s new `enabled`.
+fn audit_daemon() {
+    use std::io::BufRead;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 9) };
+    assert!(socket >= 0);
+    // SAFETY: it was just made and is nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let set = |mask: u32, enabled: u32, pid: u32| {
+        // Length, AUDIT_SET and NLM_F_REQUEST, sequence, port; then `struct audit_status` up to `backlog`.
+        let words = [48, 1001 | 1 << 16, 1, 0, mask, enabled, 0, pid, 0, 0, 0, 0];
+        // SAFETY: the words live through the call.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), words.as_ptr().cast(), 48, 0) };
+        assert_eq!(sent, 48);
+        // The call returned once it was so.
+        println!("done");
+    };
+    let reading = socket.try_clone().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0u8; 16384];
+        // SAFETY: the buffer is as long as it says.
+        while unsafe { libc::recv(reading.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) } != 0 {}
+    });
+    set(4, 0, std::process::id());
+    for line in std::io::stdin().lock().lines() {
+        set(1, line.unwrap().parse().unwrap(), 0);
+    }
+    set(4, 0, 0);
 }
 
 /// A 32-bit system call of a 64-bit process: what a 32-bit program's exec looks like to audit.

@@ -205,6 +205,7 @@ mod tests {
             audit_backlog_wait: 1,
             proc: "/nowhere".into(),
             btf: "/nowhere".into(),
+            upgrade_interval: super::super::UPGRADE,
             passwd: "/nowhere".into(),
             machine: "x86_64".into(),
             watched: Vec::new(),
