@@ -348,6 +348,38 @@ fn differential(source: Source, compare: impl Fn(&(Process, bool), &(Process, bo
     ebpf.finish();
 }
 
+/// On a kernel without bpf(2) the reason is named, and the next source there is taken, which tells of starts.
+#[test]
+fn without_the_system_call_another_source_is_taken() {
+    let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: command 0 with no attributes is refused before anything is read.
+    let refused = unsafe { libc::syscall(libc::SYS_bpf, 0, std::ptr::null::<u8>(), 0) };
+    if refused != -1 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS) {
+        println!("skipped: this kernel has bpf(2)");
+        return;
+    }
+    // SAFETY: no pointers. NETLINK_AUDIT is 9.
+    let audit = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 9) };
+    let expected = if audit >= 0 { Source::Audit } else { Source::Connector };
+    // SAFETY: it was just made, and is nobody else's; an error is not looked at.
+    unsafe { libc::close(audit) };
+
+    let running = Running::start(Preference::Ebpf);
+    let declined = running.status.lock().unwrap().declined.clone();
+    for source in [Source::Ebpf, Source::EbpfEntry] {
+        let (_, reason) = declined.iter().find(|(other, _)| *other == source).unwrap();
+        assert!(reason.ends_with("the kernel lacks CONFIG_BPF_SYSCALL"), "{reason}");
+    }
+    assert_eq!(running.source(), Some(expected), "{declined:?}");
+    println!("{expected} instead: {declined:?}");
+    let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    running.exec("sleep", |p| p.pid == pid && p.argv == ["/bin/sleep", "1000"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    running.finish();
+}
+
 /// What audit says and eBPF does not, or differently, is named here and nowhere else.
 #[test]
 fn the_same_workload_gives_the_same_events_as_under_audit() {
