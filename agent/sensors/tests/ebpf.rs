@@ -53,12 +53,18 @@ fn each(test: impl Fn(Running)) {
     }
 }
 
+/// What the source told. After a loss, of others' records too, audit's sensor also tells of what it finds in `/proc`, which may be a
+/// process before its exec.
 fn exec_of(seen: &Seen, pid: u32) -> Vec<(Process, bool)> {
     let execs = seen.events.iter().filter_map(|event| match &event.kind {
-        EventKind::Process(activity) if activity.process.pid == pid => match activity.change {
-            Change::Exec { truncated } => Some((activity.process.clone(), truncated)),
-            Change::Exit(_) => None,
-        },
+        EventKind::Process(activity)
+            if activity.process.pid == pid && activity.source != Source::Snapshot =>
+        {
+            match activity.change {
+                Change::Exec { truncated } => Some((activity.process.clone(), truncated)),
+                Change::Exit(_) => None,
+            }
+        }
         _ => None,
     });
     execs.collect()
