@@ -10,6 +10,8 @@ use std::path::Path;
 use defender_model::process::Process;
 use defender_model::text;
 
+use super::audit::record::decimal;
+
 /// Longest command line read, in bytes. A process may show megabytes here, of its own making and at no cost to itself.
 const COMMAND_LINE: u64 = 64 << 10;
 /// Most arguments kept: one of no length costs us more than it costs the process.
@@ -75,7 +77,7 @@ pub(crate) fn read_stat(proc: &Path, pid: u32) -> Option<Stat> {
 pub(crate) fn leader(proc: &Path, thread: u32) -> Option<u32> {
     let status = bounded(&proc.join(thread.to_string()).join("status"), STATUS)?;
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
+    u32::try_from(decimal(line.trim_ascii())?).ok()
 }
 
 fn bounded(path: &Path, limit: u64) -> Option<Vec<u8>> {

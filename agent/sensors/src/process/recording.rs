@@ -5,12 +5,11 @@ use std::sync::Arc;
 use defender_model::event::{Event, EventKind};
 use defender_model::kernel::{ModuleActivity, ProgramType};
 use defender_model::process::{Actor, Ancestor, Change, Deed, Process, ProcessActivity, ProcessDeed, Source};
-use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 
 use super::audit::assembly::{Assembler, Audited, Exec};
 use super::audit::record::{log_line, Stamp};
-use super::table::{ProcessTable, COMMAND_LINE};
+use super::table::ProcessTable;
 
 /// How far back in serial numbers records of one event may be apart in a log. The kernel interleaves the events of at most a few
 /// processors.
@@ -111,13 +110,10 @@ fn activity(event: Audited, table: &mut ProcessTable, events: &mut Vec<Event>) {
             let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
             let mut process = into_process(*exec);
             process.parent = table.ancestor(ppid);
-            if let Some(from) = table.root_at_exec(&process, ppid, Source::Audit) {
-                let process = Actor { uid: Some(0), ..as_actor(&process) };
+            if let Some((from, process)) = table.insert_exec(&process, ppid, time, Source::Audit) {
                 let deed = ProcessDeed { deed: Deed::BecameRoot { from }, process, source: Source::Replay };
                 events.push(Event::new(time, deed.into()));
             }
-            table.insert(&process, ppid, Some(time), true);
-            table.mark_certain(process.pid);
             let change = Change::Exec { truncated };
             let activity = ProcessActivity { process, change, source: Source::Replay, started: None };
             Some(Event::new(time, activity.into()))
@@ -157,19 +153,6 @@ fn activity(event: Audited, table: &mut ProcessTable, events: &mut Vec<Event>) {
         Audited::Wrote { .. } | Audited::Said { .. } | Audited::ConfigChange { .. } => None,
     };
     events.extend(told);
-}
-
-/// A process as the one behind an event.
-pub(super) fn as_actor(process: &Process) -> Actor {
-    Actor {
-        pid: process.pid,
-        executable: Arc::clone(&process.executable),
-        command_line: truncate(&process.command_line(), COMMAND_LINE).into(),
-        uid: process.uid,
-        auid: process.auid,
-        user: process.user.clone(),
-        parent: process.parent.clone(),
-    }
 }
 
 /// The process that was traced. Of one that started before the log there is the number, which may be a thread's.

@@ -390,10 +390,9 @@ impl ProcessSensor {
         if process.parent.is_none() && ppid != 0 {
             process.parent = Some(Arc::new(Ancestor { pid: ppid, ..Ancestor::default() }));
         }
-        self.root_at_exec(&process, ppid, time, source, out);
-        self.table().insert(&process, ppid, Some(time), true);
-        if matches!(source, Source::Audit | Source::Ebpf) {
-            self.table().mark_certain(process.pid);
+        let was = self.table().insert_exec(&process, ppid, time, source);
+        if let Some((from, actor)) = was {
+            self.told_root(time, actor, from, source, out);
         }
         self.suspects.remove(&process.pid);
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };

@@ -9,7 +9,7 @@ use defender_model::text::truncate;
 use defender_model::time::Timestamp;
 
 /// Bytes of a parent's command line that its children carry.
-pub(super) const COMMAND_LINE: usize = 1024;
+const COMMAND_LINE: usize = 1024;
 /// The same for those further up. They may have left the table long ago, and live as long as a descendant does.
 const FURTHER_UP: usize = 256;
 
@@ -212,13 +212,6 @@ impl ProcessTable {
         }
     }
 
-    /// Notes that what is known of a process's user is what the kernel told from inside the exec.
-    pub(crate) fn mark_certain(&mut self, pid: u32) {
-        if let Some(known) = self.entries.get_mut(&pid) {
-            known.certain = true;
-        }
-    }
-
     /// Notes that a process is root now.
     pub(crate) fn is_root(&mut self, pid: u32) {
         if let Some(known) = self.entries.get_mut(&pid) {
@@ -231,12 +224,21 @@ impl ProcessTable {
     /// the process did not get from such a program. What `/proc` shows afterwards may be of a later time: sudo sets its own before
     /// long.
     ///
-    /// To be asked before the table has the new program.
-    pub(crate) fn root_at_exec(&self, process: &Process, ppid: u32, source: Source) -> Option<u32> {
-        if process.uid != Some(0) || !matches!(source, Source::Audit | Source::Ebpf) {
-            return None;
-        }
-        self.unprivileged(process.pid, ppid, source == Source::Audit)
+    /// Puts the program in.
+    pub(crate) fn insert_exec(
+        &mut self,
+        process: &Process,
+        ppid: u32,
+        time: Timestamp,
+        source: Source,
+    ) -> Option<(u32, Actor)> {
+        let certain = matches!(source, Source::Audit | Source::Ebpf);
+        let asked = certain && process.uid == Some(0);
+        let from = if asked { self.unprivileged(process.pid, ppid, source == Source::Audit) } else { None };
+        self.insert(process, ppid, Some(time), true);
+        let known = self.entries.get_mut(&process.pid)?;
+        known.certain = certain;
+        Some((from?, known.actor(process.pid)))
     }
 
     /// The real user id that the process had before this exec, where it is certain that it was not privileged: that of its own last

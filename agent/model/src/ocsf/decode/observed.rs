@@ -217,14 +217,15 @@ pub(super) fn module(record: Record) -> Result<ModuleActivity, DecodeError> {
 
 pub(super) fn deed(record: Record) -> Result<ProcessDeed, DecodeError> {
     let source = super::source(&record.metadata);
-    let process = actor(record.actor).ok_or(DecodeError::Attribute("actor.process"))?;
-    let deed = match record.unmapped.previous_uid {
-        Some(from) if record.activity_id == 5 => Deed::BecameRoot { from },
-        None if record.activity_id == 5 => return Err(DecodeError::Attribute("unmapped.previous_uid")),
-        _ => {
-            let target = actor(ActorObject { process: record.process });
-            Deed::Traced(target.ok_or(DecodeError::Attribute("process"))?)
-        }
+    let from = record.unmapped.previous_uid;
+    let both = (actor(record.actor), actor(ActorObject { process: record.process }));
+    let (Some(process), Some(subject)) = both else {
+        return Err(DecodeError::Attribute("process"));
+    };
+    let deed = match (record.activity_id, from) {
+        (3, _) => Deed::Traced(subject),
+        (_, Some(from)) => Deed::BecameRoot { from },
+        _ => return Err(DecodeError::Attribute("unmapped.previous_uid")),
     };
     Ok(ProcessDeed { deed, process, source })
 }

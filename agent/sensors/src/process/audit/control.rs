@@ -152,12 +152,11 @@ impl Rule {
 
     /// `-a always,exit -F arch=ARCH -S ptrace -F success=1 -F a0=REQUEST -k defender` for those that attach, and `-S bpf` for the
     /// command that loads a program. The kernel audits that one of itself since 5.6.
-    pub(crate) fn deeds(arch: Arch) -> [Self; 3] {
-        let one = |call, first| {
+    pub(crate) fn deeds(arch: Arch, into: &mut Vec<Self>) {
+        for (call, first) in [(arch.ptrace, ATTACHES[0]), (arch.ptrace, ATTACHES[1]), (arch.bpf, LOADS)] {
             let fields = [(AUDIT_ARCH, arch.audit_arch), (AUDIT_SUCCESS, 1), (AUDIT_ARG0, first)];
-            Self::new(AUDIT_FILTER_EXIT, &[call], &fields)
-        };
-        [one(arch.ptrace, ATTACHES[0]), one(arch.ptrace, ATTACHES[1]), one(arch.bpf, LOADS)]
+            into.push(Self::new(AUDIT_FILTER_EXIT, &[call], &fields));
+        }
     }
 
     /// `-a always,exit -F perm=wa -F path=PATH -F success=1 -k defender-fNUMBER`, or `dir=PATH` with everything below it. Unlike what
@@ -340,8 +339,11 @@ mod tests {
 
     #[test]
     fn rules_about_one_request_name_it() {
-        let [attach, seize, load] = Rule::deeds(X86_64);
-        for (Rule { bytes, .. }, call, first) in [(attach, 101, 16), (seize, 101, 0x4206), (load, 321, 5)] {
+        let mut rules = Vec::new();
+        Rule::deeds(X86_64, &mut rules);
+        let meant = [(101, 16), (101, 0x4206), (321, 5)];
+        assert_eq!(rules.len(), meant.len());
+        for (Rule { bytes, .. }, (call, first)) in rules.into_iter().zip(meant) {
             let word = |at: usize| u32::from_ne_bytes(bytes[at * 4..at * 4 + 4].try_into().unwrap());
             assert_eq!((word(2), word(3 + call / 32)), (4, 1 << (call % 32)));
             assert_eq!((word(67), word(68), word(69)), (AUDIT_ARCH, AUDIT_SUCCESS, AUDIT_ARG0));

@@ -4,14 +4,12 @@ use std::time::Instant;
 
 use defender_model::event::{Event, EventKind};
 use defender_model::kernel::{ModuleActivity, ProgramType};
-use defender_model::process::{Actor, Deed, Process, ProcessDeed, Source};
-use defender_model::text;
+use defender_model::process::{Actor, Deed, ProcessDeed, Source};
 use defender_model::time::Timestamp;
 
 use super::{ProcessSensor, ANCESTORS};
 use crate::budget::Budget;
 use crate::process::procfs;
-use crate::process::recording::as_actor;
 use crate::Observation;
 
 /// Events within a second. A service manager loads several programs for each service it starts; a debugger attaches itself to every
@@ -20,10 +18,13 @@ const EVENTS_PER_SECOND: u32 = 20;
 /// The same once more within this many milliseconds is told with the first.
 const SAME: i64 = 10_000;
 
+/// What tells one deed from another: who did it, and two numbers of what it was.
+type Key = [u32; 3];
+
 /// What was told last, and how much may be.
 pub(super) struct Deeds {
     budget: Budget,
-    last: Option<(Timestamp, (u32, u32, String))>,
+    last: Option<(Timestamp, Key)>,
 }
 
 impl Default for Deeds {
@@ -57,7 +58,7 @@ impl ProcessSensor {
         out: &mut Vec<Observation>,
     ) {
         let target = self.target(target).unwrap_or_else(|| Actor { pid: target, ..Actor::default() });
-        let same = (process.pid, target.pid, String::new());
+        let same = [process.pid, target.pid, 1];
         let deed = Deed::Traced(target);
         self.did(time, same, ProcessDeed { deed, process, source }.into(), out);
     }
@@ -73,8 +74,8 @@ impl ProcessSensor {
             return Some(known);
         }
         // It forked, and has the id of one that ended.
-        let name = procfs::read(&self.settings.proc, pid)?.name;
-        Some(self.directory().likely(pid, &name))
+        let process = procfs::read(&self.settings.proc, pid)?.process;
+        Some(Actor { pid, executable: process.executable, uid: process.uid, ..Actor::default() })
     }
 
     /// `by`, of this short name, loaded an eBPF program: its name and its `BPF_PROG_TYPE`, 0 where that is not known. What the agent
@@ -104,7 +105,9 @@ impl ProcessSensor {
         if process.pid == std::process::id() {
             return;
         }
-        let same = (process.pid, kind, text::truncate(&name, 64).to_owned() + "/");
+        // Names are short, and told again after a while: a number that mostly differs will do.
+        let named = name.bytes().fold(2u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let same = [process.pid, kind, named];
         let program = Some(ProgramType(kind));
         let process = Some(process);
         let activity = ModuleActivity { loaded: true, name, program, path: None, sha256: None, process };
@@ -126,7 +129,7 @@ impl ProcessSensor {
         self.told_root(time, process, from_uid, source, out);
     }
 
-    fn told_root(
+    pub(super) fn told_root(
         &mut self,
         time: Timestamp,
         process: Actor,
@@ -137,34 +140,13 @@ impl ProcessSensor {
         // Its next program is no news.
         self.table().is_root(process.pid);
         let process = Actor { uid: Some(0), user: self.accounts.name(0), ..process };
-        let same = (process.pid, from, "root".to_owned());
+        let same = [process.pid, from, 0];
         let deed = Deed::BecameRoot { from };
         self.did(time, same, ProcessDeed { deed, process, source }.into(), out);
     }
 
-    /// A program was started as root by a process that was not. Must come before the table has the new program.
-    pub(super) fn root_at_exec(
-        &mut self,
-        process: &Process,
-        ppid: u32,
-        time: Timestamp,
-        source: Source,
-        out: &mut Vec<Observation>,
-    ) {
-        let from = self.table().root_at_exec(process, ppid, source);
-        if let Some(from) = from {
-            self.told_root(time, as_actor(process), from, source, out);
-        }
-    }
-
     /// Tells it, unless it was told just now or too much is.
-    fn did(
-        &mut self,
-        time: Timestamp,
-        same: (u32, u32, String),
-        kind: EventKind,
-        out: &mut Vec<Observation>,
-    ) {
+    fn did(&mut self, time: Timestamp, same: Key, kind: EventKind, out: &mut Vec<Observation>) {
         let again =
             self.deeds.last.as_ref().is_some_and(|(at, last)| *last == same && time.since(*at) < SAME);
         let told = !again && self.deeds.budget.admits(Instant::now());
@@ -191,6 +173,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use defender_model::process::Process;
+
     use crate::process::{Preference, Settings};
 
     fn sensor() -> ProcessSensor {

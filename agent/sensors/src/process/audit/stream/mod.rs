@@ -151,7 +151,7 @@ impl AuditStream {
         let mut optional = Vec::new();
         for arch in arches {
             optional.push(Rule::modules(*arch));
-            optional.extend(Rule::deeds(*arch));
+            Rule::deeds(*arch, &mut optional);
         }
         let now = Instant::now();
         let mut this = Self {
