@@ -239,7 +239,8 @@ impl Detector {
 
     /// Judges the event as audit records, and as a line of the system log, where there are rules about these.
     fn judge_views(&mut self, event: &Event, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
-        let has_rules = |class: Class| !self.rules.matchers[class as usize].is_empty();
+        let has_rules =
+            |class: Class| self.rules.matchers.get(class as usize).is_some_and(|matcher| !matcher.is_empty());
         let (audit, log) = (has_rules(Class::Audit), has_rules(Class::Log));
         if audit {
             let mut number = 0;
@@ -258,6 +259,9 @@ impl Detector {
     /// Judges one view of an event. A rule holds once per event, whichever of its records it holds for.
     fn judge(&mut self, class: Class, event: &Event, values: &Values<'_>, findings: &mut Vec<Finding>) {
         let number = class as usize;
+        if number >= self.answers.len() {
+            return;
+        }
         let mut found = std::mem::take(&mut self.buffers.found);
         found.clear();
         self.rules.matchers[number].run(values, &mut self.answers[number], &mut found);

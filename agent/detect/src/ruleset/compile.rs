@@ -10,7 +10,7 @@ use super::{Feed, Rule, RuleKind, RuleOverride, RuleSet};
 use crate::error::{Cause, RuleError};
 use crate::exception::{Exception, ExceptionSpec, MAX_EXCEPTIONS};
 use crate::field::Class;
-use crate::matcher::MatcherBuilder;
+use crate::matcher::{Matcher, MatcherBuilder};
 use crate::sigma::correlation::{CorrelationKind, MAX_THRESHOLD};
 use crate::sigma::detection::Placeholders;
 use crate::sigma::document::{Body, Document};
@@ -158,7 +158,11 @@ impl Compiler {
     }
 
     pub(super) fn compile(&mut self) -> RuleSet {
-        let mut builders = Class::ALL.map(MatcherBuilder::new);
+        // A list: an array is built and moved member by member, in code for each.
+        let mut builders: Vec<MatcherBuilder> = Vec::with_capacity(Class::COUNT);
+        for class in Class::ALL {
+            builders.push(MatcherBuilder::new(class));
+        }
         for index in 0..self.entries.len() {
             let entry = &self.entries[index];
             let Body::Events { source, expr } = &entry.document.body else { continue };
@@ -205,10 +209,11 @@ impl Compiler {
                 Err(at) => self.leave_out(index, Some(at.line), at.cause),
             }
         }
-        for (slot, builder) in set.matchers.iter_mut().zip(builders) {
+        for builder in builders {
             match builder.build() {
-                Ok(matcher) => *slot = matcher,
+                Ok(matcher) => set.matchers.push(matcher),
                 Err(cause) => {
+                    set.matchers.push(Matcher::default());
                     self.errors.push(RuleError { file: String::new(), line: None, rule: None, cause });
                 }
             }

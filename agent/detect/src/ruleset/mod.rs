@@ -14,7 +14,7 @@ use defender_model::severity::Severity;
 use crate::alert::{self, AlertSpec};
 use crate::error::{At, Cause, RuleError};
 use crate::exception::{Exception, ExceptionSpec};
-use crate::field::{Class, Field};
+use crate::field::Field;
 use crate::matcher::Matcher;
 use crate::predicate::Comparison;
 use crate::profile::Lack;
@@ -139,7 +139,8 @@ pub(crate) struct Feed {
 #[derive(Debug, Default)]
 pub struct RuleSet {
     pub(crate) rules: Vec<Rule>,
-    pub(crate) matchers: [Matcher; Class::COUNT],
+    /// By the number of the class; none where there are no rules at all.
+    pub(crate) matchers: Vec<Matcher>,
     pub(crate) correlations: Vec<Correlation>,
     /// By rule: the correlations it feeds.
     pub(crate) feeds: Vec<Vec<Feed>>,
