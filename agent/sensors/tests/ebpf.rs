@@ -7,11 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod process;
+mod workload;
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -224,78 +222,6 @@ fn who_becomes_root_is_told() {
     running.finish();
 }
 
-/// Starts what differs between the sources; returns the processes in order. All of them have ended.
-fn workload(directory: &Path) -> Vec<u32> {
-    let inner = directory.join("a/b");
-    fs::create_dir_all(&inner).unwrap();
-    let link = directory.join("link");
-    symlink("/bin/true", &link).unwrap();
-    let script = directory.join("script");
-    fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-
-    // The longest argument there may be, `MAX_ARG_STRLEN` less its end.
-    let long = "x".repeat((128 << 10) - 1);
-    let many: Vec<String> = (0..2000).map(|i| format!("many-{i}")).collect();
-    let mut commands = vec![Command::new("/bin/true"), Command::new(&link), Command::new(&script)];
-    commands[0].arg(&long).arg("a b").arg("");
-    commands[1].current_dir(&inner).arg(OsStr::from_bytes(b"\xff\"\n"));
-    let mut command = Command::new("/bin/true");
-    command.args(&many);
-    commands.push(command);
-    let mut command = Command::new("/bin/sh");
-    command.uid(12345).gid(54321).args(["-c", "exit 9"]).current_dir("/");
-    commands.push(command);
-    commands.push(again("thread"));
-    commands.push(again("execveat"));
-    commands.push(again("memfd"));
-    // What brings a program, hides it and removes it.
-    let mut command = Command::new("/bin/sh");
-    let dropper = "cp /bin/true .x && chmod 700 .x && ./.x one & wait; ./.x two; exec 3<.x; rm .x; exec /proc/self/fd/3 three";
-    command.args(["-c", dropper]).current_dir(directory);
-    commands.push(command);
-    if cfg!(target_arch = "x86_64") {
-        commands.push(again("compat"));
-        let program = directory.join("i386");
-        fs::write(&program, i386_program()).unwrap();
-        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut command = Command::new(program);
-        command.args(["in 32 bits", "", "last"]);
-        commands.push(command);
-    }
-    commands.iter_mut().map(|command| finished(command.stderr(Stdio::null()).spawn().unwrap())).collect()
-}
-
-/// A static program for i386 that becomes /bin/true, with its own arguments: one segment of an ELF header, a program header, the code and
-/// the path.
-fn i386_program() -> Vec<u8> {
-    const BASE: u32 = 0x0804_8000;
-    const CODE: u32 = BASE + 52 + 32;
-    let code: &[&[u8]] = &[
-        b"\xbb",
-        &(CODE + 32).to_le_bytes(), // mov ebx, path
-        b"\x8d\x4c\x24\x04",        // lea ecx, [esp + 4]
-        b"\x31\xd2",                // xor edx, edx
-        b"\xb8\x0b\0\0\0\xcd\x80",  // mov eax, execve; int 0x80
-        b"\xb8\x01\0\0\0\xcd\x80",  // mov eax, exit; int 0x80
-    ];
-    let mut code = code.concat();
-    code.resize(32, 0x90);
-    code.extend_from_slice(b"/bin/true\0");
-    let size = 52 + 32 + code.len() as u32;
-    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
-    file.resize(16, 0);
-    // Executable, i386, version.
-    file.extend([2, 0, 3, 0, 1, 0, 0, 0]);
-    file.extend([CODE, 52, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
-    // Sizes of the header, of a program header, how many; no sections.
-    file.extend([52u16, 32, 1, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
-    // Load, from the beginning, readable and executable.
-    file.extend([1, 0, BASE, BASE, size, size, 5, 4096].iter().flat_map(|word| word.to_le_bytes()));
-    file.extend(code);
-    file
-}
-
 /// The processes and those they started, by what audit saw.
 fn with_children(seen: &Seen, mut pids: Vec<u32>) -> Vec<u32> {
     for process in execs(seen) {
@@ -307,8 +233,12 @@ fn with_children(seen: &Seen, mut pids: Vec<u32>) -> Vec<u32> {
     pids
 }
 
-/// Runs the workload under audit and under this source; `compare` gets each exec as both have it.
-fn differential(source: Source, compare: impl Fn(&(Process, bool), &(Process, bool))) {
+/// Does the work under audit and under this source, and looks whether it was done; `compare` gets each exec as both have it.
+fn differential(
+    source: Source,
+    (work, done): (fn(&Path) -> Vec<u32>, fn(&Seen)),
+    compare: impl Fn(&(Process, bool), &(Process, bool)),
+) {
     let audit = Running::start(Preference::Audit);
     if audit.source() != Some(Source::Audit) {
         println!("skipped: no audit here: {:?}", audit.status.lock().unwrap().declined);
@@ -320,7 +250,7 @@ fn differential(source: Source, compare: impl Fn(&(Process, bool), &(Process, bo
         return;
     };
     let directory = tempfile::tempdir().unwrap();
-    let mut pids = workload(directory.path());
+    let mut pids = work(directory.path());
     // One that is still there when its record is read.
     let mut sleeping = Command::new("/bin/sleep").arg("1000").current_dir(directory.path()).spawn().unwrap();
     pids.push(sleeping.id());
@@ -333,13 +263,7 @@ fn differential(source: Source, compare: impl Fn(&(Process, bool), &(Process, bo
 
     let (of_audit, of_ebpf) = (audit.seen.lock().unwrap(), ebpf.seen.lock().unwrap());
     let pids = with_children(&of_audit, pids);
-    let named = |line: &str| execs(&of_audit).filter(|process| process.command_line() == line).count();
-    assert_eq!((named("./.x one"), named("./.x two"), named("/proc/self/fd/3 three")), (1, 1, 1));
-    if cfg!(target_arch = "x86_64") {
-        // The program, and what it became by a 32-bit call of its own.
-        let of_32_bits = execs(&of_audit).filter(|p| p.argv.get(1).is_some_and(|one| one == "in 32 bits"));
-        assert_eq!(of_32_bits.filter(|p| p.argv[2..] == ["", "last"]).count(), 2);
-    }
+    done(&of_audit);
     for pid in pids {
         let (a, b) = (exec_of(&of_audit, pid), exec_of(&of_ebpf, pid));
         assert!(!a.is_empty(), "audit saw no exec of {pid}");
@@ -386,18 +310,24 @@ fn without_the_system_call_another_source_is_taken() {
     running.finish();
 }
 
+/// What is done, and the look whether it was.
+const WORK: [(fn(&Path) -> Vec<u32>, fn(&Seen)); 2] =
+    [(workload::odd, workload::odd_was_done), (workload::everyday, workload::everyday_was_done)];
+
 /// What audit says and eBPF does not, or differently, is named here and nowhere else.
 #[test]
 fn the_same_workload_gives_the_same_events_as_under_audit() {
     let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-    differential(Source::Ebpf, |audit, ebpf| assert_eq!(audit, ebpf));
+    for work in WORK {
+        differential(Source::Ebpf, work, |audit, ebpf| assert_eq!(audit, ebpf));
+    }
 }
 
 /// The same for a kernel without BTF.
 #[test]
 fn without_btf_the_same_workload_gives_the_same_arguments_as_under_audit() {
     let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-    differential(Source::EbpfEntry, |(audit, _), (ebpf, cut)| {
+    let compare = |(audit, _): &(Process, bool), (ebpf, cut): &(Process, bool)| {
         let parent = |process: &Process| process.parent.as_ref().map(|parent| parent.pid);
         assert_eq!(
             (audit.pid, audit.uid, audit.gid, parent(audit)),
@@ -420,5 +350,8 @@ fn without_btf_the_same_workload_gives_the_same_arguments_as_under_audit() {
             assert!(ebpf.is_none() || audit == ebpf, "{audit:?} {ebpf:?}");
         }
         assert!(!ebpf.executable.is_empty());
-    });
+    };
+    for work in WORK {
+        differential(Source::EbpfEntry, work, compare);
+    }
 }
