@@ -510,7 +510,7 @@ impl ProcessSensor {
             words.push_str("; paths of programs cannot be read, rules about them are blind");
         }
         out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
-        self.leave(next.source(), out).await;
+        self.leave(next.source(), Timestamp::default(), out).await;
         std::mem::replace(&mut self.active, next).close();
         self.next_upgrade = Some(Instant::now() + self.settings.upgrade_interval);
         self.update_status(|status| status.declined = declined);
@@ -525,11 +525,12 @@ impl ProcessSensor {
         let mut declined = self.declined();
         declined.retain(|(source, _)| source.is_loaded());
         for source in better.filter(|source| !source.is_loaded()) {
+            let since = (self.settings.clock)();
             match open(&self.settings, &self.writers, source) {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
-                    self.leave(source, out).await;
+                    self.leave(source, since, out).await;
                     std::mem::replace(&mut self.active, active).close();
                     self.resynchronise(out);
                     break;

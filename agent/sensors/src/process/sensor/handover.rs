@@ -1,6 +1,6 @@
 //! From one source to the next: the new one is open before the old one is left, and what both tell is told once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use defender_model::event::EventKind;
 use defender_model::process::{Change, Process, Source};
@@ -14,9 +14,17 @@ use crate::Observation;
 /// the old one alone, and only once it has succeeded.
 const OVERLAP: Duration = Duration::from_millis(100);
 
+/// How long the new source is not believed to be the first to tell. The kernel hands audit records to whoever listens by then, also those
+/// that it wrote before.
+const WINDOW: Duration = Duration::from_secs(5);
+
 /// The execs that the old source told of in its last turn, which the new one may tell of too.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
+    /// When the window closes; none when it is closed.
+    closes: Option<Instant>,
+    /// When the new source was opened, while the old one was in force: all before that was told by the old one.
+    since: Timestamp,
     /// Process and command line; none where the old source does not know it as the new one does.
     told: Vec<(u32, Option<String>)>,
     /// When the old source was left.
@@ -26,14 +34,15 @@ pub(super) struct Handover {
 impl Handover {
     /// True, once for each exec, when the old source told of it.
     pub(super) fn was_told(&mut self, process: &Process, time: Timestamp) -> bool {
-        if self.told.is_empty() {
+        let Some(closes) = self.closes else { return false };
+        if Instant::now() > closes {
+            *self = Self::default();
             return false;
         }
+        if time < self.since {
+            return true;
+        }
         if time > self.until {
-            // Events of other processors may still be to come that are older.
-            if time.0 > self.until.0 + 1000 {
-                self.told = Vec::new();
-            }
             return false;
         }
         let same = |(pid, line): &(u32, Option<String>)| {
@@ -48,8 +57,9 @@ impl Handover {
 }
 
 impl ProcessSensor {
-    /// Takes from the source in force what it has not told yet: another one is open by now.
-    pub(super) async fn leave(&mut self, next: Source, out: &mut Vec<Observation>) {
+    /// Takes from the source in force what it has not told yet: another one is open by now. `since` is when that was about to be opened,
+    /// 0 where this one had failed by then.
+    pub(super) async fn leave(&mut self, next: Source, since: Timestamp, out: &mut Vec<Observation>) {
         tokio::time::sleep(OVERLAP).await;
         // The sensor's own turn may have told of some already, but of none that the next one knows.
         match &mut self.active {
@@ -79,5 +89,9 @@ impl ProcessSensor {
         // These have no time of their own, and are read a little later.
         let late = if matches!(next, Source::Connector | Source::Poll) { 300 } else { 0 };
         self.handover.until = Timestamp(now + late);
+        // These miss what ends soon, of which the new one may know.
+        let complete = !matches!(self.active.source(), Source::Connector | Source::Poll);
+        self.handover.since = if complete { since } else { Timestamp::default() };
+        self.handover.closes = Some(Instant::now() + WINDOW);
     }
 }
