@@ -46,7 +46,7 @@ const ATTACKS: &[(&str, &[&str])] = &[
         "serial-console",
         &["serial console", "after a series of failures", "program run from it", "Password removed"],
     ),
-    ("kernel-rootkit", &["Compiler used", "Kernel module loaded", "preloaded", "without a file"]),
+    ("kernel-rootkit", &["Compiler used", "Root gained", "Kernel module loaded", "preloaded", "without a file"]),
     ("proxy-ddos", &["Proxy server", "Tunnel or port forwarding", "denial of service", "nobody answers"]),
 ];
 
