@@ -46,7 +46,10 @@ const ATTACKS: &[(&str, &[&str])] = &[
         "serial-console",
         &["serial console", "after a series of failures", "program run from it", "Password removed"],
     ),
-    ("kernel-rootkit", &["Compiler used", "Root gained", "Kernel module loaded", "preloaded", "without a file"]),
+    (
+        "kernel-rootkit",
+        &["Compiler used", "Root gained", "Kernel module loaded", "preloaded", "without a file"],
+    ),
     ("proxy-ddos", &["Proxy server", "Tunnel or port forwarding", "denial of service", "nobody answers"]),
 ];
 
@@ -167,6 +170,7 @@ fn an_alert_names_the_ancestors_of_the_process() {
     let expected = [
         (2014, "useradd"),
         (2013, "/bin/sh"),
+        (2012, "sudo"),
         (2009, "/bin/sh"),
         (2007, "sh"),
         (2002, "/usr/bin/php-cgi"),
