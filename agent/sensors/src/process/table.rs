@@ -212,6 +212,13 @@ impl ProcessTable {
         }
     }
 
+    /// The process runs a program that was started with root's rights, its own or those of a set-user-ID program: it may lay them down for
+    /// a while and take them up again.
+    #[cfg(ebpf)]
+    pub(crate) fn started_as_root(&self, pid: u32) -> bool {
+        self.get(pid).is_some_and(|known| !known.exited && known.certain && known.euid == Some(0))
+    }
+
     /// Notes that a process is root now.
     pub(crate) fn is_root(&mut self, pid: u32) {
         if let Some(known) = self.entries.get_mut(&pid) {

@@ -125,6 +125,9 @@ impl ProcessSensor {
         source: Source,
         out: &mut Vec<Observation>,
     ) {
+        if self.table().started_as_root(pid) {
+            return;
+        }
         let process = self.directory().of_stream(pid, command);
         self.told_root(time, process, from_uid, source, out);
     }
@@ -286,6 +289,21 @@ mod tests {
         }
         // Where forks are told, the parent has nothing to say.
         assert_eq!(roots(Source::Ebpf, &[SHELL, (71, 70, 0, 0, "/bin/id")]), []);
+    }
+
+    #[cfg(ebpf)]
+    #[test]
+    fn a_set_user_id_program_may_lay_its_rights_down_and_take_them_up() {
+        let mut sensor = sensor();
+        let mut out = Vec::new();
+        let start = |pid, euid| Process { pid, uid: Some(1000), euid: Some(euid), ..Process::default() };
+        sensor.exec(start(70, 0), 60, Timestamp(1), Source::Ebpf, false, &mut out);
+        sensor.exec(start(71, 1000), 60, Timestamp(1), Source::Ebpf, false, &mut out);
+        out.clear();
+        for (pid, told) in [(70, 0), (71, 1), (71, 1), (72, 2)] {
+            sensor.became_root(Timestamp(2), pid, b"x", 1000, Source::Ebpf, &mut out);
+            assert_eq!(out.len(), told, "{pid}");
+        }
     }
 
     #[test]
