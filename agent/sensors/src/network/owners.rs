@@ -89,7 +89,7 @@ impl Owners {
         cfg!(ebpf) && self.told().live
     }
 
-    /// A process opens or accepts a connection, or listens.
+    /// A process opens or accepts a connection, or listens. Who waits hears of it by [`announce`](Self::announce).
     #[cfg(ebpf)]
     pub(crate) fn tell(&self, protocol: Protocol, local: End, remote: End, listens: bool, by: Actor) {
         let owned = Owned { heard: Instant::now(), protocol, local, remote, by };
@@ -105,6 +105,11 @@ impl Owners {
             list.remove(oldest.unwrap_or_default());
         }
         list.push_back(owned);
+    }
+
+    /// Tells who waits that something was told. To be called for many at once: each time all that wait are compared with all that is told.
+    #[cfg(ebpf)]
+    pub(crate) fn announce(&self) {
         self.1.notify_one();
     }
 

@@ -58,6 +58,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Events taken in one go. What they are made of is given back before the next are made, and is found again at once by who looks for
 /// memory.
 const BATCH: usize = 16;
+/// So many of them are many.
+const CALLS_IN_A_ROW: u32 = 32;
 /// Bytes of `struct part` in `shared.h`, and of the larger of what `programs.c` and `entry.c` keep behind it.
 const SCRATCH: u32 = 16 + 16384 + 1024 + 40;
 /// Threads whose parents are remembered where there is no BTF.
@@ -106,6 +108,8 @@ pub(crate) struct Stream {
     told: u64,
     /// There was more than one call takes.
     more: bool,
+    /// Calls in a row that left something.
+    calls: u32,
     /// How it is read, in words.
     detail: String,
     /// Whose connections are is told.
@@ -267,6 +271,7 @@ impl Stream {
             assembler: Assembler::default(),
             told: 0,
             more: false,
+            calls: 0,
             detail,
             connections: false,
             accepts: false,
@@ -289,8 +294,14 @@ impl Stream {
             }
         }
         self.more = self.take(out, BATCH);
+        self.calls = if self.more { self.calls % CALLS_IN_A_ROW + 1 } else { 0 };
         let lost = self.lost();
         Ok(lost.saturating_sub(std::mem::replace(&mut self.told, lost)))
+    }
+
+    /// It is time for what is to be done once for many events: nothing is left for now, or there have been many.
+    pub(crate) const fn pauses(&self) -> bool {
+        !self.more || self.calls == CALLS_IN_A_ROW
     }
 
     /// Appends what the records say that are there by now.

@@ -14,7 +14,11 @@ impl ProcessSensor {
         let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return Ok(()) };
         let mut told = Vec::new();
         let lost = stream.read(&mut told).await?;
+        let pauses = stream.pauses();
         self.hear(told, u64::MAX, out);
+        if pauses {
+            self.owners.announce();
+        }
         if lost > 0 {
             let words = "the ring buffer was full, records of processes were dropped; what still runs is found by comparing /proc";
             out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("records", lost)));
@@ -30,6 +34,7 @@ impl ProcessSensor {
         let mut told = Vec::new();
         stream.drain(&mut told);
         self.hear(told, until, out);
+        self.owners.announce();
     }
 
     /// Takes what happened before that time, in nanoseconds since boot.
