@@ -34,21 +34,7 @@ impl Default for Deeds {
 }
 
 impl ProcessSensor {
-    /// `by`, of this short name, attached itself to `target`, a process or one of its threads.
-    #[cfg(ebpf)]
-    pub(super) fn traced(
-        &mut self,
-        time: Timestamp,
-        by: u32,
-        command: &[u8],
-        target: u32,
-        source: Source,
-        out: &mut Vec<Observation>,
-    ) {
-        let process = self.directory().of_stream(by, command);
-        self.told_traced(time, process, target, source, out);
-    }
-
+    /// The process attached itself to `target`, a process or one of its threads.
     pub(super) fn told_traced(
         &mut self,
         time: Timestamp,
@@ -78,22 +64,8 @@ impl ProcessSensor {
         Some(Actor { pid, executable: process.executable, uid: process.uid, ..Actor::default() })
     }
 
-    /// `by`, of this short name, loaded an eBPF program: its name and its `BPF_PROG_TYPE`, 0 where that is not known. What the agent
-    /// itself loads is not told.
-    #[cfg(ebpf)]
-    pub(super) fn program(
-        &mut self,
-        time: Timestamp,
-        by: u32,
-        command: &[u8],
-        name: String,
-        kind: u32,
-        out: &mut Vec<Observation>,
-    ) {
-        let process = self.directory().of_stream(by, command);
-        self.told_program(time, process, name, kind, out);
-    }
-
+    /// The process loaded an eBPF program: its name and its `BPF_PROG_TYPE`, 0 where that is not known. What the agent itself loads is not
+    /// told.
     pub(super) fn told_program(
         &mut self,
         time: Timestamp,

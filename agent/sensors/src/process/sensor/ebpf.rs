@@ -57,10 +57,12 @@ impl ProcessSensor {
                     self.told_module(when(time), loaded, name, process);
                 }
                 Told::Traced { time, pid, command, target } if time < until => {
-                    self.traced(when(time), pid, &command, target, source, out);
+                    let process = self.directory().of_stream(pid, &command);
+                    self.told_traced(when(time), process, target, source, out);
                 }
                 Told::Program { time, pid, command, name, kind } if time < until => {
-                    self.program(when(time), pid, &command, name, kind, out);
+                    let process = self.directory().of_stream(pid, &command);
+                    self.told_program(when(time), process, name, kind, out);
                 }
                 Told::Credentials { time, pid, command, uid } if time < until => {
                     self.became_root(when(time), pid, &command, uid, source, out);
