@@ -91,12 +91,13 @@ fn differential(source: Source) {
     if !namespace(TRACK) {
         return;
     }
-    let Some((process, told)) = told(source) else { return };
-    let looked = looking();
+    // They are there before who would be told of them: not every kernel tells who binds a port for datagrams.
     let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
     let v6 = TcpListener::bind("[::1]:0").unwrap();
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let datagrams6 = UdpSocket::bind("[::1]:0").unwrap();
+    let Some((process, told)) = told(source) else { return };
+    let looked = looking();
     let mut addresses = Vec::new();
     for address in [v4.local_addr(), v6.local_addr()] {
         let address = address.unwrap();

@@ -20,7 +20,7 @@ const LISTENERS: usize = 256;
 /// A port may be another's after that.
 const RECENT: Duration = Duration::from_secs(3);
 /// How long word of it may take: what came before the question counts only if nothing newer comes until then.
-const ON_ITS_WAY: Duration = Duration::from_millis(20);
+pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 /// One end of a connection.
 pub(crate) type End = (IpAddr, u16);
