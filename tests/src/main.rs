@@ -1,7 +1,7 @@
 //! Command line of the validation harness.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -23,6 +23,7 @@ defender-validation COMMAND [OPTIONS]
 
 Commands (all need root: they make network namespaces, and files that belong to other users)
   image            assemble the images
+  compilers        get the compilers for --arch; the last lines, NAME=VALUE, are what cargo needs in its environment to use them
   run              boot the images and run every scenario
   demo             show the whole path once, with explanations
   try COMMAND...   boot, run these shell commands in the guest one after the other, print what they print
@@ -87,6 +88,12 @@ fn start() -> Result<ExitCode> {
         "image" => {
             for image in options.images(&workspace, &Flavour::ALL)? {
                 println!("{}", image.rootfs.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "compilers" => {
+            for (name, value) in image::compilers(&workspace, options.architecture())? {
+                println!("{name}={}", Path::new(&value).display());
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -173,9 +180,13 @@ impl Options {
         }
     }
 
+    fn architecture(&self) -> Architecture {
+        self.architecture.unwrap_or(Architecture::X86_64)
+    }
+
     fn images(&self, workspace: &Workspace, default: &[Flavour]) -> Result<Vec<Image>> {
         let flavours = if self.flavours.is_empty() { default } else { &self.flavours };
-        let architecture = self.architecture.unwrap_or(Architecture::X86_64);
+        let architecture = self.architecture();
         match (&self.kernel, &self.rootfs) {
             (Some(kernel), Some(rootfs)) => {
                 let flavour = flavours.first().copied().unwrap_or(Flavour::Busybox);

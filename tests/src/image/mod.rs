@@ -22,6 +22,7 @@ pub(crate) use modules::unpack as unpack_module;
 pub(crate) use root::left_out;
 use toolchain::Toolchain;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -176,6 +177,15 @@ pub fn assemble(
         fs::rename(&partial, &image.rootfs).map_err(Error::io(format!("cannot rename {}", partial.display())))
     })?;
     Ok(image)
+}
+
+/// What cargo must find in its environment to build programs for `architecture` as an image's agent is built, whose compilers are
+/// downloaded and unpacked first.
+///
+/// # Errors
+/// When packages cannot be had.
+pub fn compilers(workspace: &Workspace, architecture: Architecture) -> Result<Vec<(String, OsString)>> {
+    Ok(Toolchain::prepare(workspace, architecture)?.environment())
 }
 
 /// `image` on the distribution's kernel for any hardware, which has USB; the initramfs loads what that needs, since the root file system has

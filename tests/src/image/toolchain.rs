@@ -1,6 +1,7 @@
 //! Compilers for an image of another architecture: Debian's Rust for browsers, of which there is a standard library for every
 //! architecture, and its cross compiler for C. The former is unpacked in the work directory, never installed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -72,25 +73,35 @@ impl Toolchain {
         rustc
     }
 
+    /// What cargo must find in its environment to build for the architecture.
+    pub(super) fn environment(&self) -> Vec<(String, OsString)> {
+        let Some(libraries) = &self.libraries else { return Vec::new() };
+        let (target, gnu) = (self.architecture.target(), self.architecture.gnu());
+        let (lower, gcc) = (target.replace('-', "_"), OsString::from(format!("{gnu}-gcc")));
+        let include = libraries.join("usr/include");
+        let headers = format!("-I{} -I{}", include.join(gnu).display(), include.display());
+        vec![
+            ("RUSTC".into(), self.rustc.clone().into()),
+            (format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()), gcc.clone()),
+            (format!("CC_{lower}"), gcc),
+            (format!("CFLAGS_{lower}"), headers.into()),
+            ("PKG_CONFIG_ALLOW_CROSS".into(), "1".into()),
+            ("PKG_CONFIG_SYSROOT_DIR".into(), libraries.into()),
+            ("PKG_CONFIG_LIBDIR".into(), libraries.join("usr/lib").join(gnu).join("pkgconfig").into()),
+        ]
+    }
+
     /// Builds the agent and returns the binary. Cargo knows what is up to date.
     pub(super) fn agent(&self, workspace: &Workspace) -> Result<PathBuf> {
-        let Some(libraries) = &self.libraries else { return Ok(workspace.agent()) };
-        let (target, gnu) = (self.architecture.target(), self.architecture.gnu());
-        let lower = target.replace('-', "_");
+        if self.libraries.is_none() {
+            return Ok(workspace.agent());
+        }
+        let target = self.architecture.target();
         let directory = workspace.target().join("cross");
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "-p", "defender", "--target", target]);
         cargo.arg("--manifest-path").arg(workspace.tests("../Cargo.toml"));
-        cargo.arg("--target-dir").arg(&directory).env("RUSTC", &self.rustc);
-        cargo.env(format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()), format!("{gnu}-gcc"));
-        cargo.env(format!("CC_{lower}"), format!("{gnu}-gcc"));
-        let include = libraries.join("usr/include");
-        cargo.env(
-            format!("CFLAGS_{lower}"),
-            format!("-I{} -I{}", include.join(gnu).display(), include.display()),
-        );
-        cargo.env("PKG_CONFIG_ALLOW_CROSS", "1").env("PKG_CONFIG_SYSROOT_DIR", libraries);
-        cargo.env("PKG_CONFIG_LIBDIR", libraries.join("usr/lib").join(gnu).join("pkgconfig"));
+        cargo.arg("--target-dir").arg(&directory).envs(self.environment());
         progress::step(&format!("building the agent for {}", self.architecture.name()), || {
             command::run(&mut cargo, BUILD)
         })?;
