@@ -43,8 +43,10 @@ pub(crate) fn odd(directory: &Path) -> Vec<u32> {
     commands.push(command);
     if cfg!(target_arch = "x86_64") {
         commands.push(again("compat"));
-        let program = directory.join("i386");
-        fs::write(&program, i386_program()).unwrap();
+    }
+    if runs_32_bit_programs() {
+        let program = directory.join("narrow");
+        fs::write(&program, narrow_program()).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new(program);
         command.args(["in 32 bits", "", "last"]);
@@ -53,28 +55,60 @@ pub(crate) fn odd(directory: &Path) -> Vec<u32> {
     commands.iter_mut().map(|command| finished(command.stderr(Stdio::null()).spawn().unwrap())).collect()
 }
 
-/// A static program for i386 that becomes /bin/true, with its own arguments: one segment of an ELF header, a program header, the code and
-/// the path.
-fn i386_program() -> Vec<u8> {
+/// Many processors of 64-bit ARM have no 32-bit programs.
+fn runs_32_bit_programs() -> bool {
+    if cfg!(target_arch = "aarch64") {
+        // Which the kernel says by refusing PER_LINUX32. All ones ask what it is now.
+        // SAFETY: takes a number.
+        let personality = |number: libc::c_ulong| unsafe { libc::personality(number) };
+        let before = personality(0xffff_ffff);
+        let runs = personality(8) >= 0;
+        personality(before as libc::c_ulong);
+        if !runs {
+            println!("skipped: no 32-bit programs here");
+        }
+        return runs;
+    }
+    cfg!(target_arch = "x86_64")
+}
+
+/// A static program of the 32-bit sibling of this architecture that becomes /bin/true, with its own arguments: one segment of an ELF
+/// header, a program header, the code and the path.
+fn narrow_program() -> Vec<u8> {
     const BASE: u32 = 0x0804_8000;
     const CODE: u32 = BASE + 52 + 32;
-    let code: &[&[u8]] = &[
-        b"\xbb",
-        &(CODE + 32).to_le_bytes(), // mov ebx, path
-        b"\x8d\x4c\x24\x04",        // lea ecx, [esp + 4]
-        b"\x31\xd2",                // xor edx, edx
-        b"\xb8\x0b\0\0\0\xcd\x80",  // mov eax, execve; int 0x80
-        b"\xb8\x01\0\0\0\xcd\x80",  // mov eax, exit; int 0x80
-    ];
-    let mut code = code.concat();
-    code.resize(32, 0x90);
+    const PATH: u32 = CODE + 32;
+    // e_machine, e_flags.
+    let (machine, flags, mut code): (u16, u32, Vec<u8>) = if cfg!(target_arch = "aarch64") {
+        let code: [u32; 7] = [
+            0xe28f_0018, // add r0, pc, #24: the path
+            0xe28d_1004, // add r1, sp, #4
+            0xe3a0_2000, // mov r2, #0
+            0xe3a0_700b, // mov r7, #11: execve
+            0xef00_0000, // svc 0
+            0xe3a0_7001, // mov r7, #1: exit
+            0xef00_0000, // svc 0
+        ];
+        (40, 0x0500_0000, code.iter().flat_map(|word| word.to_le_bytes()).collect())
+    } else {
+        let code: &[&[u8]] = &[
+            b"\xbb",
+            &PATH.to_le_bytes(),       // mov ebx, path
+            b"\x8d\x4c\x24\x04",       // lea ecx, [esp + 4]
+            b"\x31\xd2",               // xor edx, edx
+            b"\xb8\x0b\0\0\0\xcd\x80", // mov eax, execve; int 0x80
+            b"\xb8\x01\0\0\0\xcd\x80", // mov eax, exit; int 0x80
+        ];
+        (3, 0, code.concat())
+    };
+    code.resize((PATH - CODE) as usize, 0);
     code.extend_from_slice(b"/bin/true\0");
-    let size = 52 + 32 + code.len() as u32;
+    let size = CODE - BASE + code.len() as u32;
     let mut file = b"\x7fELF\x01\x01\x01".to_vec();
     file.resize(16, 0);
-    // Executable, i386, version.
-    file.extend([2, 0, 3, 0, 1, 0, 0, 0]);
-    file.extend([CODE, 52, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
+    // Executable, for that machine, version.
+    file.extend([2, machine, 1, 0].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend([CODE, 52, 0, flags].iter().flat_map(|word| word.to_le_bytes()));
     // Sizes of the header, of a program header, how many; no sections.
     file.extend([52u16, 32, 1, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
     // Load, from the beginning, readable and executable.
@@ -157,7 +191,7 @@ pub(crate) fn everyday_was_done(seen: &Seen) {
 pub(crate) fn odd_was_done(seen: &Seen) {
     let named = |line: &str| execs(seen).filter(|process| process.command_line() == line).count();
     assert_eq!((named("./.x one"), named("./.x two"), named("/proc/self/fd/3 three")), (1, 1, 1));
-    if cfg!(target_arch = "x86_64") {
+    if runs_32_bit_programs() {
         // The program, and what it became by a 32-bit call of its own.
         let of_32_bits = execs(seen).filter(|p| p.argv.get(1).is_some_and(|one| one == "in 32 bits"));
         assert_eq!(of_32_bits.filter(|p| p.argv[2..] == ["", "last"]).count(), 2);
