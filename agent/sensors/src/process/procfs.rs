@@ -151,6 +151,13 @@ fn arguments(command_line: &[u8]) -> Vec<String> {
     content.split(|byte| *byte == 0).take(ARGUMENTS).map(text::from_bytes).collect()
 }
 
+/// Whether these are all the arguments there were: fewer and shorter than the most that is read.
+#[cfg(ebpf)]
+pub(crate) fn is_whole(argv: &[String]) -> bool {
+    argv.len() < ARGUMENTS
+        && argv.iter().map(|argument| argument.len() as u64 + 1).sum::<u64>() < COMMAND_LINE
+}
+
 /// Names of terminals by device number (linux/major.h): 4 consoles and serial ports, 136 to 143 pseudo terminals, 204 further
 /// serial ports (`ttyAMA`, `ttySC`, ... share it, so the number is all that is said).
 fn terminal(device: u32) -> Option<String> {
