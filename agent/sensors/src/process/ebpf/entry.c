@@ -55,15 +55,35 @@ INLINE u32 field(u64 context, u32 offset)
 struct reading {
     struct part part;
     u64 argv, string;
-    u32 length, index, parts, zero;
+    u32 length, index, parts, which;
 };
 
-INLINE int entered(void *context, u64 argv)
+/*
+ * What a processor has of `scratch`. Since Linux 7.2 a program at a system call can be preempted (kernel/trace/bpf_trace.c,
+ * trace_call_bpf_faultable). Then the kernel runs others in its midst, but not the same one.
+ */
+struct place {
+    struct confirmed head;
+    /* Arguments are being read for execve(2), for execveat(2): who sees that of the other one leaves them out. */
+    volatile u32 running[2];
+    struct reading reading;
+};
+
+INLINE int entered(void *context, u64 argv, u32 which)
 {
     u32 zero = 0;
-    struct reading *reading = lookup(&scratch, &zero);
-    if (!reading)
+    const struct offsets *at = lookup(&offsets, &zero);
+    struct place *place = lookup(&scratch, &zero);
+    if (!at || !place)
         return 0;
+    place->running[which] = 1;
+    if (place->running[!which]) {
+        place->running[which] = 0;
+        u32 none[4] = {ENTERED, (u32)current_ids(), CUT, 0};
+        put(at->ring, none, sizeof(none));
+        return 0;
+    }
+    struct reading *reading = &place->reading;
     reading->part.kind = ENTERED;
     /* The caller's thread: after the exec it is called otherwise. */
     reading->part.pid = (u32)current_ids();
@@ -71,8 +91,22 @@ INLINE int entered(void *context, u64 argv)
     reading->argv = argv;
     reading->string = 0;
     reading->length = reading->index = reading->parts = 0;
+    reading->which = which;
     tail_call(context, &programs, 0);
+    place->running[which] = 0;
     return 0;
+}
+
+SECTION("execve")
+int on_execve(struct call *call)
+{
+    return entered(call, call->argument[1], 0);
+}
+
+SECTION("execveat")
+int on_execveat(struct call *call)
+{
+    return entered(call, call->argument[2], 1);
 }
 
 /* Runs itself again until all is read, or the kernel says that it was often enough (33 times). */
@@ -81,10 +115,11 @@ int on_arguments(void *context)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    struct reading *reading = lookup(&scratch, &zero);
-    if (!at || !reading)
+    struct place *place = lookup(&scratch, &zero);
+    if (!at || !place)
         return 0;
 
+    struct reading *reading = &place->reading;
     struct part *part = &reading->part;
     part->flags = CUT;
     for (int i = 0; i < READS && reading->length <= CHUNK - PIECE; i++) {
@@ -119,32 +154,26 @@ int on_arguments(void *context)
         if (reading->parts == CHUNKS - 1 || !has_room(at->ring, reading->length))
             goto end;
         part->flags = 0;
-        put(at->ring, part, 16 + within(reading->length));
-        part->kind = ARGUMENTS;
+        int there = put(at->ring, part, 16 + within(reading->length));
         part->flags = CUT;
         reading->length = 0;
+        /* Others took the room in the meantime. */
+        if (!there)
+            goto end;
+        part->kind = ARGUMENTS;
         reading->parts++;
     }
     tail_call(context, &programs, 0);
 end:
-    if (!has_room(at->ring, reading->length)) {
+    if (!has_room(at->ring, reading->length) || !put(at->ring, part, 16 + within(reading->length))) {
         part->flags = CUT;
-        reading->length = 0;
+        put(at->ring, part, 16);
     }
-    put(at->ring, part, 16 + within(reading->length));
+    if (reading->which)
+        place->running[1] = 0;
+    else
+        place->running[0] = 0;
     return 0;
-}
-
-SECTION("execve")
-int on_execve(struct call *call)
-{
-    return entered(call, call->argument[1]);
-}
-
-SECTION("execveat")
-int on_execveat(struct call *call)
-{
-    return entered(call, call->argument[2]);
 }
 
 SECTION("confirm")
@@ -152,9 +181,10 @@ int on_exec(void *context)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    struct confirmed *head = lookup(&scratch, &zero);
-    if (!at || !head)
+    struct place *place = lookup(&scratch, &zero);
+    if (!at || !place)
         return 0;
+    struct confirmed *head = &place->head;
     u64 ids = current_ids(), user = current_user();
     head->kind = CONFIRMED;
     head->pid = ids >> 32;

@@ -68,12 +68,15 @@ pub(crate) fn layout(found: &Found) -> [u32; 4] {
     [at, is, result(4), result(5)]
 }
 
-/// Whether a program may run at the end of functions that sleep.
-pub(crate) fn may_sleep(proc: &Path) -> bool {
+/// The kernel's version, as far as two numbers tell it.
+pub(crate) fn kernel(proc: &Path) -> (u32, u32) {
     let release = std::fs::read_to_string(proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(5), Some(12))
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
+
+/// Since when a program may run at the end of functions that sleep.
+pub(crate) const MAY_SLEEP: (u32, u32) = (5, 12);
 
 #[cfg(test)]
 mod tests {
@@ -89,12 +92,17 @@ mod tests {
     }
 
     #[test]
-    fn old_kernels_free_what_a_sleeper_returns_to() {
+    fn kernels_have_two_numbers() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("sys/kernel")).unwrap();
-        for (release, may) in [("5.10.0-32-amd64", false), ("5.12-rc1", true), ("6.1.0", true), ("", false)] {
+        for (release, version) in [
+            ("5.10.0-32-amd64", (5, 10)),
+            ("5.12-rc1", (5, 12)),
+            ("7.0.13+deb13-rt-amd64", (7, 0)),
+            ("", (0, 0)),
+        ] {
             std::fs::write(directory.path().join("sys/kernel/osrelease"), release).unwrap();
-            assert_eq!(may_sleep(directory.path()), may, "{release}");
+            assert_eq!(kernel(directory.path()), version, "{release}");
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`tracefs`] | tracepoints by name, and where their fields lie |
 //! | [`system`] | bpf(2), perf_event_open(2) |
 //! | [`ring`] | the ring buffer |
+//! | [`skipped`] | what the programs were not run for |
 //! | [`record`] | records to events |
 //! | here | loading, reading |
 //!
@@ -29,11 +30,13 @@ mod function;
 mod object;
 mod record;
 mod ring;
+mod skipped;
 mod system;
 #[cfg(test)]
 mod tests;
 mod tracefs;
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -47,6 +50,7 @@ pub(crate) use record::{Connection, Told};
 use self::function::{When, FUNCTIONS};
 use self::record::Assembler;
 use self::ring::{Mapping, Ring};
+use self::skipped::Skipped;
 use self::system::{create, Kind, Program};
 use self::tracefs::Tracefs;
 use crate::process::Unavailable;
@@ -60,8 +64,15 @@ const PAUSE: Duration = Duration::from_millis(10);
 const BATCH: usize = 16;
 /// So many of them are many.
 const CALLS_IN_A_ROW: u32 = 32;
-/// Bytes of `struct part` in `shared.h`, and of the larger of what `programs.c` and `entry.c` keep behind it.
-const SCRATCH: u32 = 16 + 16384 + 1024 + 40;
+/// Bytes of `struct part` in `shared.h`, of `struct walk` in `programs.c` and of `struct place` in `entry.c`.
+const PART: u32 = 16 + 16384 + 1024;
+const WALK: u32 = PART + 40;
+const PLACE: u32 = 32 + 4096 + 8 + PART + 32;
+/// Sections whose programs have something to tell each time: one that the kernel leaves out is a loss.
+const TELLING: [&str; 6] = ["exec", "exit", "deed", "confirm", "called", "returned"];
+/// Since when a program at a raw tracepoint can be preempted, and is not run for others until it goes on (`skipped`). At the same
+/// tracepoint's event it runs through, which costs a little more and takes tracefs.
+const PREEMPTED: (u32, u32) = (7, 0);
 /// Threads whose parents are remembered where there is no BTF.
 const PARENTS: u32 = 2048;
 /// Sockets remembered while they are being connected, and ways that datagrams went lately. Bytes of key and value are those of
@@ -106,6 +117,7 @@ pub(crate) struct Stream {
     assembler: Assembler,
     /// Losses told of.
     told: u64,
+    skipped: Skipped,
     /// There was more than one call takes.
     more: bool,
     /// Calls in a row that left something.
@@ -128,11 +140,19 @@ impl Stream {
         // First what costs nothing where it is refused.
         let events = ring(proc)?;
         let (offsets, functions) = offsets(btf)?;
-        let maps = Maps::new(events, &offsets)?;
+        let maps = Maps::new(proc, events, &offsets, WALK)?;
         let attach = |section, variant, point| maps.attach(object::OBJECT, section, variant, point);
-        let mut links = vec![attach("exec", 0, Point::Raw(c"sched_process_exec"))?];
+        let kernel = function::kernel(proc);
+        let events = (kernel >= PREEMPTED).then(|| Tracefs::open(proc).ok()).flatten();
+        let scheduler = |section, name: &'static CStr| {
+            let number = |tracefs: &Tracefs| tracefs.number(&format!("sched/{}", name.to_str().ok()?)).ok();
+            let whole =
+                events.as_ref().and_then(number).map(|number| attach(section, 0, Point::Number(number)));
+            whole.and_then(Result::ok).map_or_else(|| attach(section, 0, Point::Raw(name)), Ok)
+        };
+        let mut links = vec![scheduler("exec", c"sched_process_exec")?];
         if wanted.exits {
-            links.push(attach("exit", 0, Point::Raw(c"sched_process_exit"))?);
+            links.push(scheduler("exit", c"sched_process_exit")?);
         }
         // Where it has sockets. Without, /proc tells whose they are.
         let sockets = wanted.connections && !offsets[btf::SOCKET].contains(&btf::ABSENT);
@@ -148,7 +168,7 @@ impl Stream {
                 links.extend(attach("deed", loaded, Point::Raw(point)).ok());
             }
         }
-        let (sleep, mut told, mut missing) = (function::may_sleep(proc), "", Vec::new());
+        let (sleep, mut told, mut missing) = (kernel >= function::MAY_SLEEP, "", Vec::new());
         for (function, (id, _)) in FUNCTIONS.iter().zip(functions) {
             let socket = function.tells == function::ACCEPT || function.tells == function::BIND;
             if function.tells == told || socket && !wanted.connections {
@@ -210,18 +230,22 @@ impl Stream {
             RING as u32,
             std::process::id(),
         ];
-        let mut maps = Maps::new(events, &layout)?;
-        maps.0.push((c"parents", map(Kind::Recent, 4, 4, PARENTS)?));
-        maps.0.push((c"calls", map(Kind::Recent, CALLS.0, CALLS.1, CALLS.2)?));
+        let mut maps = Maps::new(proc, events, &layout, PLACE)?;
+        maps.maps.push((c"parents", map(Kind::Recent, 4, 4, PARENTS)?));
+        maps.maps.push((c"calls", map(Kind::Recent, CALLS.0, CALLS.1, CALLS.2)?));
         // The program that others go on in. The kernel empties the map when nobody has it open, so it lives as long as they.
         let called = map(Kind::Programs, 4, 4, 1)?;
         let mut links = vec![called.try_clone().map_err(|error| explain("keeping a map", &error))?];
-        maps.0.push((c"programs", called));
+        maps.maps.push((c"programs", called));
         let arguments = maps.load(object::ENTRY, "arguments", 0, Program::Tracepoint)?;
         system::set(&links[0], &[arguments.as_raw_fd() as u32])
             .map_err(|error| explain("filling a map", &error))?;
         for (section, tracepoint) in ENTRY.iter().take(ENTRY.len() - usize::from(!wanted.exits)) {
-            links.push(maps.attach(object::ENTRY, section, 0, Point::Number(number(tracepoint)?))?);
+            let number = number(tracepoint)?;
+            links.push(maps.attach(object::ENTRY, section, 0, Point::Number(number))?);
+            if section.starts_with("execve") {
+                links.extend(system::elsewhere(number));
+            }
         }
         // One that is not there, or looks otherwise, has no number here.
         let numbered = |tracepoint, field, offset| {
@@ -263,13 +287,15 @@ impl Stream {
             detail.push_str(&missing.join(", "));
         }
         let mapped = |error| explain("mapping the ring buffer", &error);
-        let counters = Mapping::new(&maps.0[2].1, false, 0, ring::page()).map_err(mapped)?;
+        let counters = Mapping::new(&maps.maps[2].1, false, 0, ring::page()).map_err(mapped)?;
+        let Maps { mut maps, skipped, .. } = maps;
         Ok(Self {
             counters,
-            ring: Ring::new(maps.into_ring(), RING).map_err(mapped)?,
+            ring: Ring::new(maps.swap_remove(0).1, RING).map_err(mapped)?,
             _links: links,
             assembler: Assembler::default(),
             told: 0,
+            skipped: skipped.into_inner(),
             more: false,
             calls: 0,
             detail,
@@ -279,7 +305,7 @@ impl Stream {
     }
 
     /// Waits for records, at most about a second, and appends what they say: no more than [`BATCH`], the next call has the rest. Returns
-    /// how many the programs had to drop since the last call.
+    /// how many the programs had to drop, or were not run for, since the last call.
     ///
     /// # Errors
     /// When the ring cannot be waited for.
@@ -294,6 +320,7 @@ impl Stream {
             }
         }
         self.more = self.take(out, BATCH);
+        self.skipped.ask(!out.is_empty());
         self.calls = if self.more { self.calls % CALLS_IN_A_ROW + 1 } else { 0 };
         let lost = self.lost();
         Ok(lost.saturating_sub(std::mem::replace(&mut self.told, lost)))
@@ -319,9 +346,9 @@ impl Stream {
         out.len() >= most
     }
 
-    /// Records of processes dropped since the programs were loaded.
+    /// Records of processes dropped since the programs were loaded, or not written.
     pub(crate) fn lost(&self) -> u64 {
-        self.count(0)
+        self.count(0) + self.skipped.count()
     }
 
     /// Records of connections dropped likewise; `None` where there are none at all.
@@ -402,24 +429,25 @@ pub(crate) struct Wanted {
 }
 
 /// The maps by the names the programs have for them. The ring is the first, the counters are the third.
-struct Maps(Vec<(&'static CStr, OwnedFd)>);
+struct Maps<'a> {
+    maps: Vec<(&'static CStr, OwnedFd)>,
+    proc: &'a Path,
+    skipped: RefCell<Skipped>,
+}
 
-impl Maps {
-    fn new(events: OwnedFd, offsets: &[u32]) -> Result<Self, Unavailable> {
+impl<'a> Maps<'a> {
+    /// With so many bytes of `scratch` for each processor.
+    fn new(proc: &'a Path, events: OwnedFd, offsets: &[u32], scratch: u32) -> Result<Self, Unavailable> {
         let maps = [
             (c"events", events),
-            (c"scratch", map(Kind::PerCpuArray, 4, SCRATCH, 1)?),
+            (c"scratch", map(Kind::PerCpuArray, 4, scratch, 1)?),
             (c"counters", map(Kind::MappedArray, 4, 8, 2 * COUNTERS as u32)?),
             (c"offsets", map(Kind::Array, 4, (offsets.len() * 4) as u32, 1)?),
             (c"sockets", map(Kind::Recent, SOCKETS.0, SOCKETS.1, SOCKETS.2)?),
             (c"sent", map(Kind::Recent, SENT.0, SENT.1, SENT.2)?),
         ];
         system::set(&maps[3].1, offsets).map_err(|error| explain("filling a map", &error))?;
-        Ok(Self(maps.into()))
-    }
-
-    fn into_ring(mut self) -> OwnedFd {
-        self.0.swap_remove(0).1
+        Ok(Self { maps: maps.into(), proc, skipped: RefCell::default() })
     }
 
     fn load(
@@ -430,7 +458,7 @@ impl Maps {
         program: Program,
     ) -> Result<OwnedFd, Unavailable> {
         let descriptor = |name: &[u8]| {
-            let map = self.0.iter().find(|(known, _)| known.to_bytes() == name);
+            let map = self.maps.iter().find(|(known, _)| known.to_bytes() == name);
             map.map(|(_, descriptor)| descriptor.as_raw_fd())
         };
         let code = object::program(object, section, variant, descriptor)
@@ -475,6 +503,9 @@ impl Maps {
             Point::Function { .. } => system::attach(&program, None),
             Point::Number(number) => system::attach_to(&program, number),
         };
+        if attached.is_ok() && TELLING.contains(&section) {
+            self.skipped.borrow_mut().watch(self.proc, program);
+        }
         attached.map_err(|error| {
             let what = format!("attaching the program for {section}");
             if matches!((&point, error.raw_os_error()), (Point::Number(_), Some(libc::EACCES))) {

@@ -130,7 +130,8 @@ INLINE void lose(u32 which)
 #if BITS == 32
     /*
      * The just-in-time compilers of 32-bit kernels have no atomic operations, and programs that call each other must all be compiled or
-     * all be interpreted. A processor runs one program at a time, and there are at most 64.
+     * all be interpreted. There are at most 64 processors, and each runs one program at a time; since Linux 7.0 one may come in
+     * another's midst, and of two losses at once one may be counted.
      */
     which += current_processor() % 64 * 2;
     u64 *lost = lookup(&counters, &which);
@@ -145,13 +146,15 @@ INLINE void lose(u32 which)
 
 /*
  * The reader waits for age by itself (the ring wakes it for the first record only): it is woken early when half is full. `ring` is
- * the ring's size.
+ * the ring's size. False when there was no room.
  */
-INLINE void put(u32 ring, void *data, u64 size)
+INLINE int put(u32 ring, void *data, u64 size)
 {
     u64 flags = query(&events, AVAILABLE_DATA) > ring / 2 ? FORCE_WAKEUP : 0;
-    if (output(&events, data, size, flags) != 0)
-        lose(PROCESSES);
+    if (output(&events, data, size, flags) == 0)
+        return 1;
+    lose(PROCESSES);
+    return 0;
 }
 
 /* The last quarter is for the heads of execs: neither long arguments nor process ends, which can be found missing, push those out. */

@@ -26,6 +26,8 @@ const OTHER_DIRECTIONS: bool = cfg!(any(
 ));
 const PERF_EVENT_IOC_SET_BPF: u32 = if OTHER_DIRECTIONS { 0x8004_2408 } else { 0x4004_2408 };
 const PERF_EVENT_IOC_ENABLE: u32 = if OTHER_DIRECTIONS { 0x2000_2400 } else { 0x2400 };
+/// More than there are.
+const PROCESSORS: u32 = 8192;
 /// What the verifier may say, in bytes.
 const LOG: usize = 64 << 10;
 
@@ -191,24 +193,27 @@ fn last_words(log: &[u8]) -> String {
     lines.next().unwrap_or_default().chars().take(120).collect()
 }
 
-/// Runs a program at the tracepoint of this number, on every processor, for as long as the descriptor is open.
-pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedFd> {
+/// The event of a tracepoint on one processor, for any process; told of each time where `every`.
+fn event(tracepoint: u64, processor: u32, every: bool) -> io::Result<OwnedFd> {
     let event = Attributes::new()
         .half(0, PERF_TYPE_TRACEPOINT)
         .half(4, PERF_ATTRIBUTES)
         .long(8, tracepoint)
-        // Every event counts.
-        .half(16, 1);
-    // Any process, on one processor: programs at a tracepoint run on all of them.
+        .half(16, u32::from(every));
     // SAFETY: the attributes live through the call, and are as long as they say.
     let event = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, event.0.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+        libc::syscall(libc::SYS_perf_event_open, event.0.as_ptr(), -1, processor, -1, PERF_FLAG_FD_CLOEXEC)
     };
     if event < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just made it, and nobody else knows of it. Descriptors are small.
-    let event = unsafe { OwnedFd::from_raw_fd(event as RawFd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(event as RawFd) })
+}
+
+/// Runs a program at the tracepoint of this number for as long as the descriptor is open: on every processor, wherever the event is.
+pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedFd> {
+    let event = event(tracepoint, 0, true)?;
     for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()), (PERF_EVENT_IOC_ENABLE, 0)] {
         // SAFETY: both take a number.
         if unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) } < 0 {
@@ -216,6 +221,16 @@ pub(crate) fn attach_to(program: &OwnedFd, tracepoint: u64) -> io::Result<OwnedF
         }
     }
     Ok(event)
+}
+
+/// Events that do nothing but be there, on the other processors: Linux 7.1 runs a program at a system call that takes a path only where
+/// there is one, once it has read the path (`perf_syscall_enter` of kernel/trace/trace_syscalls.c).
+pub(crate) fn elsewhere(tracepoint: u64) -> Vec<OwnedFd> {
+    // Behind the last processor there is none; one that is switched off is left out.
+    let beyond =
+        |event: &io::Result<_>| matches!(event, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
+    let events = (1..PROCESSORS).map(|processor| event(tracepoint, processor, false));
+    events.take_while(|event| !beyond(event)).flatten().collect()
 }
 
 /// Runs a program at a raw tracepoint, or without a name at the function that it was loaded for, for as long as the descriptor is open.

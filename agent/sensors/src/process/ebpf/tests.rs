@@ -55,7 +55,14 @@ static KERNEL: Mutex<()> = Mutex::new(());
 fn connections_have_their_process() {
     let _guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
     for (btf, mut stream) in opened() {
-        assert!(stream.connections_lost().is_some());
+        if stream.connections_lost().is_none() {
+            // Real-time kernels before Linux 6.12 have one more field at the beginning of what tracepoints hand over.
+            let format =
+                std::fs::read_to_string("/sys/kernel/tracing/events/sock/inet_sock_set_state/format");
+            assert!(!btf && format.is_ok_and(|format| format.contains("common_preempt_lazy_count")));
+            println!("skipped: connections without BTF");
+            continue;
+        }
         let (mut expected, mut open, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for (host, none) in [("127.0.0.1:0", IpAddr::from([0; 4])), ("[::1]:0", IpAddr::from([0; 16]))] {
             let Ok(listener) = TcpListener::bind(host) else {
@@ -123,7 +130,7 @@ fn the_verifier_takes_every_program() {
         println!("skipped: bpf(2) is not permitted");
         return;
     };
-    let maps = Maps::new(events, &[0; btf::MEMBERS.len() + VALUES]).unwrap();
+    let maps = Maps::new(Path::new("/proc"), events, &[0; btf::MEMBERS.len() + VALUES], WALK).unwrap();
     let mut programs = vec![("exec", 0), ("exit", 0), ("state", 0), ("socket", 0), ("deed", 0), ("deed", 1)];
     programs.extend(FUNCTIONS.iter().map(|function| (function.section, function.variant)));
     for (section, variant) in programs {

@@ -20,7 +20,7 @@ impl ProcessSensor {
             self.owners.announce();
         }
         if lost > 0 {
-            let words = "the ring buffer was full, records of processes were dropped; what still runs is found by comparing /proc";
+            let words = "the ring buffer was full or the kernel left programs out, records of processes are missing; what still runs is found by comparing /proc";
             out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("records", lost)));
             self.resynchronise(out);
         }
