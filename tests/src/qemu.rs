@@ -378,16 +378,19 @@ impl Machine {
         })
     }
 
-    /// Puts `noop` and `spawner` into [`PROGRAMS`] in the guest.
+    /// Puts the programs that scenarios start into [`PROGRAMS`] in the guest.
     ///
     /// # Errors
     /// When that fails.
     pub fn install_programs(&mut self) -> Result<()> {
         let programs = self.setup.image.programs.clone();
         self.ok(&format!("mkdir -p {PROGRAMS}"))?;
-        for (program, name) in
-            [(&programs.noop, "noop"), (&programs.spawner, "spawner"), (&programs.storm, "storm")]
-        {
+        for (program, name) in [
+            (&programs.noop, "noop"),
+            (&programs.spawner, "spawner"),
+            (&programs.storm, "storm"),
+            (&programs.deeds, "deeds"),
+        ] {
             let content =
                 fs::read(program).map_err(Error::io(format!("cannot read {}", program.display())))?;
             self.write_file(&format!("{PROGRAMS}/{name}"), 0o755, &content)?;

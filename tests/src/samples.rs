@@ -100,7 +100,9 @@ pub fn write(workspace: &Workspace, flavours: &[Flavour], page: &Path) -> Result
 fn kind(line: &str) -> Option<Kind> {
     let event: Value = serde_json::from_str(line).ok()?;
     let number = |name: &str| event[name].as_u64().unwrap_or_default();
-    let own = event["unmapped"]["kind"].as_str().unwrap_or_default().to_owned();
+    // A module and an eBPF program are of one class.
+    let program = if event["unmapped"]["program_type"].is_string() { "ebpf" } else { "" };
+    let own = event["unmapped"]["kind"].as_str().unwrap_or(program).to_owned();
     (number("class_uid") > 0 || event["class_uid"] == 0)
         .then(|| (number("class_uid"), number("activity_id"), own))
 }
@@ -153,6 +155,8 @@ mod tests {
         let line = r#"{"class_uid":1001,"activity_id":3}"#;
         let mut best = BTreeMap::new();
         best.insert((1001, 3, String::new()), (Flavour::Busybox, line.to_owned()));
+        let load = r#"{"class_uid":1002,"activity_id":1,"unmapped":{"program_type":"kprobe"}}"#;
+        best.insert((1002, 1, "ebpf".into()), (Flavour::Systemd, load.to_owned()));
         let page = text(&best);
         assert!(page.contains("| 1001 File System Activity | 3 |  | busybox |"), "{page}");
         assert_eq!(page.lines().filter(|on| *on == line).count(), 1);

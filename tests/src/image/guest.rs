@@ -22,6 +22,8 @@ pub struct Programs {
     pub spawner: PathBuf,
     /// Everything at once; see `src/bin/storm.rs`.
     pub storm: PathBuf,
+    /// Traces, becomes root, loads a program; see `src/bin/deeds.rs`.
+    pub deeds: PathBuf,
     /// Does nothing; see `guest/noop.S`.
     pub noop: PathBuf,
 }
@@ -34,6 +36,7 @@ pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result
         "src/bin/spawner.rs",
         "guest/noop.S",
         "src/bin/storm.rs",
+        "src/bin/deeds.rs",
     ];
     let mut digest = Digest::new();
     for source in sources {
@@ -45,6 +48,7 @@ pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result
         control_agent: directory.join("control-agent"),
         spawner: directory.join("spawner"),
         storm: directory.join("storm"),
+        deeds: directory.join("deeds"),
         noop: directory.join("noop"),
     };
     if programs.noop.exists() {
@@ -62,6 +66,7 @@ pub(super) fn build(workspace: &Workspace, architecture: Architecture) -> Result
         (sources[0], &programs.control_agent),
         (sources[2], &programs.spawner),
         (sources[4], &programs.storm),
+        (sources[5], &programs.deeds),
     ];
     for (source, program) in rust {
         let mut rustc = toolchain.rustc();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::device::class;
+use crate::device::{class, Event};
 use crate::error::{Error, Result};
 use crate::image::Flavour;
-use crate::qemu::Machine;
+use crate::qemu::{Machine, PROGRAMS};
 
 use super::faults::source_becomes;
 use super::{configuration, expect, World};
@@ -55,6 +55,7 @@ pub(super) fn ebpf_with_and_without_btf(world: &mut World<'_>) -> Result<()> {
         if machine.ok("uname -m")?.trim() == "x86_64" {
             let status = machine.ok("defender status")?;
             expect(!status.contains("not told"), || format!("something is not told: {status}"))?;
+            deeds(machine)?;
             if systemd {
                 loads(machine)?;
             }
@@ -67,6 +68,35 @@ pub(super) fn ebpf_with_and_without_btf(world: &mut World<'_>) -> Result<()> {
         }
         hidden
     })
+}
+
+/// What a process does to others and to the kernel without starting anything.
+fn deeds(machine: &mut Machine) -> Result<()> {
+    machine.install_programs()?;
+    let by = |event: &Event, words: &str| {
+        event.at("/actor/process/cmd_line").as_str().is_some_and(|line| line.contains(words))
+    };
+    machine.ok(&format!("busybox sleep 33 & {PROGRAMS}/deeds trace $!"))?;
+    machine.event("who traces is told, and whom", "sleep 33", REPORT, |e| {
+        e.class() == class::PROCESS
+            && e.at("/activity_id") == 3
+            && e.at("/process/cmd_line") == "busybox sleep 33"
+            && by(e, "deeds trace")
+    })?;
+    machine.ok(&format!("{PROGRAMS}/deeds root 65534"))?;
+    machine.event("who becomes root is told", "previous_uid", REPORT, |e| {
+        e.class() == class::PROCESS
+            && e.at("/activity_id") == 5
+            && e.at("/unmapped/previous_uid") == 65534
+            && by(e, " become")
+    })?;
+    machine.ok(&format!("{PROGRAMS}/deeds load"))?;
+    machine.event("who loads a program is told, and of which type", "program_type", REPORT, |e| {
+        e.class() == class::KERNEL_EXTENSION
+            && e.at("/unmapped/program_type") == "socket_filter"
+            && by(e, "deeds load")
+    })?;
+    Ok(())
 }
 
 /// systemd loads a program for a service that may talk to nobody.
