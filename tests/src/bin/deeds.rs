@@ -16,11 +16,10 @@ extern "C" {
 }
 
 const PTRACE_SEIZE: c_int = 0x4206;
-const PTRACE_DETACH: c_int = 17;
 const PR_SET_KEEPCAPS: c_int = 8;
 const PR_CAP_AMBIENT: c_int = 47;
 const PR_CAP_AMBIENT_RAISE: c_long = 2;
-const CAP_SETUID: u32 = 7;
+const CAP_SETUID: u8 = 7;
 #[cfg(target_arch = "x86_64")]
 const CALLS: (c_long, c_long) = (126, 321);
 /// capset(2) and bpf(2).
@@ -35,12 +34,18 @@ fn check(result: c_long) -> io::Result<()> {
 }
 
 fn trace(target: c_long) -> io::Result<()> {
-    // SAFETY: both requests take numbers only. Whoever ends detaches too.
-    unsafe {
-        check(ptrace(PTRACE_SEIZE, target, 0 as c_long, 0 as c_long))?;
-        let _ = ptrace(PTRACE_DETACH, target, 0 as c_long, 0 as c_long);
-    }
-    Ok(())
+    // SAFETY: the request takes numbers only. Whoever ends detaches.
+    check(unsafe { ptrace(PTRACE_SEIZE, target, 0 as c_long, 0 as c_long) })
+}
+
+fn control(option: c_int, first: c_long, second: c_long) -> io::Result<()> {
+    // SAFETY: the options used take numbers only.
+    check(unsafe { prctl(option, first, second, 0 as c_long, 0 as c_long) }.into())
+}
+
+fn set_user(user: u32) -> io::Result<()> {
+    // SAFETY: it takes numbers only.
+    check(unsafe { setresuid(user, user, user) }.into())
 }
 
 /// Starts this program anew as that user with one capability left, which it uses.
@@ -48,20 +53,11 @@ fn lay_down(user: u32) -> io::Result<()> {
     // `struct __user_cap_header_struct` of version 3, and two of `__user_cap_data_struct`: effective, permitted, inheritable.
     let header = [0x2008_0522_u32, 0];
     let capabilities = [1 << CAP_SETUID, 1 << CAP_SETUID, 1 << CAP_SETUID, 0, 0, 0_u32];
-    // SAFETY: header and capabilities live through the call that reads them; the others take numbers only.
-    unsafe {
-        check(prctl(PR_SET_KEEPCAPS, 1 as c_long, 0 as c_long, 0 as c_long, 0 as c_long).into())?;
-        check(setresuid(user, user, user).into())?;
-        check(syscall(CALLS.0, header.as_ptr(), capabilities.as_ptr()))?;
-        let raised = prctl(
-            PR_CAP_AMBIENT,
-            PR_CAP_AMBIENT_RAISE,
-            c_long::from(CAP_SETUID as i32),
-            0 as c_long,
-            0 as c_long,
-        );
-        check(raised.into())?;
-    }
+    control(PR_SET_KEEPCAPS, 1, 0)?;
+    set_user(user)?;
+    // SAFETY: header and capabilities live through the call, which reads them.
+    check(unsafe { syscall(CALLS.0, header.as_ptr(), capabilities.as_ptr()) })?;
+    control(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID.into())?;
     Err(Command::new("/proc/self/exe").arg("become").exec())
 }
 
@@ -99,8 +95,7 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["trace", pid] => pid.parse().map_err(io::Error::other).and_then(trace),
         ["root", user] => user.parse().map_err(io::Error::other).and_then(lay_down),
-        // SAFETY: it takes numbers only.
-        ["become"] => check(unsafe { setresuid(0, 0, 0) }.into()),
+        ["become"] => set_user(0),
         ["load"] => load(),
         _ => Err(io::Error::other("usage: deeds trace PID | root UID | load")),
     };
