@@ -1,5 +1,7 @@
 //! The source in force: what opens it, what it is called and what it has lost.
 
+use std::time::Instant;
+
 use defender_model::process::Source;
 
 use super::audit::stream::{AuditStream, Settings as AuditSettings};
@@ -54,6 +56,16 @@ impl Active {
             Self::Ebpf(stream) | Self::EbpfEntry(stream) => stream.lost(),
             Self::Connector(connector) => connector.lost(),
             Self::Poll(_) => 0,
+        }
+    }
+
+    /// Since when things may have gone unseen, when the source has failed. What eBPF programs write stays where it is, whatever becomes of
+    /// the wait for it.
+    pub(super) fn unsure_since(&self) -> Option<Instant> {
+        match self {
+            Self::Audit(stream) => Some(stream.unsure_since()),
+            Self::Connector(connector) => Some(connector.heard()),
+            _ => None,
         }
     }
 

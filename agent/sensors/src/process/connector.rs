@@ -4,7 +4,7 @@
 //! read is known by its id alone; that is the weakness of this source, and its events say `connector`.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use defender_model::process::ExitReason;
 
@@ -69,6 +69,8 @@ pub(crate) struct Connector {
     socket: Socket,
     batch: Batch,
     drops: Drops,
+    /// Whatever was announced by then was read.
+    heard: Instant,
 }
 
 impl Connector {
@@ -80,7 +82,7 @@ impl Connector {
         let mut socket = Socket::open(CONNECTOR, CN_IDX_PROC).map_err(|error| explain(&error))?;
         socket.set_receive_buffer(receive_buffer);
         socket.send(DONE, 0, &operation(PROC_CN_MCAST_LISTEN)).map_err(|error| explain(&error))?;
-        let mut this = Self { socket, batch: Batch::new(), drops: Drops::default() };
+        let mut this = Self { socket, batch: Batch::new(), drops: Drops::default(), heard: Instant::now() };
         this.confirm()?;
         Ok(this)
     }
@@ -112,15 +114,20 @@ impl Connector {
     /// When the socket fails for good.
     pub(crate) fn drain(&mut self, out: &mut Vec<Announced>) -> Result<bool, Unavailable> {
         let mut overrun = false;
+        let began = Instant::now();
         for _ in 0..64 {
             match self.socket.receive(&mut self.batch) {
                 Ok(()) => {
                     out.extend(self.batch.messages().filter_map(|message| parse(message.payload)));
                     if !self.batch.is_full() {
+                        self.heard = began;
                         break;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.heard = began;
+                    break;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     overrun = true;
@@ -130,6 +137,11 @@ impl Connector {
             }
         }
         Ok(overrun)
+    }
+
+    /// All that was announced before was read.
+    pub(crate) const fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Announcements that the kernel had no room for.

@@ -68,6 +68,12 @@ pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
     Some(Entry { process, ppid: stat.ppid, start: stat.start, name: short_name(&line).to_vec() })
 }
 
+/// The executable alone; `None` when it may not be read, there is none, or the process is gone.
+pub(crate) fn executable(proc: &Path, pid: u32) -> Option<String> {
+    let path = fs::read_link(proc.join(pid.to_string()).join("exe")).ok()?;
+    Some(text::from_bytes(path.as_os_str().as_bytes()))
+}
+
 /// Start time and parent alone: cheap enough for polling.
 pub(crate) fn read_stat(proc: &Path, pid: u32) -> Option<Stat> {
     parse_stat(&bounded(&proc.join(pid.to_string()).join("stat"), STATUS)?)

@@ -18,7 +18,7 @@ use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActi
 use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
-use super::active::{open, open_best, Active};
+use super::active::{open_best, Active};
 use super::audit::assembly::Audited;
 use super::audit::stream::Turn;
 use super::connector::Announced;
@@ -101,6 +101,8 @@ pub struct Status {
     pub exits: u64,
     /// Events known to be lost before they reached the agent.
     pub lost: u64,
+    /// Milliseconds in which nothing was told of starts, however many there were: a source had failed, or was silenced.
+    pub unseen_ms: u64,
     /// Word of whose a connection is, lost likewise: somebody else has to look for it.
     pub owners_lost: u64,
     /// Processes in the table.
@@ -120,6 +122,7 @@ impl Status {
             ("execs", self.execs),
             ("exits", self.exits),
             ("lost", self.lost),
+            ("unseen_ms", self.unseen_ms),
             ("owners_lost", self.owners_lost),
             ("table", self.table as u64),
             ("evicted", self.evicted),
@@ -274,6 +277,18 @@ impl ProcessSensor {
         let mut events = Vec::new();
         let mut turn = Turn::default();
         let result = stream.read(&mut events, &mut turn).await;
+        self.hear_audited(events, out);
+        out.extend(turn.notes.into_iter().map(Observation::Health));
+        if !turn.unseen.is_zero() {
+            self.went_unseen(turn.unseen, out);
+        }
+        if turn.resynchronise {
+            self.resynchronise(out);
+        }
+        result
+    }
+
+    fn hear_audited(&mut self, events: Vec<Audited>, out: &mut Vec<Observation>) {
         for event in events {
             match event {
                 Audited::Exec(exec) => {
@@ -309,20 +324,15 @@ impl ProcessSensor {
                 }
             }
         }
-        out.extend(turn.notes.into_iter().map(Observation::Health));
-        if turn.resynchronise {
-            self.resynchronise(out);
-        }
-        result
     }
 
     async fn connector_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
         let Active::Connector(connector) = &mut self.active else { return Ok(()) };
         connector.readable(Duration::from_secs(1)).await?;
         let mut announced = Vec::new();
-        let overrun = connector.drain(&mut announced)?;
+        let overrun = connector.drain(&mut announced);
         self.hear_announced(announced, out);
-        if overrun {
+        if overrun? {
             let words =
                 "the kernel dropped announcements of processes; what still runs is found by comparing /proc";
             out.push(Observation::Health(Health::new(Kind::Lost, "process", words).with("overruns", 1)));
@@ -376,7 +386,7 @@ impl ProcessSensor {
         out: &mut Vec<Observation>,
     ) {
         let told = self.handover.was_told(&process, time);
-        let found = self.table().was_found(&process) || told;
+        let found = self.table().was_found(&process, source) || told;
         self.tally(|status| {
             status.balance.produced += 1;
             status.balance.aggregated += u64::from(found);
@@ -478,11 +488,25 @@ impl ProcessSensor {
         self.suspects = gone;
     }
 
+    /// The table has not what runs there.
+    fn is_news(&self, pid: u32) -> bool {
+        let table = self.table();
+        let Some(known) = table.get(pid).filter(|known| !known.has_ended()) else { return true };
+        // The fork may have been announced, and what it became not. Only these sources name files as `/proc` does, whatever root the
+        // process has.
+        let named = matches!(self.active.source(), Source::Connector | Source::Poll);
+        let then = &*known.image.executable;
+        let differs = |now: &str| now != then && now.strip_suffix(" (deleted)") != Some(then);
+        named
+            && !then.is_empty()
+            && procfs::executable(&self.settings.proc, pid).as_deref().is_some_and(differs)
+    }
+
     /// After a loss: whatever runs and is not in the table started unseen.
     fn resynchronise(&mut self, out: &mut Vec<Observation>) {
         let time = (self.settings.clock)();
         for pid in procfs::pids(&self.settings.proc) {
-            if self.table().get(pid).is_some() {
+            if !self.is_news(pid) {
                 continue;
             }
             let Some(mut entry) = procfs::read(&self.settings.proc, pid) else { continue };
@@ -494,53 +518,6 @@ impl ProcessSensor {
                 self.table().mark_found(pid);
             }
         }
-    }
-
-    async fn fall_back(&mut self, unavailable: &Unavailable, out: &mut Vec<Observation>) {
-        let failed = self.active.source();
-        let order = self.settings.preference.order();
-        let rest = order.iter().position(|source| *source == failed).map_or(order, |at| &order[at + 1..]);
-        let mut declined = self.declined();
-        declined.retain(|(source, _)| source.is_loaded());
-        declined.push((failed, unavailable.to_string()));
-        let next = open_best(&self.settings, &self.writers, rest, &mut declined);
-        let mut words =
-            format!("source {failed} failed: {unavailable}; now {}: {}", next.source(), next.detail());
-        if std::fs::read_link(self.settings.proc.join("1/exe")).is_err() {
-            words.push_str("; paths of programs cannot be read, rules about them are blind");
-        }
-        out.push(Observation::Health(Health::new(Kind::Degraded, "process", words)));
-        self.leave(next.source(), Timestamp::default(), out).await;
-        std::mem::replace(&mut self.active, next).close();
-        self.next_upgrade = Some(Instant::now() + self.settings.upgrade_interval);
-        self.update_status(|status| status.declined = declined);
-        self.resynchronise(out);
-    }
-
-    /// Tries the sources that are better than the one in force.
-    async fn upgrade(&mut self, out: &mut Vec<Observation>) {
-        let current = self.active.source();
-        let better = self.settings.preference.order().iter().copied().take_while(|source| *source != current);
-        // Loading programs was a privilege of the start: why that failed stays what it was.
-        let mut declined = self.declined();
-        declined.retain(|(source, _)| source.is_loaded());
-        for source in better.filter(|source| !source.is_loaded()) {
-            let since = (self.settings.clock)();
-            match open(&self.settings, &self.writers, source) {
-                Ok(active) => {
-                    let words = format!("source {source} works again: {}", active.detail());
-                    out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
-                    self.leave(source, since, out).await;
-                    std::mem::replace(&mut self.active, active).close();
-                    self.resynchronise(out);
-                    break;
-                }
-                Err(unavailable) => declined.push((source, unavailable.to_string())),
-            }
-        }
-        let again = declined.iter().any(|(source, _)| !source.is_loaded());
-        self.next_upgrade = again.then(|| Instant::now() + self.settings.upgrade_interval);
-        self.update_status(|status| status.declined = declined);
     }
 
     fn update_status(&self, change: impl FnOnce(&mut Status)) {

@@ -71,7 +71,6 @@ impl Known {
     }
 
     /// It is remembered for its children's sake only.
-    #[cfg(ebpf)]
     pub(crate) const fn has_ended(&self) -> bool {
         self.exited
     }
@@ -268,13 +267,14 @@ impl ProcessTable {
     }
 
     /// True, once, when this exec was reported already because `/proc` showed it before its record came.
-    pub(crate) fn was_found(&mut self, process: &Process) -> bool {
+    pub(crate) fn was_found(&mut self, process: &Process, source: Source) -> bool {
         let Some(known) = self.entries.get_mut(&process.pid).filter(|known| known.found) else {
             return false;
         };
         known.found = false;
-        (known.image.executable.is_empty() || known.image.executable == process.executable)
-            && known.runs(process)
+        // Of one that is gone since, this source knows the file by the name that was asked for.
+        let unnamed = known.image.executable.is_empty() || source == Source::EbpfEntry;
+        (unnamed || known.image.executable == process.executable) && known.runs(process)
     }
 
     /// Marks a process as ended and returns it, unless that was known already.

@@ -28,6 +28,8 @@ const PERF_EVENT_IOC_SET_BPF: u32 = if OTHER_DIRECTIONS { 0x8004_2408 } else { 0
 const PERF_EVENT_IOC_ENABLE: u32 = if OTHER_DIRECTIONS { 0x2000_2400 } else { 0x2400 };
 /// More than there are.
 const PROCESSORS: u32 = 8192;
+/// How often a program is loaded, when a signal interrupts.
+const ATTEMPTS: u32 = 5;
 /// What the verifier may say, in bytes.
 const LOG: usize = 64 << 10;
 
@@ -170,10 +172,16 @@ pub(crate) fn load(program: Program, code: &[u8]) -> Result<OwnedFd, (io::Error,
         .half(4, (code.len() / 8) as u32)
         .pointer(8, code.as_ptr())
         .pointer(16, c"GPL".as_ptr());
-    // SAFETY: code and licence live through the call.
-    let error = match unsafe { attributes.open(PROG_LOAD) } {
-        Ok(program) => return Ok(program),
-        Err(error) => error,
+    let mut attempts = 0;
+    let error = loop {
+        attempts += 1;
+        // SAFETY: code and licence live through the call.
+        match unsafe { attributes.open(PROG_LOAD) } {
+            Ok(program) => return Ok(program),
+            // A signal came, and the verifier gave up.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempts < ATTEMPTS => {}
+            Err(error) => break error,
+        }
     };
     // Once more, for the reason only.
     let mut log = vec![0u8; LOG];

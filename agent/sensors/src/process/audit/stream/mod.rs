@@ -16,9 +16,11 @@
 //! | here | opening, reading, closing |
 //! | `role` | becoming the daemon, reading along, making way |
 //! | `upkeep` | what is looked after every second |
+//! | `vigil` | since when the kernel may have told of nothing |
 
 mod role;
 mod upkeep;
+mod vigil;
 
 pub(crate) use role::Role;
 
@@ -37,6 +39,8 @@ use super::watch::PathRules;
 use crate::netlink::{acknowledgement, Batch, Socket, ERROR};
 use crate::process::writers::Writers;
 use crate::process::Unavailable;
+
+use self::vigil::Vigil;
 
 /// How long records are left to gather after some were read. The socket is not watched meanwhile, so that a storm costs one
 /// wake-up per pause and not one per record.
@@ -87,6 +91,8 @@ pub(crate) struct Turn {
     pub(crate) notes: Vec<Health>,
     /// Records were lost: the process table should be compared with `/proc`.
     pub(crate) resynchronise: bool,
+    /// The kernel told of nothing for so long, and tells again.
+    pub(crate) unseen: Duration,
 }
 
 /// The source. Dropping it without [`AuditStream::close`] leaves the rules in the kernel, as a crash does; the next start finds them.
@@ -122,6 +128,9 @@ pub(crate) struct AuditStream {
     /// Rules were restored while who removed them may have gone on: what is on the other list is added once more.
     restored: bool,
     switched_on: bool,
+    /// A record says that auditing is switched off.
+    said_off: bool,
+    vigil: Vigil,
     /// Rules about paths are left out until then.
     shed_until: Option<Instant>,
     /// Events that came before the kernel's answer to a registration.
@@ -181,6 +190,8 @@ impl AuditStream {
             rules_removed: false,
             restored: false,
             switched_on: before.enabled == 0,
+            said_off: false,
+            vigil: Vigil::new(now),
             shed_until: None,
             early: Vec::new(),
         };
@@ -218,6 +229,24 @@ impl AuditStream {
         self.lost_by_kernel + self.tracker.lost() + self.incomplete()
     }
 
+    /// Since when it cannot be said that nothing went unseen, of a source that failed.
+    pub(crate) fn unsure_since(&self) -> Instant {
+        self.vigil.unsure_since()
+    }
+
+    /// Nothing will be read any more after this: appends what waits, and counts what is missing.
+    pub(crate) fn read_last(&mut self, events: &mut Vec<Audited>) {
+        events.append(&mut self.early);
+        // It may have failed for good.
+        let _ = self.drain(events, &mut Turn::default());
+        // Up to what was there the last time, and up to now.
+        self.tracker.settle();
+        self.tracker.settle();
+        if let Ok(status) = self.control.status() {
+            self.count_dropped(status.lost);
+        }
+    }
+
     fn incomplete(&self) -> u64 {
         self.incomplete_before + self.streams.iter().map(|stream| stream.assembler.incomplete()).sum::<u64>()
     }
@@ -235,14 +264,19 @@ impl AuditStream {
         if self.active || self.streams.len() > 1 {
             tokio::time::sleep(PAUSE.min(until_tick)).await;
         } else if let Some(stream) = self.streams.first() {
-            let watched = stream.socket.readable(until_tick).await;
-            watched.map_err(|error| explain("watch the audit socket", &error))?;
+            if let Err(error) = stream.socket.readable(until_tick).await {
+                self.vigil.deaf();
+                return Err(explain("watch the audit socket", &error));
+            }
         }
         events.append(&mut self.early);
         self.active = self.drain(events, turn)?;
         if self.rules_removed {
             self.rules_removed = false;
             self.restore_rules(turn)?;
+        }
+        if std::mem::take(&mut self.said_off) {
+            self.check(turn)?;
         }
         if self.streams.len() > 1 {
             let now = Instant::now();
@@ -304,8 +338,11 @@ impl AuditStream {
         let mut any = false;
         let before = events.len();
         let mut announced = false;
+        let began = Instant::now();
+        let mut emptied = true;
         for stream in &mut self.streams {
-            for _ in 0..BATCHES {
+            for round in 1..=BATCHES {
+                emptied &= round < BATCHES;
                 match stream.socket.receive(&mut self.batch) {
                     Ok(()) => {
                         any = true;
@@ -323,7 +360,10 @@ impl AuditStream {
                         self.overruns += 1;
                         turn.resynchronise = true;
                     }
-                    Err(error) => return Err(explain("read the audit stream", &error)),
+                    Err(error) => {
+                        self.vigil.deaf();
+                        return Err(explain("read the audit stream", &error));
+                    }
                 }
             }
         }
@@ -340,9 +380,16 @@ impl AuditStream {
                     let ours = words.contains("op=remove_rule") && words.contains(KEY) && !kernel;
                     let shed = self.shed_until.is_some() && words.contains(WATCH_KEY);
                     self.rules_removed |= ours && !shed && words.contains("list=4");
+                    self.said_off |= words.contains("audit_enabled=0") && words.contains("res=1");
                 }
                 _ => {}
             }
+        }
+        if self.rules_removed || self.said_off {
+            self.vigil.deaf();
+        }
+        if emptied {
+            self.vigil.heard(began);
         }
         if announced && self.courtesy_until.is_none() {
             self.make_way(turn)?;

@@ -78,14 +78,11 @@ impl AuditStream {
     }
 
     /// Compares the kernel's state with what it should be.
-    fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
+    pub(super) fn check(&mut self, turn: &mut Turn) -> Result<(), Unavailable> {
         let status = self.control.status();
         let Some(status) = self.tolerate("read the audit status", status)? else { return Ok(()) };
-        // The counter can be set back to zero (auditctl --reset-lost).
-        let dropped = status.lost.checked_sub(self.kernel_counter).unwrap_or(status.lost);
-        self.kernel_counter = status.lost;
+        let dropped = self.count_dropped(status.lost);
         if dropped > 0 {
-            self.lost_by_kernel += u64::from(dropped);
             let words = format!("the kernel dropped audit records (backlog limit {})", status.backlog_limit);
             turn.notes.push(Health::new(Kind::Lost, "process", words).with("records", dropped.into()));
             turn.resynchronise = true;
@@ -129,16 +126,34 @@ impl AuditStream {
             note.severity = Severity::High;
             turn.notes.push(note);
             turn.resynchronise = true;
+            turn.unseen += self.vigil.tells_again(Instant::now());
         }
         let present = self.control.present(&self.rules);
         let present = self.tolerate("list the audit rules", present)?;
         if present.is_some_and(|present| present < self.rules.len()) {
             self.restore_rules(turn)?;
         }
+        let now = Instant::now();
+        if self.vigil.is_deaf() {
+            // Whoever switched auditing off had it on again before this look.
+            turn.resynchronise = true;
+            turn.unseen += self.vigil.tells_again(now);
+        }
+        if present.is_some() {
+            self.vigil.sure(now);
+        }
         if status.enabled != 2 && self.shed_until.is_none() {
             self.check_paths();
         }
         Ok(())
+    }
+
+    /// Takes the kernel's counter of what it dropped, and returns what is new. It can be set back to zero (auditctl --reset-lost).
+    pub(super) fn count_dropped(&mut self, counter: u32) -> u32 {
+        let dropped = counter.checked_sub(self.kernel_counter).unwrap_or(counter);
+        self.kernel_counter = counter;
+        self.lost_by_kernel += u64::from(dropped);
+        dropped
     }
 
     /// Adds rules about paths that came to be, and those the kernel dropped when a directory went.
@@ -189,6 +204,7 @@ impl AuditStream {
         note.severity = Severity::High;
         turn.notes.push(note);
         turn.resynchronise = true;
+        turn.unseen += self.vigil.tells_again(Instant::now());
         Ok(())
     }
 }
