@@ -272,8 +272,9 @@ impl ProcessTable {
             return false;
         };
         known.found = false;
-        // Of one that is gone since, this source knows the file by the name that was asked for.
-        let unnamed = known.image.executable.is_empty() || source == Source::EbpfEntry;
+        // Of one that is gone since, the file is not known, or by the name that was asked for.
+        let names = [&known.image.executable, &process.executable];
+        let unnamed = names.iter().any(|name| name.is_empty()) || source == Source::EbpfEntry;
         (unnamed || known.image.executable == process.executable) && known.runs(process)
     }
 
