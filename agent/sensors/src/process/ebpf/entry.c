@@ -21,6 +21,8 @@ int programs SECTION("maps");
 
 struct offsets {
     u32 exec_filename, exec_caller, fork_child;
+    /* Where the first field of the tracepoints of sockets lies. */
+    u32 socket;
     /* Bytes in `events`, and the agent's own process, from the loader. */
     u32 ring, agent;
 };
@@ -242,9 +244,11 @@ int on_exit_group(const struct call *call)
     return 0;
 }
 
-/* The tracepoint sock:inet_sock_set_state, as every kernel has it since Linux 5.6; the loader compares. */
+/*
+ * The tracepoint sock:inet_sock_set_state, as every kernel has it since Linux 5.6, behind what tracepoints have in common; the loader
+ * compares. The latter is larger in real-time kernels up to 6.1, which have CONFIG_PREEMPT_LAZY of their own.
+ */
 struct state {
-    u64 common;
     native socket;
     u32 from, to;
     unsigned short local_port, remote_port, family, protocol;
@@ -260,35 +264,37 @@ INLINE u32 parent_of(void)
 }
 
 SECTION("state")
-int on_state(const struct state *state)
+int on_state(void *context)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    u32 from = state->from, to = state->to;
-    if (!at || (from != SYN_SENT && to != SYN_SENT && to != LISTEN))
+    struct state state = {};
+    if (!at || read_kernel(&state, sizeof(state), (u64)context + at->socket) != 0)
+        return 0;
+    u32 from = state.from, to = state.to;
+    if (from != SYN_SENT && to != SYN_SENT && to != LISTEN)
         return 0;
     struct connection connection = {};
-    if (!changes(&connection, state->socket, from, to, parent_of()))
+    if (!changes(&connection, state.socket, from, to, parent_of()))
         return 0;
-    connection.who.protocol = state->protocol;
+    connection.who.protocol = state.protocol;
     /* Here both are as programs have them. */
-    connection.ports = state->local_port | (u32)__builtin_bswap16(state->remote_port) << 16;
-    if (state->family == AF_INET) {
-        map_v4(connection.local, state->local);
-        map_v4(connection.remote, state->remote);
+    connection.ports = state.local_port | (u32)__builtin_bswap16(state.remote_port) << 16;
+    if (state.family == AF_INET) {
+        map_v4(connection.local, state.local);
+        map_v4(connection.remote, state.remote);
     } else {
         for (int i = 0; i < 4; i++) {
-            connection.local[i] = state->local6[i];
-            connection.remote[i] = state->remote6[i];
+            connection.local[i] = state.local6[i];
+            connection.remote[i] = state.remote6[i];
         }
     }
     put_connection(at->ring, &connection);
     return 0;
 }
 
-/* The tracepoint sock:sock_send_length, since Linux 6.3. */
+/* The tracepoint sock:sock_send_length, since Linux 6.3, likewise. */
 struct send {
-    u64 common;
     native socket;
     unsigned short family, protocol;
     int length;
@@ -299,20 +305,23 @@ struct send {
  * kernel (include/net/sock.h, struct sock_common); where it has those of IPv6 is not, so they are left out.
  */
 SECTION("send")
-int on_send(const struct send *send)
+int on_send(void *context)
 {
     u32 zero = 0;
     const struct offsets *at = lookup(&offsets, &zero);
-    if (!at || send->protocol != UDP || send->length < 0 || (send->family != AF_INET && send->family != AF_INET6))
+    struct send send = {};
+    if (!at || read_kernel(&send, sizeof(send), (u64)context + at->socket) != 0)
+        return 0;
+    if (send.protocol != UDP || send.length < 0 || (send.family != AF_INET && send.family != AF_INET6))
         return 0;
     struct connection connection = {};
     name_process(&connection.who, parent_of());
     connection.who.protocol = UDP;
-    u32 ports = field(send->socket, 12);
+    u32 ports = field(send.socket, 12);
     connection.ports = ports << 16 | ports >> 16;
-    if (send->family == AF_INET) {
-        map_v4(connection.remote, field(send->socket, 0));
-        map_v4(connection.local, field(send->socket, 4));
+    if (send.family == AF_INET) {
+        map_v4(connection.remote, field(send.socket, 0));
+        map_v4(connection.local, field(send.socket, 4));
     }
     if (is_first(&connection))
         put_connection(at->ring, &connection);

@@ -223,10 +223,14 @@ impl Stream {
         if tracefs.field(CALL, "argv", size_of::<usize>()).ok() != Some(SECOND_ARGUMENT) {
             return Err(Unavailable::new(OTHER_KERNEL));
         }
+        // Where it is not there, nothing is attached that looks at it.
+        let socket =
+            tracefs.field("sock/inet_sock_set_state", "skaddr", size_of::<usize>()).unwrap_or_default();
         let layout = [
             field("sched/sched_process_exec", "filename")?,
             field("sched/sched_process_exec", "old_pid")?,
             field("sched/sched_process_fork", "child_pid")?,
+            socket,
             RING as u32,
             std::process::id(),
         ];
@@ -249,12 +253,13 @@ impl Stream {
         }
         // One that is not there, or looks otherwise, has no number here.
         let numbered = |tracepoint, field, offset| {
-            let found = tracefs.field(tracepoint, field, 4).is_ok_and(|found| found == offset);
+            let expected = socket + size_of::<usize>() as u32 + offset;
+            let found = tracefs.field(tracepoint, field, 4).is_ok_and(|found| found == expected);
             Point::Number(found.then(|| tracefs.number(tracepoint).ok()).flatten().unwrap_or(u64::MAX))
         };
         let points = [
-            ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 28 + size_of::<usize>() as u32)),
-            ("send", numbered("sock/sock_send_length", "ret", 12 + size_of::<usize>() as u32)),
+            ("state", numbered("sock/inet_sock_set_state", "daddr[4]", 20)),
+            ("send", numbered("sock/sock_send_length", "ret", 4)),
         ];
         let connections = wanted.connections && maps.attach_sockets(object::ENTRY, points, &mut links);
         let mut missing = Vec::new();
