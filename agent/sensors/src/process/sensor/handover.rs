@@ -56,6 +56,11 @@ impl Handover {
             true
         })
     }
+
+    /// From now on the new source is heard. The old one's programs are gone by then, which takes seconds on a slow real-time kernel.
+    pub(super) fn begin(&mut self) {
+        self.closes = Some(Instant::now() + WINDOW);
+    }
 }
 
 impl ProcessSensor {
@@ -97,7 +102,6 @@ impl ProcessSensor {
         // These miss what ends soon, of which the new one may know.
         let complete = !matches!(self.active.source(), Source::Connector | Source::Poll);
         self.handover.since = if complete { since } else { Timestamp::default() };
-        self.handover.closes = Some(Instant::now() + WINDOW);
     }
 
     /// Takes the next source that works, for good or until a better one is tried again.
@@ -124,6 +128,7 @@ impl ProcessSensor {
         }
         self.leave(next.source(), since, out).await;
         std::mem::replace(&mut self.active, next).close();
+        self.handover.begin();
         self.next_upgrade = Some(Instant::now() + self.settings.upgrade_interval);
         self.update_status(|status| status.declined = declined);
         self.resynchronise(out);
@@ -155,6 +160,7 @@ impl ProcessSensor {
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
                     self.leave(source, since, out).await;
                     std::mem::replace(&mut self.active, active).close();
+                    self.handover.begin();
                     self.resynchronise(out);
                     break;
                 }
