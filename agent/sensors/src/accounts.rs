@@ -1,6 +1,6 @@
 //! Names of user ids, from the account database. Source: passwd(5).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,19 +18,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Accounts {
     path: PathBuf,
-    names: HashMap<u32, Arc<str>>,
+    names: BTreeMap<u32, Arc<str>>,
     read: Option<Instant>,
 }
 
 impl Accounts {
     /// Accounts of a file such as `/etc/passwd`.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, names: HashMap::new(), read: None }
+        Self { path, names: BTreeMap::new(), read: None }
     }
 
     /// The first name that has this id.
     pub(crate) fn name(&mut self, uid: u32) -> Option<Arc<str>> {
-        if !self.names.contains_key(&uid) && self.read.is_none_or(|read| read.elapsed() > PATIENCE) {
+        if let Some(name) = self.names.get(&uid) {
+            return Some(Arc::clone(name));
+        }
+        if self.read.is_none_or(|read| read.elapsed() > PATIENCE) {
             self.read = Some(Instant::now());
             let mut content = Vec::new();
             let file = File::open(&self.path);
@@ -43,8 +46,8 @@ impl Accounts {
 }
 
 /// `NAME:PASSWORD:UID:...` lines; what does not look so is passed over.
-fn parse(content: &[u8]) -> HashMap<u32, Arc<str>> {
-    let mut names = HashMap::new();
+fn parse(content: &[u8]) -> BTreeMap<u32, Arc<str>> {
+    let mut names = BTreeMap::new();
     for line in content.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b':');
         let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next()) else {

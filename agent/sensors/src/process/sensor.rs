@@ -140,6 +140,9 @@ pub struct ProcessSensor {
     accounts: Accounts,
     status: Arc<Mutex<Status>>,
     suspects: HashSet<u32>,
+    /// Room for what a turn hears, kept for the next one's.
+    #[cfg(ebpf)]
+    heard: Vec<super::ebpf::Told>,
     next_sweep: Instant,
     next_upgrade: Option<Instant>,
     lost_before: u64,
@@ -170,6 +173,8 @@ impl ProcessSensor {
             accounts: Accounts::new(settings.passwd.clone()),
             status: Arc::default(),
             suspects: HashSet::new(),
+            #[cfg(ebpf)]
+            heard: Vec::new(),
             next_sweep: now + SWEEP,
             next_upgrade: (!declined.is_empty()).then(|| now + settings.upgrade_interval),
             logins: None,
@@ -404,7 +409,9 @@ impl ProcessSensor {
         if let Some((from, actor)) = was {
             self.told_root(time, actor, from, source, out);
         }
-        self.suspects.remove(&process.pid);
+        if !self.suspects.is_empty() {
+            self.suspects.remove(&process.pid);
+        }
         let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
         out.push(Observation::Event(Event::new(time, activity.into())));
         self.tally(|status| {

@@ -13,6 +13,9 @@ const COMMAND_LINE: usize = 1024;
 /// The same for those further up. They may have left the table long ago, and live as long as a descendant does.
 const FURTHER_UP: usize = 256;
 
+/// Ended processes kept. A child comes to be judged after its parent's end only by what the source gathers; after that its parent is another.
+const ENDED: usize = 512;
+
 /// Longest short name of a process, `TASK_COMM_LEN` (linux/sched.h) less its end.
 const SHORT_NAME: usize = 15;
 
@@ -97,13 +100,15 @@ impl Hasher for Spread {
     }
 }
 
-/// Processes by id, at most a given number. Ended ones are kept as long as there is room, since their children come to be
-/// judged after them; then the longest ended goes first, then the longest known.
+/// Processes by id, at most a given number. The latest [`ENDED`] that ended are kept as long as there is room, since their children come to
+/// be judged after them; then the longest ended goes first, then the longest known.
 #[derive(Debug)]
 pub(crate) struct ProcessTable {
     entries: HashMap<u32, Known, BuildHasherDefault<Spread>>,
     order: VecDeque<(u32, u64)>,
     ended: VecDeque<(u32, u64)>,
+    /// The latest parent, and what its children show of it: mostly the next has the same.
+    shown: Option<(Arc<Ancestor>, Arc<Ancestor>)>,
     capacity: usize,
     generation: u64,
     evicted: u64,
@@ -115,6 +120,7 @@ impl ProcessTable {
             entries: HashMap::default(),
             order: VecDeque::new(),
             ended: VecDeque::new(),
+            shown: None,
             capacity: capacity.max(1),
             generation: 0,
             evicted: 0,
@@ -130,6 +136,7 @@ impl ProcessTable {
         reported: bool,
     ) {
         let line = process.command_line();
+        let parent = self.further_up(process.parent.as_ref());
         self.put(
             process.pid,
             Known {
@@ -138,7 +145,7 @@ impl ProcessTable {
                     pid: process.pid,
                     executable: Arc::clone(&process.executable),
                     command_line: truncate(&line, COMMAND_LINE).into(),
-                    parent: further_up(process.parent.as_ref()),
+                    parent,
                 }),
                 uid: process.uid,
                 euid: process.euid,
@@ -156,8 +163,9 @@ impl ProcessTable {
 
     /// A process that runs the same program as its parent, until it execs.
     pub(crate) fn fork(&mut self, pid: u32, ppid: u32) {
-        if let Some(parent) = self.entries.get(&ppid) {
-            let image = Ancestor { pid, parent: further_up(Some(&parent.image)), ..(*parent.image).clone() };
+        if let Some(parent) = self.entries.get(&ppid).cloned() {
+            let image =
+                Ancestor { pid, parent: self.further_up(Some(&parent.image)), ..(*parent.image).clone() };
             let child = Known {
                 ppid,
                 image: Arc::new(image),
@@ -165,10 +173,21 @@ impl ProcessTable {
                 found: false,
                 exited: false,
                 started: None,
-                ..parent.clone()
+                ..parent
             };
             self.put(pid, child);
         }
+    }
+
+    /// A parent as its grandchildren see it.
+    fn further_up(&mut self, parent: Option<&Arc<Ancestor>>) -> Option<Arc<Ancestor>> {
+        let parent = parent?;
+        if let Some((_, shown)) = self.shown.as_ref().filter(|(of, _)| Arc::ptr_eq(of, parent)) {
+            return Some(Arc::clone(shown));
+        }
+        let shown = further_up(parent)?;
+        self.shown = Some((Arc::clone(parent), Arc::clone(&shown)));
+        Some(shown)
     }
 
     fn put(&mut self, pid: u32, mut known: Known) {
@@ -177,13 +196,8 @@ impl ProcessTable {
         self.entries.insert(pid, known);
         self.order.push_back((pid, self.generation));
         while self.entries.len() > self.capacity {
-            let Some((oldest, generation)) = self.ended.pop_front().or_else(|| self.order.pop_front()) else {
-                break;
-            };
-            if self.entries.get(&oldest).is_some_and(|known| known.generation == generation) {
-                self.entries.remove(&oldest);
-                self.evicted += 1;
-            }
+            let Some(oldest) = self.ended.pop_front().or_else(|| self.order.pop_front()) else { break };
+            self.evicted += u64::from(self.forget(oldest));
         }
         // Marks of entries that are gone or were replaced are swept out before they outnumber the entries.
         if self.order.len() > self.capacity * 2 {
@@ -278,8 +292,19 @@ impl ProcessTable {
         (unnamed || known.image.executable == process.executable) && known.runs(process)
     }
 
+    /// True when it was there.
+    fn forget(&mut self, (pid, generation): (u32, u64)) -> bool {
+        let there = self.entries.get(&pid).is_some_and(|known| known.generation == generation);
+        there && self.entries.remove(&pid).is_some()
+    }
+
     /// Marks a process as ended and returns it, unless that was known already.
     pub(crate) fn exit(&mut self, pid: u32) -> Option<&Known> {
+        if self.ended.len() >= ENDED {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.forget(oldest);
+            }
+        }
         let known = self.entries.get_mut(&pid).filter(|known| !known.exited)?;
         known.exited = true;
         self.ended.push_back((pid, known.generation));
@@ -308,8 +333,7 @@ impl ProcessTable {
 }
 
 /// A parent as its grandchildren see it. Mostly the very same object: only a long command line or a long chain is copied.
-fn further_up(parent: Option<&Arc<Ancestor>>) -> Option<Arc<Ancestor>> {
-    let parent = parent?;
+fn further_up(parent: &Arc<Ancestor>) -> Option<Arc<Ancestor>> {
     let line = truncate(&parent.command_line, FURTHER_UP);
     if line.len() == parent.command_line.len() {
         return bounded(parent, Ancestor::LEVELS - 1);

@@ -43,6 +43,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 pub(crate) use record::{Connection, Told};
@@ -316,7 +317,7 @@ impl Stream {
     /// When the ring cannot be waited for.
     pub(crate) async fn read(&mut self, out: &mut Vec<Told>) -> Result<u64, Unavailable> {
         if self.more {
-            tokio::task::yield_now().await;
+            others_first().await;
         } else {
             let waited = |error| explain("waiting for the ring buffer", &error);
             self.ring.readable(Duration::from_secs(1)).await.map_err(waited)?;
@@ -527,6 +528,20 @@ impl<'a> Maps<'a> {
 pub fn decode_ring<'a>(records: impl Iterator<Item = &'a [u8]>) -> usize {
     let mut assembler = Assembler::default();
     records.filter_map(|record| assembler.push(record)).count()
+}
+
+/// Lets every other task that is ready go first. Unlike tokio's own `yield_now` it does not have the runtime ask the kernel for news
+/// each time, which costs a system call for every few events.
+async fn others_first() {
+    let mut gone = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut gone, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Nanoseconds since boot, time asleep included: the clock of the programs.

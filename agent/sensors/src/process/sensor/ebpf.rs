@@ -12,10 +12,11 @@ use crate::Observation;
 impl ProcessSensor {
     pub(super) async fn ebpf_turn(&mut self, out: &mut Vec<Observation>) -> Result<(), Unavailable> {
         let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return Ok(()) };
-        let mut told = Vec::new();
+        let mut told = std::mem::take(&mut self.heard);
         let lost = stream.read(&mut told).await?;
         let pauses = stream.pauses();
-        self.hear(told, u64::MAX, out);
+        self.hear(&mut told, u64::MAX, out);
+        self.heard = told;
         if pauses {
             self.owners.announce();
         }
@@ -33,16 +34,16 @@ impl ProcessSensor {
         let (Active::Ebpf(stream) | Active::EbpfEntry(stream)) = &mut self.active else { return };
         let mut told = Vec::new();
         stream.drain(&mut told);
-        self.hear(told, until, out);
+        self.hear(&mut told, until, out);
         self.owners.announce();
     }
 
     /// Takes what happened before that time, in nanoseconds since boot.
-    fn hear(&mut self, told: Vec<Told>, until: u64, out: &mut Vec<Observation>) {
+    fn hear(&mut self, told: &mut Vec<Told>, until: u64, out: &mut Vec<Observation>) {
         let source = self.active.source();
         let (now, up) = ((self.settings.clock)(), since_boot());
         let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
-        for event in told {
+        for event in told.drain(..) {
             match event {
                 Told::Exec { time, process, ppid, truncated } if time < until => {
                     self.module_files.note(process.pid, &process.cwd, &process.argv);
