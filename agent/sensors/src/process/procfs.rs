@@ -43,20 +43,15 @@ pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
     let stat = parse_stat(&line)?;
     let status = parse_status(&bounded(&directory.join("status"), STATUS).unwrap_or_default());
     let command_line = bounded(&directory.join("cmdline"), COMMAND_LINE).unwrap_or_default();
-    let link = |name: &str| {
-        fs::read_link(directory.join(name))
-            .map(|path| text::from_bytes(path.as_os_str().as_bytes()))
-            .unwrap_or_default()
-    };
     let id = |name: &str| -> Option<u32> {
         let digits = bounded(&directory.join(name), 32)?;
         std::str::from_utf8(&digits).ok()?.trim().parse().ok().filter(|id| *id != u32::MAX)
     };
     let process = Process {
         pid,
-        executable: link("exe").into(),
+        executable: executable(proc, pid).unwrap_or_default().into(),
         argv: arguments(&command_line),
-        cwd: link("cwd"),
+        cwd: link(&directory.join("cwd")).unwrap_or_default(),
         uid: status.uid,
         euid: status.euid,
         gid: status.gid,
@@ -70,8 +65,11 @@ pub(crate) fn read(proc: &Path, pid: u32) -> Option<Entry> {
 
 /// The executable alone; `None` when it may not be read, there is none, or the process is gone.
 pub(crate) fn executable(proc: &Path, pid: u32) -> Option<String> {
-    let path = fs::read_link(proc.join(pid.to_string()).join("exe")).ok()?;
-    Some(text::from_bytes(path.as_os_str().as_bytes()))
+    link(&proc.join(pid.to_string()).join("exe"))
+}
+
+fn link(path: &Path) -> Option<String> {
+    Some(text::from_bytes(fs::read_link(path).ok()?.as_os_str().as_bytes()))
 }
 
 /// Start time and parent alone: cheap enough for polling.

@@ -56,11 +56,6 @@ impl Handover {
             true
         })
     }
-
-    /// From now on the new source is heard. The old one's programs are gone by then, which takes seconds on a slow real-time kernel.
-    pub(super) fn begin(&mut self) {
-        self.closes = Some(Instant::now() + WINDOW);
-    }
 }
 
 impl ProcessSensor {
@@ -104,6 +99,14 @@ impl ProcessSensor {
         self.handover.since = if complete { since } else { Timestamp::default() };
     }
 
+    /// Leaves the source in force as [`leave`](Self::leave) does, and puts the next in its place.
+    async fn go_over(&mut self, next: Active, since: Timestamp, out: &mut Vec<Observation>) {
+        self.leave(next.source(), since, out).await;
+        std::mem::replace(&mut self.active, next).close();
+        // Only now is the new one heard: that the old one's programs are gone takes seconds on a slow real-time kernel.
+        self.handover.closes = Some(Instant::now() + WINDOW);
+    }
+
     /// Takes the next source that works, for good or until a better one is tried again.
     pub(super) async fn fall_back(&mut self, unavailable: &Unavailable, out: &mut Vec<Observation>) {
         let failed = self.active.source();
@@ -126,9 +129,7 @@ impl ProcessSensor {
         if let Some(unseen) = unseen {
             self.went_unseen(unseen, out);
         }
-        self.leave(next.source(), since, out).await;
-        std::mem::replace(&mut self.active, next).close();
-        self.handover.begin();
+        self.go_over(next, since, out).await;
         self.next_upgrade = Some(Instant::now() + self.settings.upgrade_interval);
         self.update_status(|status| status.declined = declined);
         self.resynchronise(out);
@@ -158,9 +159,7 @@ impl ProcessSensor {
                 Ok(active) => {
                     let words = format!("source {source} works again: {}", active.detail());
                     out.push(Observation::Health(Health::new(Kind::Recovered, "process", words)));
-                    self.leave(source, since, out).await;
-                    std::mem::replace(&mut self.active, active).close();
-                    self.handover.begin();
+                    self.go_over(active, since, out).await;
                     self.resynchronise(out);
                     break;
                 }
