@@ -30,9 +30,10 @@ pub(crate) struct Automaton {
     classes: [u8; 256],
     /// How many classes there are.
     width: usize,
-    states: Vec<u32>,
+    // Boxes, not vectors: their elements are reached without a call, which a build for size does not inline.
+    states: Box<[u32]>,
     /// By literal.
-    lengths: Vec<usize>,
+    lengths: Box<[u32]>,
 }
 
 /// A state while the automaton is built.
@@ -71,12 +72,12 @@ impl Node {
 impl Automaton {
     /// Literals that differ from one another, in lower case; `None` when they are too much together.
     pub(crate) fn new(literals: &[Vec<u8>]) -> Option<Self> {
-        let lengths: Vec<usize> = literals.iter().map(Vec::len).collect();
-        if lengths.iter().sum::<usize>() > MOST_BYTES {
+        if literals.iter().map(Vec::len).sum::<usize>() > MOST_BYTES {
             return None;
         }
+        let lengths = literals.iter().map(|literal| literal.len() as u32).collect();
         let (classes, width) = classes(literals);
-        let mut automaton = Self { classes, width, states: Vec::new(), lengths };
+        let mut automaton = Self { classes, width, states: Box::default(), lengths };
         let mut nodes = automaton.tree(literals);
         let order = link(&mut nodes);
         automaton.lay_out(&mut nodes, &order)?;
@@ -93,7 +94,7 @@ impl Automaton {
             if self.states[state as usize] >> 16 != 0 {
                 for literal in self.literals(state) {
                     let literal = *literal as usize;
-                    found(literal, end - self.lengths[literal], end);
+                    found(literal, end - self.lengths[literal] as usize, end);
                 }
             }
             let Some(byte) = text.get(end) else { return };
@@ -104,7 +105,7 @@ impl Automaton {
 
     /// Bytes on the heap.
     pub(crate) fn memory_usage(&self) -> usize {
-        self.states.capacity() * size_of::<u32>() + self.lengths.capacity() * size_of::<usize>()
+        size_of_val(&*self.states) + size_of_val(&*self.lengths)
     }
 
     // The crate is built for size, and this is called for every byte of every text.
@@ -125,10 +126,11 @@ impl Automaton {
                 }
                 DENSE => return self.states[at + 2 + class as usize],
                 edges => {
-                    let edges = edges as usize;
-                    for edge in 0..edges {
-                        if (self.states[at + 2 + edge / 4] >> (edge % 4 * 8)) as u8 == class {
-                            return self.states[at + 2 + edges.div_ceil(4) + edge];
+                    let from = at + 2;
+                    let words = edges.div_ceil(4) as usize;
+                    for (number, word) in self.states[from..from + words].iter().enumerate() {
+                        if let Some(place) = place_of(class, *word) {
+                            return self.states[from + words + 4 * number + place];
                         }
                     }
                 }
@@ -188,7 +190,7 @@ impl Automaton {
             node.kind = if node.depth < DENSE_DEPTH || edges > MOST_EDGES { DENSE } else { edges as u32 };
             end += 2 + self.room(node.kind) + usize::from(node.ending);
         }
-        self.states = vec![0; end];
+        self.states = vec![0; end].into();
         for number in order {
             self.write(nodes, *number);
         }
@@ -240,6 +242,16 @@ impl Automaton {
             edges => edges.div_ceil(4) as usize + edges as usize,
         }
     }
+}
+
+/// Where among the four bytes of a word this one stands, which is not 0; the first such place, the lowest byte's being 0. All four are
+/// looked at together: of the differences, the highest bit of the first byte that is 0 is the lowest that is set.
+#[inline(always)]
+fn place_of(byte: u8, word: u32) -> Option<usize> {
+    const ONES: u32 = u32::MAX / 255;
+    let difference = word ^ (ONES * u32::from(byte));
+    let none = difference.wrapping_sub(ONES) & !difference & (ONES << 7);
+    (none != 0).then(|| none.trailing_zeros() as usize / 8)
 }
 
 /// The class of each byte, and how many classes there are.
@@ -353,6 +365,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_byte_has_the_first_place_it_stands_at(bytes in any::<[u8; 4]>(), byte in 1..=255u8, at in 0..8usize) {
+            let mut bytes = bytes;
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            let expected = bytes.iter().position(|other| *other == byte);
+            prop_assert_eq!(place_of(byte, u32::from_le_bytes(bytes)), expected);
+        }
+
         #[test]
         fn finds_what_looking_everywhere_finds(
             literals in prop::collection::btree_set("[abc]{0,7}", 0..40),

@@ -15,6 +15,7 @@
 //! | `predicate`, `expression` | questions about a field, and their combination |
 //! | `automaton` | many literals in one pass over a text |
 //! | `matcher` | all rules of a class compiled together: one pass per field, then the rules it points to |
+//! | `rows` | many short lists in one block |
 //! | `window` | sliding windows over event time |
 //! | `describe` | the words and evidence of a finding |
 //! | [`feed`] | threat feeds: lists of addresses, domains and file digests |
@@ -40,6 +41,7 @@ mod pattern;
 mod predicate;
 pub mod profile;
 mod regular;
+mod rows;
 pub mod ruleset;
 pub mod scenario;
 mod sigma;

@@ -6,7 +6,8 @@
 //!    with a found trigger are looked at further; rules without one (nothing but negations, numbers, regular expressions) always are.
 //! 3. A rule that is looked at evaluates its boolean program; each question is asked at most once per event, whoever asks.
 //!
-//! What was found in a field is kept until the field has another value: events in a row often share their parent, directory and user.
+//! What was found in a field is kept until the field has another value, and what was asked about it with it: events in a row often share
+//! their parent, directory and user.
 //!
 //! Answers are kept with the number of the event they belong to, so nothing is cleared between events and nothing is allocated.
 
@@ -21,21 +22,23 @@ use crate::field::{Class, Field, Value, Values};
 use crate::pattern;
 use crate::predicate::{Literal, Place, Predicate, Question, Test};
 use crate::regular::rarity;
+use crate::rows::Rows;
 
 /// The compiled rules of one class.
 #[derive(Debug, Default)]
 pub(crate) struct Matcher {
-    predicates: Vec<Predicate>,
+    // Boxes, not vectors: their elements are reached without a call, which a build for size does not inline.
+    predicates: Box<[Predicate]>,
     /// The predicate is answered by a pass: without a hit it is false.
-    indexed: Vec<bool>,
-    passes: Vec<Pass>,
+    indexed: Box<[bool]>,
+    passes: Box<[Pass]>,
     /// By predicate: the programs it triggers.
-    triggers: Vec<Vec<u32>>,
+    triggers: Rows<u32>,
     /// Programs without a trigger.
-    always: Vec<u32>,
-    ops: Vec<Op>,
-    children: Vec<u32>,
-    programs: Vec<Program>,
+    always: Box<[u32]>,
+    ops: Box<[Op]>,
+    children: Box<[u32]>,
+    programs: Box<[Program]>,
 }
 
 /// One rule's program.
@@ -62,7 +65,7 @@ struct Pass {
     field: Field,
     automaton: Automaton,
     /// By pattern of the automaton: which predicates a hit speaks for.
-    hits: Vec<Vec<Hit>>,
+    hits: Rows<Hit>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +80,11 @@ struct Hit {
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     epoch: u32,
-    predicates: Vec<u32>,
-    programs: Vec<u32>,
+    predicates: Box<[u32]>,
+    programs: Box<[u32]>,
     candidates: Vec<u32>,
     /// By pass.
-    latest: Vec<Latest>,
+    latest: Box<[Latest]>,
     /// Programs looked at so far, for statistics.
     pub(crate) evaluated: u64,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Answers {
 struct Latest {
     /// None was kept yet, or it was too long, when this is empty: then there is nothing to save.
     text: Vec<u8>,
+    /// The event it came with first: what was asked about it since is still true.
+    since: u32,
     /// Predicates and what is known of them, each once.
     answers: Vec<(u32, u32)>,
 }
@@ -107,8 +112,8 @@ impl Answers {
     pub(crate) fn new(matcher: &Matcher) -> Self {
         Self {
             epoch: 0,
-            predicates: vec![0; matcher.predicates.len()],
-            programs: vec![0; matcher.programs.len()],
+            predicates: vec![0; matcher.predicates.len()].into(),
+            programs: vec![0; matcher.programs.len()].into(),
             candidates: Vec::with_capacity(matcher.programs.len()),
             latest: matcher.passes.iter().map(|_| Latest::default()).collect(),
             evaluated: 0,
@@ -125,6 +130,7 @@ impl Answers {
         self.candidates.clear();
     }
 
+    #[inline(always)]
     fn get(&self, predicate: u32) -> u32 {
         let mark = self.predicates[predicate as usize];
         if mark >> 2 == self.epoch {
@@ -134,6 +140,7 @@ impl Answers {
         }
     }
 
+    #[inline(always)]
     fn set(&mut self, predicate: u32, answer: u32) {
         self.predicates[predicate as usize] = self.epoch << 2 | answer;
     }
@@ -150,9 +157,7 @@ impl Matcher {
                 answers.latest[number] = latest;
             }
         }
-        for program in &self.always {
-            answers.candidates.push(*program);
-        }
+        answers.candidates.extend_from_slice(&self.always);
         let mut candidates = std::mem::take(&mut answers.candidates);
         candidates.sort_unstable();
         answers.evaluated += candidates.len() as u64;
@@ -168,17 +173,20 @@ impl Matcher {
     fn pass(&self, pass: &Pass, text: &[u8], latest: &mut Latest, answers: &mut Answers) {
         if !latest.text.is_empty() && latest.text == text {
             for (predicate, answer) in &latest.answers {
-                self.learn(*predicate, *answer, answers);
+                let mark = answers.predicates[*predicate as usize];
+                let known = if mark >> 2 >= latest.since { mark & 3 } else { *answer };
+                self.learn(*predicate, known, answers);
             }
             return;
         }
         latest.text.clear();
         latest.answers.clear();
+        latest.since = answers.epoch;
         if text.len() <= KEPT {
             latest.text.extend_from_slice(text);
         }
         pass.automaton.find(text, |literal, start, end| {
-            for h in &pass.hits[literal] {
+            for h in pass.hits.of(literal) {
                 let answer = match h.place {
                     Some(place) => {
                         if !place.accepts(start, end, text.len()) {
@@ -202,7 +210,7 @@ impl Matcher {
     /// Takes an answer, and the programs that wait for it.
     fn learn(&self, predicate: u32, answer: u32, answers: &mut Answers) {
         answers.set(predicate, answer);
-        for program in &self.triggers[predicate as usize] {
+        for program in self.triggers.of(predicate as usize) {
             if answers.programs[*program as usize] != answers.epoch {
                 answers.programs[*program as usize] = answers.epoch;
                 answers.candidates.push(*program);
@@ -258,7 +266,7 @@ impl Matcher {
 
     /// Gives the rules new numbers; those without one are never reported.
     pub(crate) fn renumber(&mut self, numbers: &[Option<u32>]) {
-        for program in &mut self.programs {
+        for program in &mut *self.programs {
             program.rule = numbers.get(program.rule as usize).copied().flatten().unwrap_or(u32::MAX);
         }
     }
@@ -283,7 +291,11 @@ impl Matcher {
 #[derive(Debug)]
 pub(crate) struct MatcherBuilder {
     class: Class,
-    matcher: Matcher,
+    predicates: Vec<Predicate>,
+    indexed: Vec<bool>,
+    ops: Vec<Op>,
+    children: Vec<u32>,
+    programs: Vec<Program>,
     interned: HashMap<Question, u32>,
     /// By predicate: how often it will hold, very roughly.
     frequencies: Vec<f64>,
@@ -295,7 +307,11 @@ impl MatcherBuilder {
     pub(crate) fn new(class: Class) -> Self {
         Self {
             class,
-            matcher: Matcher::default(),
+            predicates: Vec::new(),
+            indexed: Vec::new(),
+            ops: Vec::new(),
+            children: Vec::new(),
+            programs: Vec::new(),
             interned: HashMap::new(),
             frequencies: Vec::new(),
             chosen: Vec::new(),
@@ -304,17 +320,17 @@ impl MatcherBuilder {
 
     /// Adds a rule; on an error nothing of it is left but unused questions.
     pub(crate) fn add(&mut self, rule: u32, expr: &Expr) -> Result<(), Cause> {
-        let (ops, children) = (self.matcher.ops.len(), self.matcher.children.len());
+        let (ops, children) = (self.ops.len(), self.children.len());
         match self.compile(expr) {
             Ok(root) => {
                 let trigger = self.trigger(expr, false).map(|t| t.predicates);
-                self.matcher.programs.push(Program { root, rule });
+                self.programs.push(Program { root, rule });
                 self.chosen.push(trigger);
                 Ok(())
             }
             Err(cause) => {
-                self.matcher.ops.truncate(ops);
-                self.matcher.children.truncate(children);
+                self.ops.truncate(ops);
+                self.children.truncate(children);
                 Err(cause)
             }
         }
@@ -337,8 +353,8 @@ impl MatcherBuilder {
                 Op::AtLeast(to_u32(*n), from, to)
             }
         };
-        self.matcher.ops.push(op);
-        Ok(to_u32(self.matcher.ops.len() - 1))
+        self.ops.push(op);
+        Ok(to_u32(self.ops.len() - 1))
     }
 
     fn compile_parts(&mut self, parts: &[Expr]) -> Result<(u32, u32), Cause> {
@@ -349,9 +365,9 @@ impl MatcherBuilder {
         for part in ordered {
             compiled.push(self.compile(part)?);
         }
-        let from = to_u32(self.matcher.children.len());
-        self.matcher.children.extend(compiled);
-        Ok((from, to_u32(self.matcher.children.len())))
+        let from = to_u32(self.children.len());
+        self.children.extend(compiled);
+        Ok((from, to_u32(self.children.len())))
     }
 
     fn cost(&self, expr: &Expr) -> u32 {
@@ -375,11 +391,11 @@ impl MatcherBuilder {
             return Ok(*known);
         }
         let predicate = Predicate::new(question.clone())?;
-        let number = to_u32(self.matcher.predicates.len());
+        let number = to_u32(self.predicates.len());
         let literals = if self.class.is_numeric(question.field) { Vec::new() } else { predicate.literals() };
-        self.matcher.indexed.push(!literals.is_empty());
+        self.indexed.push(!literals.is_empty());
         self.frequencies.push(frequency(&literals));
-        self.matcher.predicates.push(predicate);
+        self.predicates.push(predicate);
         self.interned.insert(question.clone(), number);
         Ok(number)
     }
@@ -389,7 +405,7 @@ impl MatcherBuilder {
         match expr {
             Expr::Ask(question) => {
                 let number = *self.interned.get(question)?;
-                (!negated && self.matcher.indexed[number as usize])
+                (!negated && self.indexed[number as usize])
                     .then(|| Trigger { cost: self.frequencies[number as usize], predicates: vec![number] })
             }
             Expr::Not(inner) => self.trigger(inner, !negated),
@@ -420,10 +436,10 @@ impl MatcherBuilder {
     }
 
     /// Builds the automatons.
-    pub(crate) fn build(mut self) -> Result<Matcher, Cause> {
+    pub(crate) fn build(self) -> Result<Matcher, Cause> {
         let mut by_field: HashMap<Field, Vec<(Vec<u8>, Hit)>> = HashMap::new();
-        for (number, predicate) in (0u32..).zip(&self.matcher.predicates) {
-            if !self.matcher.indexed[number as usize] {
+        for (number, predicate) in (0u32..).zip(&self.predicates) {
+            if !self.indexed[number as usize] {
                 continue;
             }
             for Literal { bytes, place, cased } in predicate.literals() {
@@ -431,6 +447,7 @@ impl MatcherBuilder {
                 by_field.entry(predicate.question.field).or_default().push((bytes.to_ascii_lowercase(), hit));
             }
         }
+        let mut passes = Vec::new();
         let mut fields: Vec<_> = by_field.into_iter().collect();
         order::sort_by_key(&mut fields, |(field, _)| *field);
         for (field, mut literals) in fields {
@@ -449,21 +466,30 @@ impl MatcherBuilder {
             }
             let automaton = Automaton::new(&patterns)
                 .ok_or_else(|| Cause::TooLarge("the literals of all rules together".to_owned()))?;
-            self.matcher.passes.push(Pass { field, automaton, hits });
+            passes.push(Pass { field, automaton, hits: Rows::new(hits) });
         }
-        self.matcher.predicates.shrink_to_fit();
-        self.matcher.triggers = vec![Vec::new(); self.matcher.predicates.len()];
+        let mut triggers = vec![Vec::new(); self.predicates.len()];
+        let mut always = Vec::new();
         for (program, chosen) in (0u32..).zip(self.chosen) {
             match chosen {
                 Some(predicates) => {
                     for predicate in predicates {
-                        self.matcher.triggers[predicate as usize].push(program);
+                        triggers[predicate as usize].push(program);
                     }
                 }
-                None => self.matcher.always.push(program),
+                None => always.push(program),
             }
         }
-        Ok(self.matcher)
+        Ok(Matcher {
+            predicates: self.predicates.into(),
+            indexed: self.indexed.into(),
+            passes: passes.into(),
+            triggers: Rows::new(triggers),
+            always: always.into(),
+            ops: self.ops.into(),
+            children: self.children.into(),
+            programs: self.programs.into(),
+        })
     }
 }
 

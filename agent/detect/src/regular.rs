@@ -27,6 +27,8 @@ const CACHE: usize = 32 * 1024;
 const MAX_REQUIRED: usize = 128;
 /// Most texts that alternatives are written out into.
 const MAX_JOINED: usize = 96;
+/// Most bytes of a class that literals are tried with: `\s` has six.
+const MOST_FOLLOWING: usize = 8;
 
 /// Nodes of a parsed expression that compile to less than [`MAX_COMPILED`] for certain: a state takes at most 64 bytes, and a node
 /// yields few.
@@ -216,6 +218,9 @@ fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
             let mut runs = vec![Vec::new()];
             for part in parts {
                 let next = texts(part);
+                if next.is_none() {
+                    better(&mut best, followed(&runs, part));
+                }
                 match next.as_ref().and_then(|next| joined(&runs, next)) {
                     Some(longer) => runs = longer,
                     None => {
@@ -253,6 +258,27 @@ fn texts(hir: &Hir) -> Option<Vec<Vec<u8>>> {
         }
         HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
     }
+}
+
+/// The texts with each byte of a small class behind them, where that makes them much rarer: `nc` is in many a word, `nc` and a blank is
+/// not.
+fn followed(texts: &[Vec<u8>], next: &Hir) -> Option<Vec<Vec<u8>>> {
+    let class = match next.kind() {
+        HirKind::Class(class) => class,
+        HirKind::Repetition(Repetition { min: 1.., sub, .. }) => match sub.kind() {
+            HirKind::Class(class) => class,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let Class::Bytes(class) = class else { return None };
+    let ranges = class.ranges().iter();
+    let count: usize = ranges.clone().map(ClassBytesRange::len).sum();
+    if count > MOST_FOLLOWING {
+        return None;
+    }
+    let bytes = ranges.flat_map(|range| range.start()..=range.end()).map(|byte| vec![byte]);
+    joined(texts, &bytes.collect::<Vec<_>>()).filter(|longer| rarity(longer) * 2.0 < rarity(texts))
 }
 
 /// Each of the first followed by each of the second; `None` when they are too many.
@@ -295,12 +321,19 @@ fn better(best: &mut Option<Vec<Vec<u8>>>, candidate: Option<Vec<Vec<u8>>>) {
 }
 
 /// How often one of these literals is found in some text, very roughly: only the order matters. One byte is in nearly every text,
-/// two are in many.
+/// two are in many; control characters are in few.
 pub(crate) fn rarity(literals: &[Vec<u8>]) -> f64 {
-    let one = |literal: &Vec<u8>| match literal.len() {
-        0 | 1 => 4.0,
-        2 => 1.0,
-        n => 0.6_f64.powi(i32::try_from(n.min(40)).unwrap_or(40)),
+    let one = |literal: &Vec<u8>| {
+        let length = match literal.len() {
+            0 | 1 => 4.0,
+            2 => 1.0,
+            n => 0.6_f64.powi(i32::try_from(n.min(40)).unwrap_or(40)),
+        };
+        if literal.iter().any(u8::is_ascii_control) {
+            length / 64.0
+        } else {
+            length
+        }
     };
     literals.iter().map(one).sum()
 }
@@ -341,6 +374,28 @@ mod tests {
         assert_eq!(of("[0-9]+", false), Vec::<String>::new());
         assert_eq!(of("(abc)?", false), Vec::<String>::new());
         assert_eq!(of("é{2}x?", false), ["é"]);
+        assert_eq!(of(r"\bnc[ \t]", false), ["nc\t", "nc "]);
+        assert_eq!(of(r"wget[ \t]", false), ["wget"], "long enough by itself");
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_contains_what_is_required(
+            (expression, text) in prop::sample::select(vec![
+                r"(^|[;&|/])(nc|ncat|nc\.traditional)[\t ]+-[a-z]{1,3}",
+                r"sh[\t\n ](-[ic]+|x)[ \t]",
+                r"ld[.=][a-c]*",
+                r"(id|ps)[;&|]+[ab]?",
+            ])
+            .prop_flat_map(|expression| {
+                (Just(expression), prop::string::string_regex(expression.trim_start_matches("(^|[;&|/])")).unwrap())
+            }),
+        ) {
+            let required = check(expression, RegexFlags::default()).unwrap();
+            prop_assert!(compile(expression, RegexFlags::default()).unwrap().is_match(&text));
+            let found = |literal: &Vec<u8>| text.as_bytes().windows(literal.len()).any(|part| part == literal);
+            prop_assert!(required.iter().any(found), "{required:?} {text:?}");
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use crate::process::{Actor, Ancestor, Change, Deed, ExitReason, ProcessActivity,
 use crate::remediation::{self, Action, Remediation};
 use crate::service::{ServiceActivity, Submitted};
 use crate::severity::Severity;
-use crate::text::{printable, truncate};
+use crate::text::{file_name, printable, truncate};
 use crate::time::Timestamp;
 
 /// Longest attacker-supplied text in a one-line summary, in bytes.
@@ -423,7 +423,7 @@ impl EventKind {
 fn lineage(f: &mut core::fmt::Formatter<'_>, ancestor: Option<&Ancestor>) -> core::fmt::Result {
     let Some(ancestor) = ancestor else { return Ok(()) };
     for (level, ancestor) in ancestor.chain().enumerate() {
-        let name = ancestor.executable.rsplit('/').next().unwrap_or_default();
+        let name = file_name(&ancestor.executable);
         let name = if name.is_empty() { "?" } else { name };
         let arrow = if level == 0 { " [from" } else { " <" };
         write!(f, "{arrow} {}({})", printable(truncate(name, ANCESTOR_TEXT)), ancestor.pid)?;

@@ -56,6 +56,14 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// The last part of a path, without its directories.
+#[must_use]
+pub fn file_name(path: &str) -> &str {
+    // Most names are short: to look at each byte is quicker than a search made for long texts.
+    let start = path.bytes().rposition(|byte| byte == b'/').map_or(0, |slash| slash + 1);
+    &path[start..]
+}
+
 /// The longest prefix of `text` of at most `max` bytes that ends on a character boundary.
 #[must_use]
 pub fn truncate(text: &str, max: usize) -> &str {

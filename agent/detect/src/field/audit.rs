@@ -8,9 +8,10 @@ use defender_model::authentication::{Activity, Authentication, Outcome};
 use defender_model::event::{Event, EventKind};
 use defender_model::file::{FileActivity, FileChange};
 use defender_model::process::{Actor, Change, Process};
+use defender_model::text::{file_name, truncate};
 
 use super::process::command_line;
-use super::{base, non_empty, number, optional, some_text, text, word, FieldSpec, Scratch, Value, Values};
+use super::{non_empty, number, optional, some_text, text, word, FieldSpec, Scratch, Value, Values};
 
 /// `TASK_COMM_LEN - 1` of the kernel (`include/linux/sched.h`): what is kept of a program's name.
 const COMM: usize = 15;
@@ -229,5 +230,5 @@ fn authentication<'e>(login: &'e Authentication, scratch: &'e mut Scratch) -> Va
 
 /// The program's name as the kernel keeps it. Of a script it is the interpreter's: the script's own is not recorded.
 fn comm(executable: &str) -> Value<'_> {
-    non_empty(defender_model::text::truncate(base(executable), COMM))
+    non_empty(truncate(file_name(executable), COMM))
 }

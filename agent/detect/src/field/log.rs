@@ -2,10 +2,9 @@
 
 use defender_model::event::{Event, EventKind};
 use defender_model::process::{Change, Process};
+use defender_model::text::file_name;
 
-use super::{
-    base, non_empty, number, optional, some_text, text, user, word, FieldSpec, Scratch, Value, Values,
-};
+use super::{non_empty, number, optional, some_text, text, user, word, FieldSpec, Scratch, Value, Values};
 
 pub(super) const FIELDS: &[FieldSpec] = &[
     word(&["program", "service", "ServiceName"]),
@@ -18,8 +17,6 @@ pub(super) const FIELDS: &[FieldSpec] = &[
     number(&["pid", "ProcessId"]),
 ];
 
-/// Names of programs that run jobs by the clock.
-const CRON: [&str; 4] = ["cron", "crond", "anacron", "dcron"];
 /// sudo(8): options that take a value.
 const SUDO_VALUES: &str = "aCcDghpRrtTUu";
 
@@ -27,7 +24,7 @@ pub(super) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Val
     match &event.kind {
         EventKind::Process(activity) if matches!(activity.change, Change::Exec { .. }) => {
             let p = &activity.process;
-            match base(p.argv.first()?) {
+            match file_name(p.argv.first()?) {
                 "sudo" | "sudoedit" => Some(sudo(p, scratch)),
                 "crontab" => Some(crontab(p, scratch)),
                 _ if from_cron(p) => Some(job(p, scratch)),
@@ -51,8 +48,13 @@ pub(super) fn read<'e>(event: &'e Event, scratch: &'e mut Scratch) -> Option<Val
 fn from_cron(p: &Process) -> bool {
     p.parent.as_ref().is_some_and(|parent| {
         let called = parent.command_line.split(' ').next().unwrap_or_default();
-        CRON.contains(&base(&parent.executable)) || CRON.contains(&base(called))
+        is_cron(&parent.executable) || is_cron(called)
     })
+}
+
+/// The program runs jobs by the clock.
+fn is_cron(path: &str) -> bool {
+    matches!(file_name(path), "cron" | "crond" | "anacron" | "dcron")
 }
 
 /// Who started the program.

@@ -265,7 +265,9 @@ pub(crate) struct Values<'e> {
 impl<'e> Values<'e> {
     /// An event that has nothing.
     pub(crate) const fn none() -> Self {
-        Self { fixed: [Value::Absent; MAX_FIELDS], arguments: &[] }
+        // A constant, which is copied at once; an array that is filled is filled value by value.
+        const NONE: Values<'_> = Values { fixed: [Value::Absent; MAX_FIELDS], arguments: &[] };
+        NONE
     }
 
     /// An event whose first fields have these values.
@@ -276,6 +278,7 @@ impl<'e> Values<'e> {
     }
 
     /// The value of a field.
+    #[inline]
     pub(crate) fn get(&self, field: Field) -> Value<'e> {
         match field.0.checked_sub(FIRST_ARGUMENT) {
             None => self.fixed.get(usize::from(field.0)).copied().unwrap_or(Value::Absent),
@@ -422,11 +425,6 @@ fn user<'e>(name: Option<&'e str>, uid: Option<u32>) -> Value<'e> {
         (None, Some(0)) => Value::Text("root"),
         (None, _) => Value::Absent,
     }
-}
-
-/// Last component of a path.
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 #[cfg(test)]

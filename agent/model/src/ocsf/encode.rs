@@ -11,11 +11,13 @@ mod remediation;
 
 use std::net::IpAddr;
 
+use super::class::PROCESS_ACTIVITY;
 use super::json::{self, name, Name, Object};
 use super::VERSION;
 use crate::authentication::Authentication;
 use crate::event::{Event, EventKind};
 use crate::identity::DeviceIdentity;
+use crate::text::file_name;
 
 /// `observable.type_id` 2: IP Address.
 const OBSERVABLE_IP: u8 = 2;
@@ -44,6 +46,8 @@ pub struct Encoder {
     product: Vec<u8>,
     /// Members of `device`.
     device: Vec<u8>,
+    /// What the events begin with that tell of a program started, or ended: most do.
+    processes: [Vec<u8>; 2],
 }
 
 impl Encoder {
@@ -66,17 +70,18 @@ impl Encoder {
             described.text(name!("hostname"), &device.hostname);
             described.text(name!("boot_uid"), &device.boot_id);
         });
-        Self { metadata, product, device }
+        let processes = [1, 2].map(|number| json::members(|record| head(record, PROCESS_ACTIVITY, number)));
+        Self { metadata, product, device, processes }
     }
 
     /// Appends the event as one line of JSON, without the newline.
     pub fn encode(&self, event: &Event, out: &mut Vec<u8>) {
         json::object(out, |record| {
             let (class, activity) = class(&event.kind);
-            record.number(name!("class_uid"), class);
-            record.number(name!("category_uid"), class / 1000);
-            record.number(name!("activity_id"), activity);
-            record.number(name!("type_uid"), class * 100 + activity);
+            match (class, activity) {
+                (PROCESS_ACTIVITY, 1 | 2) => record.written(&self.processes[activity as usize - 1]),
+                _ => head(record, class, activity),
+            }
             record.number(name!("severity_id"), event.severity().id());
             record.signed(name!("time"), event.time.millis());
             let mut logged = Logged::default();
@@ -116,6 +121,14 @@ pub fn encode(event: &Event, device: &DeviceIdentity, out: &mut Vec<u8>) {
     Encoder::new(device).encode(event, out);
 }
 
+/// What every event begins with.
+fn head(record: &mut Object<'_>, class: u32, activity: u32) {
+    record.number(name!("class_uid"), class);
+    record.number(name!("category_uid"), class / 1000);
+    record.number(name!("activity_id"), activity);
+    record.number(name!("type_uid"), class * 100 + activity);
+}
+
 /// `class_uid` and `activity_id`.
 fn class(kind: &EventKind) -> (u32, u32) {
     match kind {
@@ -144,7 +157,7 @@ fn file(record: &mut Object<'_>, path: &str) {
 /// `path` and `name` of a file.
 fn place(file: &mut Object<'_>, path: &str) {
     file.text(name!("path"), path);
-    file.text(name!("name"), path.rsplit('/').next().unwrap_or(path));
+    file.text(name!("name"), file_name(path));
 }
 
 /// A user; nothing when neither number nor name is known.
