@@ -194,10 +194,12 @@ pub fn run(options: &Options) -> ExitCode {
         control,
         news,
     };
-    runtime.block_on(serve(parts, opened));
+    // A task like the others: what the runtime itself waits for is woken by a system call.
+    let served = runtime.block_on(runtime.spawn(serve(parts, opened)));
     // A name server that does not answer, or flash that does not, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
-    ExitCode::SUCCESS
+    // Only a build that unwinds, for tests, gets to see a panic here.
+    served.map_or(ExitCode::from(COULD_NOT_RUN), |()| ExitCode::SUCCESS)
 }
 
 /// What was opened before confinement.

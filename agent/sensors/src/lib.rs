@@ -38,6 +38,9 @@ use defender_model::event::Event;
 use defender_model::health::Health;
 use tokio::sync::mpsc;
 
+/// Observations that are sent together: room is waited for once for all of them.
+const TOGETHER: usize = 64;
+
 /// What a sensor has to say.
 #[derive(Debug)]
 pub enum Observation {
@@ -70,9 +73,14 @@ impl Outlet {
 
     /// Sends all there is to say, as [`send`](Self::send) does. False when the sensor should end.
     pub(crate) async fn send_all(&self, observations: &mut Vec<Observation>) -> bool {
-        for observation in observations.drain(..) {
-            if !self.send(observation).await {
+        let most = self.sender.max_capacity().min(TOGETHER);
+        let mut observations = observations.drain(..);
+        while observations.len() > 0 {
+            let Ok(places) = self.sender.reserve_many(observations.len().min(most)).await else {
                 return false;
+            };
+            for (place, observation) in places.zip(&mut observations) {
+                place.send(observation);
             }
         }
         true

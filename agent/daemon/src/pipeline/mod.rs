@@ -53,7 +53,7 @@ use crate::request::{BlockedAddress, Desk, EventCounts, IsolationStatus, Notice,
 use crate::response::hook::Hook;
 use crate::{feeds, files, logins};
 use clock_step::ClockStep;
-use recent::Recent;
+use recent::{text, Recent};
 use responder::{Done, Responder};
 use sequence::Sequence;
 use silence::Silence;
@@ -432,9 +432,9 @@ impl Pipeline {
         let title = finding.rule.title.as_str().into();
         let severity = finding.severity.level();
         let now = (self.parts.clock)();
-        let ocsf = self.emit(Event::new(now, finding.into()));
-        self.alerts.push(Arc::clone(&ocsf));
-        self.desk.announce(Notice::Alert { severity, title, ocsf });
+        let line = self.emit(Event::new(now, finding.into()));
+        self.desk.announce(Notice::Alert { severity, title, ocsf: text(&line) });
+        self.alerts.push(line);
     }
 
     fn answer_of_firewall(&mut self, done: Done) {
@@ -518,13 +518,12 @@ impl Pipeline {
     }
 
     /// Numbers, encodes and hands on.
-    fn emit(&mut self, mut event: Event) -> Arc<str> {
+    fn emit(&mut self, mut event: Event) -> Arc<[u8]> {
         event.sequence = self.sequence.next();
         self.counts.emitted += 1;
         self.buffer.clear();
         self.encoder.encode(&event, &mut self.buffer);
-        // JSON that serde wrote is UTF-8.
-        let line: Arc<str> = std::str::from_utf8(&self.buffer).unwrap_or_default().into();
+        let line = Arc::from(self.buffer.as_slice());
         if self.buffer.capacity() > BUFFER {
             self.buffer = Vec::new();
         }

@@ -275,7 +275,7 @@ impl Sinks {
     }
 
     /// Queues an event for [`Sinks::flush`].
-    pub(super) fn push(&mut self, event: &Event, line: &Arc<str>) {
+    pub(super) fn push(&mut self, event: &Event, line: &Arc<[u8]>) {
         let severity = event.severity();
         let alert = match &event.kind {
             EventKind::Finding(_) | EventKind::Remediation(_) => true,
@@ -287,7 +287,7 @@ impl Sinks {
         let record = Record {
             severity,
             alert,
-            ocsf: Arc::from(Arc::clone(line)),
+            ocsf: Arc::clone(line),
             summary: if text { event.to_string().into() } else { Arc::clone(&self.no_text) },
             time: event.time,
             sequence: event.sequence,
@@ -320,8 +320,11 @@ impl Sinks {
                 sink.stalled = None;
             }
             if sink.waits && sink.stalled.is_none() {
+                if !is_spool {
+                    handed = sink.handle.fill(&records);
+                }
                 let waiting = async {
-                    for record in &records {
+                    for record in &records[handed..] {
                         if !taken(record) {
                             sink.handle.push(record.clone()).await;
                         }

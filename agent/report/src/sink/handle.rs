@@ -1,11 +1,11 @@
 //! The pipeline's end of a sink.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use defender_model::severity::Severity;
 use tokio::sync::futures::Notified;
 
-use super::{Queue, SinkHandle, State, Stats, Waiting};
+use super::{Inner, Queue, SinkHandle, State, Stats, Waiting};
 use crate::record::Record;
 
 impl SinkHandle {
@@ -17,11 +17,37 @@ impl SinkHandle {
 
     /// Hands a record over without waiting. What there is no room for is counted as dropped; what the sink is not for is not.
     pub fn try_push(&self, record: Record) {
-        if !self.wants(&record) {
-            return;
+        if self.wants(&record) {
+            let mut inner = self.shared.lock();
+            self.put(&mut inner, record);
+            self.wake(inner);
         }
+    }
+
+    /// Hands over records from the front as long as there is room, all at once. How many are done with: what the sink is not for is too.
+    pub fn fill(&self, records: &[Record]) -> usize {
         let limits = &self.shared.limits;
         let mut inner = self.shared.lock();
+        let mut done = 0;
+        for record in records {
+            if self.wants(record) {
+                let (queue, most) = match record.alert {
+                    true => (&inner.alerts, limits.alerts),
+                    false => (&inner.telemetry, limits.telemetry),
+                };
+                if inner.ended || !queue.has_room(most, limits.bytes, record.ocsf.len()) {
+                    break;
+                }
+                self.put(&mut inner, record.clone());
+            }
+            done += 1;
+        }
+        self.wake(inner);
+        done
+    }
+
+    fn put(&self, inner: &mut Inner, record: Record) {
+        let limits = &self.shared.limits;
         let size = record.ocsf.len();
         inner.stats.handed += 1;
         if record.alert {
@@ -34,7 +60,6 @@ impl SinkHandle {
             inner.alerts.push(record);
         } else if inner.ended {
             inner.stats.dropped += 1;
-            return;
         } else {
             while !inner.telemetry.has_room(limits.telemetry, limits.bytes, size) {
                 if inner.telemetry.pop().is_none() {
@@ -44,6 +69,10 @@ impl SinkHandle {
             }
             inner.telemetry.push(record);
         }
+    }
+
+    /// Wakes the sink's task if this is what it waits for.
+    fn wake(&self, mut inner: MutexGuard<'_, Inner>) {
         let wake = match inner.waiting {
             Waiting::Nothing => false,
             Waiting::Anything => !inner.is_idle(),

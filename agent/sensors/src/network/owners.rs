@@ -56,6 +56,9 @@ struct Told {
     listeners: VecDeque<Owned>,
     /// One has come that nobody has looked at: of TCP, of UDP.
     news: [bool; 2],
+    /// Something was told since the last announcement.
+    #[cfg(ebpf)]
+    unannounced: bool,
 }
 
 /// How soon sockets that listen are looked for when the kernel told that there is one. Of UDP later: some bind a port for each question
@@ -94,6 +97,7 @@ impl Owners {
     pub(crate) fn tell(&self, protocol: Protocol, local: End, remote: End, listens: bool, by: Actor) {
         let owned = Owned { heard: Instant::now(), protocol, local, remote, by };
         let mut told = self.told();
+        told.unannounced = true;
         told.news[usize::from(protocol == Protocol::UDP)] |= listens;
         let (list, most) = match listens {
             true => (&mut told.listeners, LISTENERS),
@@ -107,10 +111,13 @@ impl Owners {
         list.push_back(owned);
     }
 
-    /// Tells who waits that something was told. To be called for many at once: each time all that wait are compared with all that is told.
+    /// Tells who waits that something was told, if it was. To be called for many at once: each time all that wait are compared with all
+    /// that is told.
     #[cfg(ebpf)]
     pub(crate) fn announce(&self) {
-        self.1.notify_one();
+        if std::mem::take(&mut self.told().unannounced) {
+            self.1.notify_one();
+        }
     }
 
     /// Ready when something was told since.
