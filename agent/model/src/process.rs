@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::text::file_name;
 use crate::time::Timestamp;
 
 /// A process as a sensor saw it. Text fields are empty where the source could not tell.
@@ -43,7 +44,7 @@ impl Process {
     /// Last component of the executable's path.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.executable.rsplit('/').next().unwrap_or_default()
+        file_name(&self.executable)
     }
 }
 
@@ -181,6 +182,14 @@ pub struct ProcessActivity {
     pub source: Source,
     /// When the process was seen to start, for exits.
     pub started: Option<Timestamp>,
+}
+
+impl ProcessActivity {
+    /// A program that was started.
+    #[must_use]
+    pub fn exec(process: Process, source: Source, truncated: bool) -> Box<Self> {
+        Box::new(Self { process, change: Change::Exec { truncated }, source, started: None })
+    }
 }
 
 /// What a process did that needs a privilege, or gains one.

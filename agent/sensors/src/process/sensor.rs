@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use defender_model::event::Event;
+use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
 use defender_model::time::Timestamp;
@@ -299,7 +299,8 @@ impl ProcessSensor {
                 Audited::Exec(exec) => {
                     let (time, ppid, truncated) = (exec.stamp.time, exec.ppid, exec.truncated);
                     self.module_files.note(exec.pid, &exec.cwd, &exec.argv);
-                    self.exec(into_process(*exec), ppid, time, Source::Audit, truncated, out);
+                    let activity = ProcessActivity::exec(into_process(*exec), Source::Audit, truncated);
+                    self.exec(activity, ppid, time, out);
                 }
                 Audited::Exit { stamp, pid, reason } => {
                     self.exit(pid, reason, stamp.time, Source::Audit, out);
@@ -353,7 +354,8 @@ impl ProcessSensor {
                 Announced::Fork { parent, child } => self.table().fork(child, parent),
                 Announced::Exec { pid } => {
                     let entry = procfs::read(&self.settings.proc, pid).unwrap_or_else(|| self.vanished(pid));
-                    self.exec(entry.process, entry.ppid, time, Source::Connector, false, out);
+                    let activity = ProcessActivity::exec(entry.process, Source::Connector, false);
+                    self.exec(activity, entry.ppid, time, out);
                 }
                 Announced::Exit { pid, reason } => self.exit(pid, reason, time, Source::Connector, out),
             }
@@ -375,7 +377,10 @@ impl ProcessSensor {
         for change in found {
             match change {
                 Found::Fork { pid, parent } => self.table().fork(pid, parent),
-                Found::Exec(entry) => self.exec(entry.process, entry.ppid, time, Source::Poll, false, out),
+                Found::Exec(entry) => {
+                    let activity = ProcessActivity::exec(entry.process, Source::Poll, false);
+                    self.exec(activity, entry.ppid, time, out);
+                }
                 Found::Exit { pid } => self.exit(pid, ExitReason::Unknown, time, Source::Poll, out),
             }
         }
@@ -383,15 +388,15 @@ impl ProcessSensor {
 
     fn exec(
         &mut self,
-        mut process: Process,
+        mut activity: Box<ProcessActivity>,
         ppid: u32,
         time: Timestamp,
-        source: Source,
-        truncated: bool,
         out: &mut Vec<Observation>,
     ) {
-        let told = self.handover.was_told(&process, time);
-        let found = self.table().was_found(&process, source) || told;
+        let source = activity.source;
+        let process = &mut activity.process;
+        let told = self.handover.was_told(process, time);
+        let found = self.table().was_found(process, source) || told;
         self.tally(|status| {
             status.balance.produced += 1;
             status.balance.aggregated += u64::from(found);
@@ -405,15 +410,14 @@ impl ProcessSensor {
         if process.parent.is_none() && ppid != 0 {
             process.parent = Some(Arc::new(Ancestor { pid: ppid, ..Ancestor::default() }));
         }
-        let was = self.table().insert_exec(&process, ppid, time, source);
+        let was = self.table().insert_exec(process, ppid, time, source);
         if let Some((from, actor)) = was {
             self.told_root(time, actor, from, source, out);
         }
         if !self.suspects.is_empty() {
             self.suspects.remove(&process.pid);
         }
-        let activity = ProcessActivity { process, change: Change::Exec { truncated }, source, started: None };
-        out.push(Observation::Event(Event::new(time, activity.into())));
+        out.push(Observation::Event(Event::new(time, EventKind::Process(activity))));
         self.tally(|status| {
             status.execs += 1;
             status.balance.delivered += 1;
@@ -521,7 +525,8 @@ impl ProcessSensor {
             self.inherit(&mut entry);
             // Kernel threads have neither.
             if !entry.process.argv.is_empty() || !entry.process.executable.is_empty() {
-                self.exec(entry.process, entry.ppid, time, Source::Snapshot, false, out);
+                let activity = ProcessActivity::exec(entry.process, Source::Snapshot, false);
+                self.exec(activity, entry.ppid, time, out);
                 self.table().mark_found(pid);
             }
         }

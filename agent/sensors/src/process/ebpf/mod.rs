@@ -60,6 +60,9 @@ use crate::process::Unavailable;
 const RING: usize = 256 << 10;
 /// How long records are left to gather after the first. The programs wake the reader early when half the ring is full.
 const PAUSE: Duration = Duration::from_millis(10);
+/// So many events in a pause, and there will be some in the next: it is slept through without waiting for the first of them, which would
+/// be one more wake-up.
+const STEADY: usize = 4;
 /// Events taken in one go. What they are made of is given back before the next are made, and is found again at once by who looks for
 /// memory.
 const BATCH: usize = 16;
@@ -121,6 +124,8 @@ pub(crate) struct Stream {
     skipped: Skipped,
     /// There was more than one call takes.
     more: bool,
+    /// Many came lately.
+    steady: bool,
     /// Calls in a row that left something.
     calls: u32,
     /// How it is read, in words.
@@ -303,6 +308,7 @@ impl Stream {
             told: 0,
             skipped: skipped.into_inner(),
             more: false,
+            steady: false,
             calls: 0,
             detail,
             connections: false,
@@ -318,6 +324,8 @@ impl Stream {
     pub(crate) async fn read(&mut self, out: &mut Vec<Told>) -> Result<u64, Unavailable> {
         if self.more {
             others_first().await;
+        } else if self.steady {
+            tokio::time::sleep(PAUSE).await;
         } else {
             let waited = |error| explain("waiting for the ring buffer", &error);
             self.ring.readable(Duration::from_secs(1)).await.map_err(waited)?;
@@ -325,7 +333,9 @@ impl Stream {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        let before = self.more;
         self.more = self.take(out, BATCH);
+        self.steady = before || out.len() >= STEADY;
         self.skipped.ask(!out.is_empty());
         self.calls = if self.more { self.calls % CALLS_IN_A_ROW + 1 } else { 0 };
         let lost = self.lost();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use defender_model::network::Protocol;
-use defender_model::process::{ExitReason, Process};
+use defender_model::process::{ExitReason, Process, ProcessActivity, Source};
 use defender_model::text;
 
 use crate::process::connector::wait_status;
@@ -54,16 +54,14 @@ const ARGUMENT_BYTES: usize = 256 << 10;
 pub(crate) enum Told {
     Exec {
         time: u64,
-        process: Box<Process>,
+        activity: Box<ProcessActivity>,
         ppid: u32,
-        truncated: bool,
     },
     /// An exec of which only the system call is known, and not even its arguments unless `called`.
     Entered {
         time: u64,
-        process: Box<Process>,
+        activity: Box<ProcessActivity>,
         ppid: u32,
-        truncated: bool,
         called: bool,
     },
     Exit {
@@ -257,9 +255,8 @@ impl Assembler {
         };
         Some(Told::Entered {
             time: long(record, 16)?,
-            process: Box::new(process),
+            activity: ProcessActivity::exec(process, Source::EbpfEntry, entered.cut || more),
             ppid: half(record, 12)?,
-            truncated: entered.cut || more,
             called,
         })
     }
@@ -288,9 +285,8 @@ impl Assembler {
         self.reuse(pending.arguments);
         Some(Told::Exec {
             time: long(record, 16)?,
-            process: Box::new(process),
+            activity: ProcessActivity::exec(process, Source::Ebpf, truncated),
             ppid: half(record, 8)?,
-            truncated,
         })
     }
 }
@@ -362,6 +358,8 @@ fn arguments(bytes: &[u8]) -> (Vec<String>, bool) {
 mod tests {
     use proptest::prelude::*;
 
+    use defender_model::process::Change;
+
     use super::*;
 
     fn part(kind: u32, pid: u32, flags: u32, content: &[u8]) -> Vec<u8> {
@@ -393,11 +391,11 @@ mod tests {
         ] {
             assert_eq!(assembler.push(&record), None);
         }
-        let Some(Told::Exec { time: 99, process, ppid: 7, truncated: false }) =
-            assembler.push(&head(40, 0, 10))
-        else {
+        let Some(Told::Exec { time: 99, activity, ppid: 7 }) = assembler.push(&head(40, 0, 10)) else {
             panic!("not an exec");
         };
+        assert_eq!(activity.change, Change::Exec { truncated: false });
+        let process = activity.process;
         assert_eq!(*process.executable, *"/usr/bin/true");
         assert_eq!((process.argv.join("|"), process.cwd.as_str()), ("true||a b".into(), "/"));
         assert_eq!((process.uid, process.euid, process.gid), (Some(1), Some(2), Some(3)));
@@ -409,7 +407,7 @@ mod tests {
     fn what_is_missing_is_said() {
         let truncated = |assembler: &mut Assembler, flags, sent| match assembler.push(&head(40, flags, sent))
         {
-            Some(Told::Exec { truncated, .. }) => truncated,
+            Some(Told::Exec { activity, .. }) => activity.change == Change::Exec { truncated: true },
             other => panic!("{other:?}"),
         };
         let mut assembler = Assembler::default();
@@ -437,11 +435,12 @@ mod tests {
         ] {
             assert_eq!(assembler.push(&record), None);
         }
-        let Some(Told::Entered { time: 99, process, ppid: 7, truncated: true, called: true }) =
-            assembler.push(&confirmed)
+        let Some(Told::Entered { time: 99, activity, ppid: 7, called: true }) = assembler.push(&confirmed)
         else {
             panic!("not an exec");
         };
+        assert_eq!(activity.change, Change::Exec { truncated: true });
+        let process = activity.process;
         assert_eq!(
             (process.pid, &*process.executable, process.argv.join("|")),
             (40, "./run", "run|a b".into())
@@ -452,7 +451,8 @@ mod tests {
             assert_eq!(assembler.push(&record), None);
         }
         let told = assembler.push(&confirmed);
-        assert!(matches!(told, Some(Told::Entered { called: false, truncated: false, .. })), "{told:?}");
+        let Some(Told::Entered { activity, called: false, .. }) = told else { panic!("{told:?}") };
+        assert_eq!(activity.change, Change::Exec { truncated: false });
     }
 
     #[test]

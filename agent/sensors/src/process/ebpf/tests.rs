@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use defender_model::network::Protocol;
+use defender_model::process::Change;
 
 use super::*;
 
@@ -151,11 +152,11 @@ fn a_full_ring_has_room_for_starts() {
         let (mut starts, mut cut, mut ends) = (0, 0, 0);
         for event in &told {
             match event {
-                Told::Exec { process, truncated, .. } | Told::Entered { process, truncated, .. }
-                    if started.contains(&process.pid) =>
+                Told::Exec { activity, .. } | Told::Entered { activity, .. }
+                    if started.contains(&activity.process.pid) =>
                 {
                     starts += 1;
-                    cut += usize::from(*truncated);
+                    cut += usize::from(activity.change == Change::Exec { truncated: true });
                 }
                 Told::Exit { pid, .. } if started.contains(pid) => ends += 1,
                 _ => {}
@@ -268,7 +269,8 @@ fn deeds_have_their_process() {
                 Told::Credentials { pid, uid, .. } if [root, by_file.id()].contains(pid) => {
                     roots.push((*pid, *uid));
                 }
-                Told::Exec { process, .. } if process.pid == by_file.id() => {
+                Told::Exec { activity, .. } if activity.process.pid == by_file.id() => {
+                    let process = &activity.process;
                     // Unless the file system is mounted nosuid.
                     println!("by its file: {:?} {:?}", process.uid, process.euid);
                 }

@@ -148,7 +148,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use defender_model::process::Process;
+    use defender_model::process::{Process, ProcessActivity};
 
     use crate::process::{Preference, Settings};
 
@@ -188,7 +188,8 @@ mod tests {
                 argv: vec![(*executable).to_owned()],
                 ..Process::default()
             };
-            sensor.exec(process, *ppid, Timestamp(number as i64), source, false, &mut out);
+            let activity = ProcessActivity::exec(process, source, false);
+            sensor.exec(activity, *ppid, Timestamp(number as i64), &mut out);
         }
         let root = |observation| match observation {
             Observation::Event(Event { kind: EventKind::Deed(done), .. }) => match done.deed {
@@ -268,9 +269,12 @@ mod tests {
     fn a_set_user_id_program_may_lay_its_rights_down_and_take_them_up() {
         let mut sensor = sensor();
         let mut out = Vec::new();
-        let start = |pid, euid| Process { pid, uid: Some(1000), euid: Some(euid), ..Process::default() };
-        sensor.exec(start(70, 0), 60, Timestamp(1), Source::Ebpf, false, &mut out);
-        sensor.exec(start(71, 1000), 60, Timestamp(1), Source::Ebpf, false, &mut out);
+        let start = |pid, euid| {
+            let process = Process { pid, uid: Some(1000), euid: Some(euid), ..Process::default() };
+            ProcessActivity::exec(process, Source::Ebpf, false)
+        };
+        sensor.exec(start(70, 0), 60, Timestamp(1), &mut out);
+        sensor.exec(start(71, 1000), 60, Timestamp(1), &mut out);
         out.clear();
         for (pid, told) in [(70, 0), (71, 1), (71, 1), (72, 2)] {
             sensor.became_root(Timestamp(2), pid, b"x", 1000, Source::Ebpf, &mut out);
@@ -282,10 +286,13 @@ mod tests {
     fn what_has_ended_says_nothing_of_who_has_its_id() {
         let mut sensor = sensor();
         let mut out = Vec::new();
-        let start = |pid, uid| Process { pid, uid: Some(uid), euid: Some(uid), ..Process::default() };
-        sensor.exec(start(70, 1000), 60, Timestamp(1), Source::Audit, false, &mut out);
+        let start = |pid, uid| {
+            let process = Process { pid, uid: Some(uid), euid: Some(uid), ..Process::default() };
+            ProcessActivity::exec(process, Source::Audit, false)
+        };
+        sensor.exec(start(70, 1000), 60, Timestamp(1), &mut out);
         sensor.table().exit(70);
-        sensor.exec(start(70, 0), 60, Timestamp(2), Source::Audit, false, &mut out);
+        sensor.exec(start(70, 0), 60, Timestamp(2), &mut out);
         assert!(out
             .iter()
             .all(|told| !matches!(told, Observation::Event(Event { kind: EventKind::Deed(_), .. }))));

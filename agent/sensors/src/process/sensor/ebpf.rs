@@ -1,6 +1,7 @@
 //! A turn of the eBPF sources.
 
 use defender_model::health::{Health, Kind};
+use defender_model::process::Change;
 use defender_model::time::Timestamp;
 
 use super::{ProcessSensor, ANCESTORS};
@@ -45,13 +46,17 @@ impl ProcessSensor {
         let when = |time: u64| Timestamp(now.0 - (up.saturating_sub(time) / 1_000_000) as i64);
         for event in told.drain(..) {
             match event {
-                Told::Exec { time, process, ppid, truncated } if time < until => {
+                Told::Exec { time, activity, ppid } if time < until => {
+                    let process = &activity.process;
                     self.module_files.note(process.pid, &process.cwd, &process.argv);
-                    self.exec(*process, ppid, when(time), source, truncated, out);
+                    self.exec(activity, ppid, when(time), out);
                 }
-                Told::Entered { time, mut process, mut ppid, truncated, called } if time < until => {
-                    let known = entry::complete(&self.settings.proc, called, &mut process, &mut ppid);
-                    self.exec(*process, ppid, when(time), source, truncated || !known, out);
+                Told::Entered { time, mut activity, mut ppid, called } if time < until => {
+                    let process = &mut activity.process;
+                    if !entry::complete(&self.settings.proc, called, process, &mut ppid) {
+                        activity.change = Change::Exec { truncated: true };
+                    }
+                    self.exec(activity, ppid, when(time), out);
                 }
                 Told::Module { time, pid, loaded, command, name } if time < until => {
                     let process = self.directory().of_stream(pid, &command);
