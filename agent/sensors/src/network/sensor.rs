@@ -148,6 +148,7 @@ impl NetworkSensor {
     /// One turn: waits for the kernel, at most about a second, and appends what there is to say.
     async fn turn(&mut self, out: &mut Vec<Observation>) {
         let wait = self.attribution.wait().unwrap_or(Duration::from_secs(1));
+        let wait = self.until_listeners().map_or(wait, |until| wait.min(until));
         let result = tokio::select! {
             result = readable(self.sockets[PACKETS].as_ref(), wait) => result,
             result = readable(self.sockets[CONNECTIONS].as_ref(), wait) => result,
@@ -401,14 +402,19 @@ impl NetworkSensor {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn compare_listeners(&mut self, out: &mut Vec<Observation>) {
-        let Some(every) = self.settings.listen_interval else { return };
+    /// How long it is until sockets that listen are looked for; `None` where they are not.
+    fn until_listeners(&self) -> Option<Duration> {
+        let every = self.settings.listen_interval?;
         // The kernel told that there is something to find.
         let every = self.attribution.owners.news().map_or(every, |soon| every.min(soon));
-        let now = Instant::now();
-        if self.compared.is_some_and(|compared| now.saturating_duration_since(compared) < every) {
+        Some(self.compared.map_or(Duration::ZERO, |compared| every.saturating_sub(compared.elapsed())))
+    }
+
+    fn compare_listeners(&mut self, out: &mut Vec<Observation>) {
+        if self.until_listeners() != Some(Duration::ZERO) {
             return;
         }
+        let now = Instant::now();
         self.compared = Some(now);
         self.attribution.owners.looked();
         let mut sockets = Vec::new();
