@@ -48,6 +48,7 @@ pub struct Encoder {
     device: Vec<u8>,
     /// What the events begin with that tell of a program started, or ended: most do.
     processes: [Vec<u8>; 2],
+    launcher: process::Launcher,
 }
 
 impl Encoder {
@@ -71,11 +72,11 @@ impl Encoder {
             described.text(name!("boot_uid"), &device.boot_id);
         });
         let processes = [1, 2].map(|number| json::members(|record| head(record, PROCESS_ACTIVITY, number)));
-        Self { metadata, product, device, processes }
+        Self { metadata, product, device, processes, launcher: process::Launcher::default() }
     }
 
     /// Appends the event as one line of JSON, without the newline.
-    pub fn encode(&self, event: &Event, out: &mut Vec<u8>) {
+    pub fn encode(&mut self, event: &Event, out: &mut Vec<u8>) {
         json::object(out, |record| {
             let (class, activity) = class(&event.kind);
             match (class, activity) {
@@ -86,7 +87,9 @@ impl Encoder {
             record.signed(name!("time"), event.time.millis());
             let mut logged = Logged::default();
             match &event.kind {
-                EventKind::Process(activity) => logged = process::activity(record, activity),
+                EventKind::Process(activity) => {
+                    logged = process::activity(record, activity, &mut self.launcher);
+                }
                 EventKind::Authentication(attempt) => login::write(record, attempt),
                 EventKind::Finding(found) => finding::write(record, found),
                 EventKind::Compliance(concluded) => compliance::write(record, concluded),

@@ -10,7 +10,7 @@ use crate::authentication::{Activity, Authentication, Outcome};
 use crate::event::{Event, EventKind};
 use crate::identity::DeviceIdentity;
 use crate::kernel::{ModuleActivity, ProgramType};
-use crate::ocsf::encode;
+use crate::ocsf::{encode, Encoder};
 use crate::process::{
     Actor, Ancestor, Change, Deed, ExitReason, Process, ProcessActivity, ProcessDeed, Source,
 };
@@ -18,15 +18,13 @@ use crate::service::{ServiceActivity, ServiceChange, Submitted};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
+fn device() -> DeviceIdentity {
+    DeviceIdentity { uid: "d".into(), boot_id: "b".into(), hostname: "h".into(), agent_version: "0".into() }
+}
+
 fn line(event: &Event) -> Vec<u8> {
-    let device = DeviceIdentity {
-        uid: "d".into(),
-        boot_id: "b".into(),
-        hostname: "h".into(),
-        agent_version: "0".into(),
-    };
     let mut out = Vec::new();
-    encode(event, &device, &mut out);
+    encode(event, &device(), &mut out);
     out
 }
 
@@ -175,6 +173,23 @@ fn ancestors_are_nested_and_bounded() {
         next = ancestor.parent.as_ref();
     }
     assert_eq!(pids, [19, 18, 17, 16, 15, 14, 13, 12]);
+}
+
+/// What is kept from one event to the next says nothing of another's parent.
+#[test]
+fn one_encoder_writes_what_a_new_one_does() {
+    let launcher =
+        |pid| Some(Arc::new(Ancestor { pid, executable: "/bin/sh".into(), ..Ancestor::default() }));
+    let parents = [launcher(5), launcher(6), None];
+    let mut encoder = Encoder::new(&device());
+    for number in [0, 0, 1, 0, 2, 1, 1] {
+        let process = Process { pid: 7, parent: parents[number].clone(), ..Process::default() };
+        let activity = ProcessActivity::exec(process, Source::Ebpf, false);
+        let event = Event::new(Timestamp(1), EventKind::Process(activity));
+        let mut out = Vec::new();
+        encoder.encode(&event, &mut out);
+        assert_eq!(out, line(&event), "{number}");
+    }
 }
 
 #[test]

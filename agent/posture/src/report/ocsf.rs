@@ -10,7 +10,7 @@ use crate::result::{self, CheckResult, Report};
 /// The report as JSON lines, numbered from 1, about the device or image that `device` names.
 #[must_use]
 pub fn write(report: &Report, device: &DeviceIdentity) -> String {
-    let (encoder, mut out) = (ocsf::Encoder::new(device), Vec::new());
+    let (mut encoder, mut out) = (ocsf::Encoder::new(device), Vec::new());
     let all = report.policies.iter().flat_map(|policy| policy.checks.iter().map(|check| (&policy.id, check)));
     for (sequence, (policy, result)) in (1..).zip(all) {
         let mut event = Event::new(report.time, compliance(policy, result).into());

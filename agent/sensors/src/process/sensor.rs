@@ -397,11 +397,11 @@ impl ProcessSensor {
         let process = &mut activity.process;
         let told = self.handover.was_told(process, time);
         let found = self.table().was_found(process, source) || told;
-        self.tally(|status| {
-            status.balance.produced += 1;
-            status.balance.aggregated += u64::from(found);
-        });
         if found {
+            self.tally(|status| {
+                status.balance.produced += 1;
+                status.balance.aggregated += 1;
+            });
             return;
         }
         process.user = process.uid.and_then(|uid| self.accounts.name(uid));
@@ -420,6 +420,7 @@ impl ProcessSensor {
         out.push(Observation::Event(Event::new(time, EventKind::Process(activity))));
         self.tally(|status| {
             status.execs += 1;
+            status.balance.produced += 1;
             status.balance.delivered += 1;
         });
     }
@@ -461,23 +462,16 @@ impl ProcessSensor {
         source: Source,
         out: &mut Vec<Observation>,
     ) {
-        let known = self.table().exit(pid).filter(|known| known.reported).cloned();
-        let Some(known) = known else { return };
-        if !self.settings.exits {
-            return;
-        }
-        self.tally(|status| status.balance.produced += 1);
-        let process = Process {
-            pid,
-            executable: Arc::clone(&known.image.executable),
-            uid: known.uid,
-            ..Process::default()
-        };
-        let activity =
-            ProcessActivity { process, change: Change::Exit(reason), source, started: known.started };
-        out.push(Observation::Event(Event::new(time, activity.into())));
+        let ended = self.table().exit(pid).filter(|known| known.reported).map(|known| {
+            let executable = Arc::clone(&known.image.executable);
+            let process = Process { pid, executable, uid: known.uid, ..Process::default() };
+            ProcessActivity { process, change: Change::Exit(reason), source, started: known.started }
+        });
+        let Some(ended) = ended.filter(|_| self.settings.exits) else { return };
+        out.push(Observation::Event(Event::new(time, ended.into())));
         self.tally(|status| {
             status.exits += 1;
+            status.balance.produced += 1;
             status.balance.delivered += 1;
         });
     }

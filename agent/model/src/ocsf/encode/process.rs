@@ -1,7 +1,10 @@
 //! Process Activity, 1007, and processes in other events.
 
+use std::sync::Arc;
+
 use super::{file, name, user, Logged, Object};
 use crate::ocsf::class;
+use crate::ocsf::json::members;
 use crate::process::{Ancestor, Change, ExitReason, Process, ProcessActivity};
 use crate::text::truncate;
 
@@ -17,7 +20,28 @@ pub(super) fn class(activity: &ProcessActivity) -> (u32, u32) {
     (class::PROCESS_ACTIVITY, number)
 }
 
-pub(super) fn activity<'a>(record: &mut Object<'_>, activity: &'a ProcessActivity) -> Logged<'a> {
+/// The latest process that started another, as it was written: mostly the next is started by the same.
+#[derive(Debug, Default)]
+pub(super) struct Launcher {
+    of: Option<Arc<Ancestor>>,
+    members: Vec<u8>,
+}
+
+impl Launcher {
+    fn write(&mut self, process: &mut Object<'_>, launcher: &Arc<Ancestor>) {
+        if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, launcher)) {
+            self.members = members(|process| ancestor(process, launcher));
+            self.of = Some(Arc::clone(launcher));
+        }
+        process.written(&self.members);
+    }
+}
+
+pub(super) fn activity<'a>(
+    record: &mut Object<'_>,
+    activity: &'a ProcessActivity,
+    latest: &mut Launcher,
+) -> Logged<'a> {
     let subject = &activity.process;
     let whole = subject.command_line();
     let command_line = truncate(&whole, COMMAND_LINE);
@@ -32,7 +56,7 @@ pub(super) fn activity<'a>(record: &mut Object<'_>, activity: &'a ProcessActivit
             logged.truncated = truncated || cut;
             logged.whole = cut.then_some(whole.len() as u64);
             // OCSF: the actor of a launch is the process that launched; the host profile demands an actor.
-            launcher = subject.parent.as_deref();
+            launcher = subject.parent.as_ref();
         }
         Change::Exit(reason) => {
             created = activity.started;
@@ -52,7 +76,7 @@ pub(super) fn activity<'a>(record: &mut Object<'_>, activity: &'a ProcessActivit
     }
     record.object(name!("actor"), |actor| {
         actor.object(name!("process"), |process| match launcher {
-            Some(launcher) => ancestor(process, launcher),
+            Some(launcher) => latest.write(process, launcher),
             None => process.number(name!("pid"), subject.pid),
         });
     });

@@ -322,16 +322,14 @@ impl Stream {
     /// # Errors
     /// When the ring cannot be waited for.
     pub(crate) async fn read(&mut self, out: &mut Vec<Told>) -> Result<u64, Unavailable> {
-        if self.more {
-            others_first().await;
-        } else if self.steady {
-            tokio::time::sleep(PAUSE).await;
-        } else {
+        if !self.more && !self.steady {
             let waited = |error| explain("waiting for the ring buffer", &error);
             self.ring.readable(Duration::from_secs(1)).await.map_err(waited)?;
-            if !self.ring.half_full() {
-                tokio::time::sleep(PAUSE).await;
-            }
+        }
+        if self.more || self.ring.half_full() {
+            others_first().await;
+        } else {
+            tokio::time::sleep(PAUSE).await;
         }
         let before = self.more;
         self.more = self.take(out, BATCH);
