@@ -1,5 +1,5 @@
 //! Functions of the kernel that tell what no tracepoint does. A program runs as one begins (fentry) or ends (fexit); both need
-//! `CONFIG_FUNCTION_TRACER` and an architecture with direct calls from it (64-bit ARM since Linux 6.5). Each of them can be missing.
+//! `CONFIG_FUNCTION_TRACER` and an architecture with direct calls from it (64-bit ARM since Linux 6.4). Each of them can be missing.
 //!
 //! None is static but the last resort for ptrace(2), and the compiler has put none into its callers in the kernels looked at (5.8 to 6.18).
 //! `__ptrace_link` and `inet_bind` were no choice: the former is a part of its callers since 5.15, the latter of IPv6 lies in a module.
