@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use defender_model::order;
-use defender_model::text::nearest;
+use defender_model::text::{file_name, nearest};
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 
@@ -188,7 +188,7 @@ fn wide(entry: &Entry<'_>) -> Option<&'static str> {
 
 /// The last component of a program's path has a placeholder.
 fn generated(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = file_name(path);
     matches!(Name::parse(name, Separator::Slash), Ok(Name::Pattern(_)))
 }
 

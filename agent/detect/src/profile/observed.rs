@@ -8,6 +8,7 @@ use defender_model::event::{Event, EventKind};
 use defender_model::file::FileChange;
 use defender_model::network::{Direction, FlowChange};
 use defender_model::process::{Actor, Ancestor, Change, Source};
+use defender_model::text::file_name;
 
 use super::endpoint::{is_host_name, Seen};
 use super::Facet;
@@ -156,15 +157,14 @@ fn by<'e>(process: Option<&'e Actor>, out: &'e mut String) -> &'e str {
 /// What a program is called: its path, or, of one that is several, the path and below it which one. A file has nothing below it, so
 /// this is no other program's path. Empty when it cannot be told which one it is.
 fn called<'e, 'a>(path: &'e str, mut argv: impl Iterator<Item = &'a str>, out: &'e mut String) -> &'e str {
-    let file = |path: &'a str| path.rsplit('/').next().unwrap_or_default();
     let multi_call = |file: &str| MULTI_CALL.iter().any(|name| file.starts_with(name));
-    if !multi_call(path.rsplit('/').next().unwrap_or_default()) {
+    if !multi_call(file_name(path)) {
         return path;
     }
     let Some(first) = argv.next().filter(|word| !word.is_empty()) else { return "" };
     // A login shell is called `-sh`.
-    let first = file(first.strip_prefix('-').unwrap_or(first));
-    let applet = if multi_call(first) { argv.next().map(file).unwrap_or_default() } else { first };
+    let first = file_name(first.strip_prefix('-').unwrap_or(first));
+    let applet = if multi_call(first) { argv.next().map(file_name).unwrap_or_default() } else { first };
     out.push_str(path);
     if !applet.is_empty() {
         out.push('/');

@@ -31,11 +31,7 @@ impl SinkHandle {
         let mut done = 0;
         for record in records {
             if self.wants(record) {
-                let (queue, most) = match record.alert {
-                    true => (&inner.alerts, limits.alerts),
-                    false => (&inner.telemetry, limits.telemetry),
-                };
-                if inner.ended || !queue.has_room(most, limits.bytes, record.ocsf.len()) {
+                if inner.ended || !inner.has_room(limits, record) {
                     break;
                 }
                 self.put(&mut inner, record.clone());
@@ -96,15 +92,7 @@ impl SinkHandle {
             {
                 let limits = &self.shared.limits;
                 let inner = self.shared.lock();
-                let (queue, records) = if record.alert {
-                    (&inner.alerts, limits.alerts)
-                } else {
-                    (&inner.telemetry, limits.telemetry)
-                };
-                if inner.stats.state != State::Ok
-                    || inner.closed
-                    || queue.has_room(records, limits.bytes, record.ocsf.len())
-                {
+                if inner.stats.state != State::Ok || inner.closed || inner.has_room(limits, &record) {
                     break;
                 }
             }
@@ -158,9 +146,7 @@ impl SinkHandle {
     /// A record would find room without pushing another out.
     pub(crate) fn has_room(&self, record: &Record) -> bool {
         let (limits, inner) = (&self.shared.limits, self.shared.lock());
-        let (queue, records) =
-            if record.alert { (&inner.alerts, limits.alerts) } else { (&inner.telemetry, limits.telemetry) };
-        !inner.ended && queue.has_room(records, limits.bytes, record.ocsf.len())
+        !inner.ended && inner.has_room(limits, record)
     }
 
     /// Hands a record over if there is room for it.

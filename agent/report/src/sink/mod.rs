@@ -224,6 +224,13 @@ impl Inner {
         [self.alerts.records.is_empty(), self.telemetry.records.is_empty()]
     }
 
+    /// The record's queue takes it without pushing another out.
+    fn has_room(&self, limits: &Limits, record: &Record) -> bool {
+        let (queue, records) =
+            if record.alert { (&self.alerts, limits.alerts) } else { (&self.telemetry, limits.telemetry) };
+        queue.has_room(records, limits.bytes, record.ocsf.len())
+    }
+
     /// Nothing waits that may be sent.
     fn is_idle(&self) -> bool {
         let [alerts, telemetry] = self.empty();

@@ -48,7 +48,7 @@ fn plain(path: &Path) -> String {
 
 /// The file is that of a module by this name: `snd-hda-intel.ko.xz` has the module `snd_hda_intel`.
 fn is_module(path: &str, name: &str) -> bool {
-    let file = path.rsplit('/').next().unwrap_or_default();
+    let file = text::file_name(path);
     let stem = file.find(".ko").map_or(file, |at| &file[..at]);
     stem.replace('-', "_") == name.replace('-', "_")
 }

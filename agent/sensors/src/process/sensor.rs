@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use defender_model::event::{Event, EventKind};
 use defender_model::health::{Health, Kind};
 use defender_model::process::{Ancestor, Change, ExitReason, Process, ProcessActivity, Source};
+use defender_model::text::file_name;
 use defender_model::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -447,7 +448,7 @@ impl ProcessSensor {
         }
         let table = self.table();
         let Some(parent) = table.get(entry.ppid) else { return };
-        let name = parent.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
+        let name = file_name(&parent.image.executable).as_bytes();
         let same_name = !name.is_empty() && name[..name.len().min(SHORT_NAME)] == *entry.name;
         if same_name || parent.runs(&entry.process) {
             entry.process.executable = Arc::clone(&parent.image.executable);

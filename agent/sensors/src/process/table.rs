@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use defender_model::process::{Actor, Ancestor, Process, Source};
-use defender_model::text::truncate;
+use defender_model::text::{file_name, truncate};
 use defender_model::time::Timestamp;
 
 /// Bytes of a parent's command line that its children carry.
@@ -62,7 +62,7 @@ impl Known {
 
     /// Its program goes by this short name.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
-        let program = self.image.executable.rsplit('/').next().unwrap_or_default().as_bytes();
+        let program = file_name(&self.image.executable).as_bytes();
         !name.is_empty() && program[..program.len().min(SHORT_NAME)] == *name
     }
 
